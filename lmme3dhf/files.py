@@ -1,0 +1,86 @@
+"""Files that are whole or not there: atomic writing, hashes, and manifests that say what a finished
+folder holds.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        FileNotFoundError: No such file.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Writes a file as a whole: a kill leaves the old file or the new one, never half of one. Makes
+    missing folders.
+
+    Args:
+        path: The file.
+        content: Text (written as UTF-8 with \\n line ends) or bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON as a whole (see `replace_file`)."""
+    replace_file(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes sizes and hashes of all files of a folder, last, as the sign that it is whole."""
+    files = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")
+    )
+    listed = {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_hash(p)}
+        for p in files
+    }
+    write_json(folder / MANIFEST, {"files": listed})
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that should have a manifest; None when every file is as it was
+    written.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return "it has no manifest: it was not finished"
+    try:
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    except (json.JSONDecodeError, KeyError) as error:
+        return f"its manifest cannot be read ({error})"
+    for name, expected in listed.items():
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, expected {expected['bytes']}"
+        if file_hash(path) != expected["sha256"]:
+            return f"{name} is not what was written (its hash differs)"
+    return None

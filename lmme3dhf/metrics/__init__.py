@@ -1,0 +1,1 @@
+"""Metrics of the paper's Section 5 as pure functions on arrays and labels; no torch, no files."""

@@ -1,0 +1,205 @@
+"""The record that every method writes, and its one writer and one reader: JSON lines, a record per
+video and dimension.
+
+Our own stages and every baseline end here; metrics and reports begin here and never see a model.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import numbers
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from lmme3dhf.files import replace_file
+from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+
+
+class PredictionError(ValueError):
+    """A prediction record that cannot be used; the message says which field, what was expected and,
+    for files, where.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one method says about one dimension of one video; None where the method does not say it.
+
+    Attributes:
+        video: Name of the video, without folder and suffix.
+        dimension: One of `DIMENSIONS`.
+        method: Name of the method, as in the tables.
+        score: Predicted opinion score. Ours live on 0..100, but a regressor may overshoot a little
+            and foreign methods have scales of their own: it has to be finite, no more.
+        level: One of `LEVELS`.
+        level_probabilities: Level word -> probability in 0..1.
+        distortions: Predicted categories, a subset of `DISTORTIONS`; empty where an answer named
+            none.
+        text: The answer as the model wrote it.
+        map: Path of the saliency map, relative to the predictions file, with forward slashes.
+        decoder: Name of the video decoder.
+
+    Raises:
+        PredictionError: A field has a wrong type or value.
+    """
+
+    video: str
+    dimension: str
+    method: str
+    score: float | None = None
+    level: str | None = None
+    level_probabilities: dict[str, float] | None = None
+    distortions: tuple[str, ...] | None = None
+    text: str | None = None
+    map: str | None = None
+    decoder: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("video", "dimension", "method"):
+            if not isinstance(getattr(self, field), str) or not getattr(self, field):
+                self._refuse(field, "a text that is not empty")
+        for field in ("text", "map", "decoder"):
+            if not isinstance(getattr(self, field), str | None):
+                self._refuse(field, "a text or null")
+        if self.dimension not in DIMENSIONS:
+            self._refuse("dimension", f"one of {', '.join(DIMENSIONS)}")
+        if self.level is not None and self.level not in LEVELS:
+            self._refuse("level", f"one of {', '.join(LEVELS)}, or null")
+        if self.score is not None:
+            if not _finite_number(self.score):
+                self._refuse("score", "a finite number or null")
+            # NumPy scalars become floats, which JSON can write.
+            object.__setattr__(self, "score", float(self.score))
+        if self.level_probabilities is not None:
+            self._check_probabilities()
+        if self.distortions is not None:
+            known = isinstance(self.distortions, tuple | list) and all(
+                name in DISTORTIONS for name in self.distortions
+            )
+            if not known or len(set(self.distortions)) != len(self.distortions):
+                self._refuse(
+                    "distortions",
+                    f"a list of different categories out of {', '.join(DISTORTIONS)}, or null",
+                )
+            object.__setattr__(self, "distortions", tuple(self.distortions))
+        if self.map is not None and not _relative(self.map):
+            self._refuse("map", "a path below the predictions file's folder, with forward slashes")
+
+    def _check_probabilities(self) -> None:
+        given = self.level_probabilities
+        known = isinstance(given, dict) and set(given) <= set(LEVELS)
+        # A softmax in float32 can exceed 1 by its rounding.
+        if not known or not all(
+            _finite_number(value) and 0 <= value <= 1 + 1e-6 for value in given.values()
+        ):
+            self._refuse(
+                "level_probabilities",
+                f"an object of {', '.join(LEVELS)} with numbers in 0..1, or null",
+            )
+        object.__setattr__(
+            self, "level_probabilities", {level: float(value) for level, value in given.items()}
+        )
+
+    def _refuse(self, field: str, expected: str) -> None:
+        raise PredictionError(
+            f"{field} of {self.video!r} is {getattr(self, field)!r}, expected {expected}"
+        )
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Prediction))
+REQUIRED = tuple(
+    field.name for field in dataclasses.fields(Prediction) if field.default is dataclasses.MISSING
+)
+
+
+def _finite_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _relative(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return (
+        bool(parts)
+        and "\\" not in path
+        and ".." not in parts
+        and not PurePosixPath(path).is_absolute()
+        and not PureWindowsPath(path).drive
+    )
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
+    """Writes the records as JSON lines, replacing the file as a whole, and returns their number.
+
+    Raises:
+        PredictionError: Two records of one video, dimension and method; the target stays as it was.
+    """
+    seen: set[tuple[str, str, str]] = set()
+    lines = []
+    for prediction in predictions:
+        _note(prediction, seen, str(path))
+        lines.append(
+            json.dumps(dataclasses.asdict(prediction), ensure_ascii=False, allow_nan=False) + "\n"
+        )
+    replace_file(path, "".join(lines))
+    return len(seen)
+
+
+def _note(prediction: Prediction, seen: set[tuple[str, str, str]], where: str) -> None:
+    key = (prediction.video, prediction.dimension, prediction.method)
+    if key in seen:
+        raise PredictionError(
+            f"{where}: second record of video {key[0]!r}, dimension {key[1]!r}, method "
+            f"{key[2]!r}; keep one"
+        )
+    seen.add(key)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Reads the records in the order of the file; fields that are absent are None, empty lines are
+    passed over.
+
+    Raises:
+        PredictionError: With path and line: no JSON object, unknown or missing field, wrong value,
+            or a second record of the same video, dimension and method.
+        FileNotFoundError: No such file.
+    """
+    predictions = []
+    seen: set[tuple[str, str, str]] = set()
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            content = json.loads(line.decode("utf-8"))
+        except ValueError as error:  # not UTF-8, or not JSON
+            raise PredictionError(
+                f"{where}: not a JSON object in UTF-8 ({error}); each line holds one record"
+            ) from error
+        predictions.append(_prediction(content, where))
+        _note(predictions[-1], seen, where)
+    return predictions
+
+
+def _prediction(content: object, where: str) -> Prediction:
+    if not isinstance(content, dict):
+        raise PredictionError(
+            f"{where}: {type(content).__name__} instead of a JSON object; each line holds one "
+            "record"
+        )
+    for key in content:
+        if key not in FIELDS:
+            nearest = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0)[0]
+            raise PredictionError(
+                f"{where}: unknown field {key!r}; the nearest that exists is {nearest!r}"
+            )
+    missing = [field for field in REQUIRED if field not in content]
+    if missing:
+        raise PredictionError(
+            f"{where}: field {missing[0]!r} is missing; every record needs {', '.join(REQUIRED)}"
+        )
+    try:
+        return Prediction(**content)
+    except PredictionError as error:
+        raise PredictionError(f"{where}: {error}") from error

@@ -1,0 +1,220 @@
+"""Red dots, fixation maps and saliency maps: planted dots, closed forms, files."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from scipy import ndimage, signal
+
+from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations.fixations import (
+    fixation_map,
+    read_saliency_png,
+    red_dots,
+    saliency_map,
+    write_saliency_png,
+)
+from tests.conftest import shared_data
+
+HEIGHT, WIDTH = 128, 384
+
+
+def _textured_strip():
+    """A noisy strip with red lips, a red hat in the dots' own red, and skin."""
+    rng = np.random.default_rng(3)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(HEIGHT, WIDTH, 3)), (4, 4, 0)) * 400
+    strip = np.clip(150 + smooth + rng.normal(scale=8, size=smooth.shape), 0, 255)
+    strip[90:100, 40:80] = (200, 45, 60)
+    strip[10:30, 200:260] = (255, 0, 0)
+    return strip.astype(np.uint8)
+
+
+def _painted(strip, centres, radius=3):
+    picture = Image.fromarray(strip)
+    draw = ImageDraw.Draw(picture)
+    for x, y in centres:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 0, 0))
+    return np.asarray(picture)
+
+
+def test_planted_dots_come_back_among_red_areas():
+    """Catches red lips or a red hat taken for dots, x and y swapped, dots at the border lost, and a
+    shifted centre.
+    """
+    plain = _textured_strip()
+    centres = [
+        (20, 20),
+        (60, 95),
+        (3, 64),
+        (300, 100),
+        (380, 124),
+        (150, 50),
+    ]  # (60, 95) lies on the lips
+    found = red_dots(_painted(plain, centres), plain)
+    assert len(found) == len(centres)
+    for x, y in centres:
+        nearest = min(found, key=lambda point: (point[0] - x) ** 2 + (point[1] - y) ** 2)
+        assert nearest == pytest.approx((x, y), abs=0.01 if 4 <= x <= 379 else 1)
+
+
+def test_dots_on_real_strips_come_back():
+    """Real faces, the marked strip through JPEG. Catches thresholds that only fit clean synthetic
+    pictures.
+    """
+    strips = sorted(shared_data("strips").glob("spherehead_*.png"))
+    assert strips
+    for path in strips:
+        with Image.open(path) as picture:
+            plain = np.asarray(picture.convert("RGB"))
+        centres = [
+            (x, y)
+            for x in range(20, plain.shape[1] - 20, 90)
+            for y in range(20, plain.shape[0] - 20, 60)
+        ]
+        compressed = io.BytesIO()
+        Image.fromarray(_painted(plain, centres)).save(compressed, format="JPEG", quality=90)
+        found = red_dots(np.asarray(Image.open(compressed)), plain)
+        assert sorted((round(x), round(y)) for x, y in found) == sorted(centres)
+
+
+def test_nothing_painted_gives_no_dots():
+    """Catches red areas found without a mark, and compression noise (3 of 255) on them taken for a
+    mark.
+    """
+    plain = _textured_strip()
+    assert red_dots(plain, plain) == []
+    noisy = np.clip(plain + np.random.default_rng(0).integers(-3, 4, plain.shape), 0, 255).astype(
+        np.uint8
+    )
+    assert red_dots(noisy, plain) == []
+
+
+def test_specks_are_ignored_and_a_large_stroke_is_one_point():
+    """Pins the two decisions on size: under 5 pixels is no dot; touching dots and strokes are one
+    point at their middle.
+    """
+    plain = np.full((HEIGHT, WIDTH, 3), 120, dtype=np.uint8)
+    marked = plain.copy()
+    marked[10:12, 10:12] = (255, 0, 0)  # 4 pixels
+    marked[50:71, 100:201] = (255, 0, 0)
+    assert red_dots(marked, plain) == [(150.0, 60.0)]
+    assert len(red_dots(_painted(plain, [(50, 50), (55, 53)]), plain)) == 1
+
+
+def test_pictures_that_do_not_belong_together_are_refused():
+    """Catches a broadcast of unlike pictures and floats in 0..1, where nothing is ever red."""
+    plain = np.zeros((8, 9, 3), dtype=np.uint8)
+    with pytest.raises(AnnotationError, match=r"\(8, 8\) and plain strip \(8, 9\)"):
+        red_dots(plain[:, :8], plain)
+    with pytest.raises(AnnotationError, match="marked strip is float64"):
+        red_dots(plain / 255, plain)
+
+
+def test_fixations_stand_at_the_nearest_pixel():
+    """By hand, (x, y) into [y, x]. Catches swapped axes, truncation instead of rounding, and
+    duplicates counted twice.
+    """
+    fixated = fixation_map([(4, 1), (4.4, 0.6), (0, 2), (-0.5, 2.49)], height=3, width=5)
+    assert fixated.dtype == bool
+    assert np.argwhere(fixated).tolist() == [[1, 4], [2, 0]]
+    assert not fixation_map([], 3, 5).any()
+
+
+@pytest.mark.parametrize(
+    "point", [(5, 0), (0, 3), (-1, 0), (0, -0.6), (4.5, 0), (float("nan"), 0), (0, float("inf"))]
+)
+def test_a_point_outside_is_refused(point):
+    """Catches negative indices that wrap around, and points of another picture size."""
+    with pytest.raises(AnnotationError, match="outside the picture of 5 x 3 px"):
+        fixation_map([(1, 1), point], height=3, width=5)
+
+
+def test_one_point_is_a_gaussian():
+    """Closed form exp(-d^2 / (2 sigma^2)), up to the cut at 4 sigma. Catches another width or a
+    shifted peak.
+    """
+    density = saliency_map([(60, 50)], height=101, width=121, sigma_px=5.0)
+    y, x = np.mgrid[:101, :121]
+    distance = np.hypot(x - 60, y - 50)
+    inside = distance < 20
+    assert density.dtype == np.float32
+    assert density[inside] == pytest.approx(np.exp(-(distance[inside] ** 2) / 50), abs=1e-6)
+    assert density[distance > 30].max() == 0
+    assert np.unravel_index(density.argmax(), density.shape) == (50, 60)
+
+
+def test_the_union_of_points_is_smoothed_and_scaled_to_peak_one():
+    """Against an explicit convolution with the two-dimensional kernel. Catches maxima instead of
+    sums, and a doubled point.
+    """
+    points = [(20, 20), (24, 22), (24, 22), (50, 33)]
+    impulses = np.zeros((60, 80))
+    impulses[[20, 22, 33], [20, 24, 50]] = 1
+    offset = np.arange(-12, 13)
+    kernel = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 3.0**2))
+    expected = signal.convolve(impulses, kernel, mode="same", method="direct")
+    density = saliency_map(points, height=60, width=80, sigma_px=3.0)
+    assert density == pytest.approx(expected / expected.max(), abs=1e-6)
+    assert density.max() == 1
+
+
+def test_no_points_give_an_all_zero_map():
+    """A face without distortion must stay expressible. Catches 0 / 0 and a stretched background."""
+    density = saliency_map([], height=4, width=6)
+    assert density.dtype == np.float32
+    assert density.shape == (4, 6)
+    assert not density.any()
+    with pytest.raises(ValueError, match="sigma_px is 0"):
+        saliency_map([], 4, 6, sigma_px=0)
+
+
+def test_maps_survive_the_picture_file(tmp_path):
+    """Catches truncation instead of rounding (at most half a grey step is lost), stretching, and a
+    lost all-zero map.
+    """
+    path = tmp_path / "map.png"
+    faint = (0.4 * saliency_map([(20, 10), (3, 4)], height=32, width=48)).astype(np.float32)
+    write_saliency_png(path, faint)
+    with Image.open(path) as picture:
+        assert (picture.mode, picture.size) == ("L", (48, 32))
+        assert picture.getextrema()[1] == 102  # 0.4 * 255
+    assert np.abs(read_saliency_png(path) - faint).max() <= 0.5 / 255 + 1e-7
+    write_saliency_png(path, np.zeros((2, 3)))
+    assert not read_saliency_png(path).any()
+
+
+def test_colour_pictures_are_read_as_grey(tmp_path):
+    """Catches a map saved as RGB or with a palette that is refused or read as three maps."""
+    grey = Image.fromarray(np.array([[0, 51, 255]], dtype=np.uint8))
+    for mode in ("RGB", "P"):
+        grey.convert(mode).save(tmp_path / "map.png")
+        assert read_saliency_png(tmp_path / "map.png") == pytest.approx(np.array([[0, 0.2, 1]]))
+
+
+@pytest.mark.parametrize(
+    "map_HW",
+    [np.full((2, 2), 1.1), np.full((2, 2), -0.1), np.full((2, 2), np.nan), np.zeros((2, 2, 3))],
+)
+def test_a_map_outside_its_range_is_not_written(tmp_path, map_HW):
+    """Catches 8-bit overflow, where 1.1 would become 24."""
+    with pytest.raises(AnnotationError, match=r"expected \(height, width\) with values in 0\.\.1"):
+        write_saliency_png(tmp_path / "map.png", map_HW)
+    assert not (tmp_path / "map.png").exists()
+
+
+def test_a_file_that_is_no_map_is_refused(tmp_path):
+    """Catches a traceback on garbage or a cut file, and 16-bit pictures clipped to white."""
+    path = tmp_path / "map.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(AnnotationError, match="cannot be read as a picture"):
+        read_saliency_png(path)
+    write_saliency_png(path, np.random.default_rng(0).random((64, 64)))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(AnnotationError, match="cannot be read as a picture"):
+        read_saliency_png(path)
+    Image.fromarray(np.full((2, 2), 40000, dtype=np.uint16)).save(path)
+    with pytest.raises(AnnotationError, match="expected 8-bit grey"):
+        read_saliency_png(path)
+    with pytest.raises(FileNotFoundError):
+        read_saliency_png(tmp_path / "none.png")

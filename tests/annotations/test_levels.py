@@ -1,0 +1,158 @@
+"""Quality levels (Eq. 4): bins by hand, edge cases, and every label of the official lists."""
+
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, from_json, to_json
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from tests.conftest import shared_data
+
+TENS = LevelScale("quality", (0.0, 10.0, 20.0, 30.0, 40.0, 50.0))
+UNITS = LevelScale("authenticity", (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
+
+
+@pytest.mark.parametrize(
+    ("mos", "word"),
+    [
+        (0, "bad"),
+        (10, "bad"),
+        (10.001, "poor"),
+        (20, "poor"),
+        (25, "fair"),
+        (40, "good"),
+        (40.001, "excellent"),
+        (50, "excellent"),
+        (-3, "bad"),
+        (99, "excellent"),
+    ],
+)
+def test_bins_are_open_below_and_closed_above(mos, word):
+    """By hand from Eq. 4. Catches bins closed at the wrong side, a minimum without level, a crash
+    beyond the fitted range.
+    """
+    assert TENS.level(mos) == word
+
+
+@pytest.mark.parametrize("mos", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_has_no_level(mos):
+    """Catches NaN falling into some bin because every comparison with it is false."""
+    with pytest.raises(AnnotationError, match="has no level"):
+        TENS.level(mos)
+
+
+def test_edges_are_five_equal_intervals():
+    """By hand: 12..62 in steps of 10; the ends are the data's own, bit for bit."""
+    assert fit_level_scale(np.array([62.0, 30.0, 12.0]), "quality").edges == pytest.approx(
+        (12, 22, 32, 42, 52, 62)
+    )
+    ends = fit_level_scale(np.array([0.1 + 0.2, 0.7]), "quality").edges
+    assert (ends[0], ends[-1]) == (0.1 + 0.2, 0.7)
+
+
+@pytest.mark.parametrize("mos", [[], [40.0, 40.0], [1.0, float("nan")]])
+def test_scores_without_a_range_are_refused(mos):
+    """Catches a scale of zero width, which would call everything bad."""
+    with pytest.raises(AnnotationError, match="quality levels: "):
+        fit_level_scale(np.array(mos), "quality")
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [(0, 1, 2, 3, 4), (0, 1, 2, 2, 4, 5), (0, 1, 2, 3, 4, float("inf")), (5, 4, 3, 2, 1, 0)],
+)
+def test_impossible_edges_are_refused(edges):
+    """Catches a scale that a later search would use although it is not sorted."""
+    with pytest.raises(AnnotationError, match="expected 6 finite increasing numbers"):
+        LevelScale("quality", edges)
+
+
+def test_scales_survive_json():
+    """Catches a loss of digits or of the dimension on the way through the file."""
+    scales = {
+        "quality": fit_level_scale(np.array([6.361922, 65.750246]), "quality"),
+        "authenticity": UNITS,
+    }
+    assert from_json(json.loads(json.dumps(to_json(scales)))) == scales
+    assert to_json(scales)["authenticity"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        {"beauty": [0, 1, 2, 3, 4, 5]},
+        {"quality": "012345"},
+        {"quality": [0, 1, 2, 3, 4, "5"]},
+    ],
+)
+def test_broken_levels_are_refused(content):
+    """Catches a stray file that is taken for level edges."""
+    with pytest.raises(AnnotationError, match=r"expected|not one of"):
+        from_json(content)
+
+
+def _official_rows(split, dimension):
+    """(score, level word) of the official numerical list, checked against the word in the text
+    list.
+    """
+    rows = []
+    folder = shared_data("gen3dhf_annotations")
+    texts = json.loads((folder / "text" / f"{split}_{dimension}.json").read_text(encoding="utf-8"))
+    numbers = json.loads(
+        (folder / "numerical" / f"{split}_{dimension}.json").read_text(encoding="utf-8")
+    )
+    for text, number in zip(texts, numbers, strict=True):
+        word, score = re.search(r"is (\w+)\. \((.+)\)$", number["messages"][1]["content"]).groups()
+        assert text["messages"][1]["content"].endswith(f"is {word}.")
+        rows.append((float(score), word))
+    return rows
+
+
+# Edges and counts (train, eval) measured on the released lists; "None" is the training minimum,
+# left out by Eq. 4 as printed.
+OFFICIAL_EDGES = {
+    "quality": (6.361922, 18.239587, 30.117252, 41.994917, 53.872581, 65.750246),
+    "authenticity": (8.584694, 20.122782, 31.660870, 43.198958, 54.737046, 66.275134),
+}
+OFFICIAL_COUNTS = {
+    "quality": {
+        "None": (1, 0),
+        "bad": (4, 0),
+        "poor": (43, 8),
+        "fair": (192, 47),
+        "good": (618, 162),
+        "excellent": (742, 183),
+    },
+    "authenticity": {
+        "None": (1, 0),
+        "bad": (11, 0),
+        "poor": (70, 18),
+        "fair": (263, 66),
+        "good": (550, 149),
+        "excellent": (705, 167),
+    },
+}
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_every_official_label_comes_back(dimension):
+    """The released labels of 2,000 videos from their scores. Catches another edge rule and other
+    bounds.
+    """
+    train, held_out = _official_rows("train", dimension), _official_rows("eval", dimension)
+    assert (len(train), len(held_out)) == (1600, 400)
+    words = (Counter(word for _, word in train), Counter(word for _, word in held_out))
+    assert {
+        word: (words[0][word], words[1][word]) for word in ("None", *LEVELS)
+    } == OFFICIAL_COUNTS[dimension]
+
+    scale = fit_level_scale(np.array([score for score, _ in train]), dimension)
+    assert scale.edges == pytest.approx(OFFICIAL_EDGES[dimension], abs=5e-7)
+    for score, word in train + held_out:
+        assert scale.level(score) == ("bad" if word == "None" else word)
