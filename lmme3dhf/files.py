@@ -4,6 +4,7 @@ folder holds.
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,19 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes indented JSON as a whole (see `replace_file`)."""
-    replace_file(path, json.dumps(content, indent=1) + "\n")
+    """Writes indented JSON as a whole (see `replace_file`).
+
+    NaN, which JSON does not know, becomes null: an undefined figure stays undefined, never 0.
+    """
+    replace_file(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def write_manifest(folder: Path) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from lmme3dhf.errors import UserError
 from lmme3dhf.files import replace_file
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 
-class PredictionError(ValueError):
+class PredictionError(UserError, ValueError):
     """A prediction record that cannot be used; the message says which field, what was expected and,
     for files, where.
     """

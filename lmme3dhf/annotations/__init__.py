@@ -10,8 +10,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from lmme3dhf.errors import UserError
 
-class AnnotationError(ValueError):
+
+class AnnotationError(UserError, ValueError):
     """A raw annotation or a label that cannot be used; the message says where it stands, what was
     expected and what to do.
     """

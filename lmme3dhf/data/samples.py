@@ -5,12 +5,13 @@ how they write files.
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmme3dhf.errors import UserError
 from lmme3dhf.vocabulary import DIMENSIONS
 
 TASKS = (*DIMENSIONS, "distortion")
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A list, split or identifier that cannot be used; the message says what, where, what was
     expected and how to go on.
     """

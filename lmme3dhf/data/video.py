@@ -37,6 +37,8 @@ from qwen_vl_utils.vision_process import (
 )
 from torchvision.transforms.functional import InterpolationMode, resize
 
+from lmme3dhf.errors import UserError
+
 REASONS = (
     "missing",
     "empty",
@@ -69,7 +71,7 @@ _DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _THREADS = "SLICE"
 
 
-class VideoError(Exception):
+class VideoError(UserError):
     """A file that gives no clip.
 
     Attributes:

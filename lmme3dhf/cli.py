@@ -1,0 +1,225 @@
+"""A quality metric for AI-generated 3D human faces: train it, score with it, check it.
+
+Exit status: 0 all good, 1 wrong input or a run that cannot go on, 2 wrong arguments, 3 some files
+could not be scored. Heavy libraries are imported inside the verbs.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lmme3dhf.config import Config, add_config, config_from
+from lmme3dhf.errors import UserError
+
+SOME_FILES_FAILED = 3
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train one stage; the same command goes on after a stop.")
+    parser.add_argument("stage", choices=("text", "score", "saliency"), help="stage 1, 2 or 3")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    add_config(parser)
+    return parser
+
+
+def _train(args: Namespace, config: Config) -> int:
+    _use_threads(config)
+    if args.stage == "text":
+        from lmme3dhf.stages.text import train_text as train
+    elif args.stage == "score":
+        from lmme3dhf.stages.score import train_score as train
+    else:
+        from lmme3dhf.stages.saliency import train_saliency as train
+    print(train(config, args.out))
+    return 0
+
+
+def _merge_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Fold a finished run into one loadable folder and verify.")
+    parser.add_argument("run", type=Path, help="run folder of any stage")
+    parser.add_argument("--out", type=Path, help="folder to write (default: RUN/merged)")
+    return parser
+
+
+def _merge(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.stages.run import merge_run
+
+    report = merge_run(args.run, args.out)
+    print(
+        f"{report['folder']}: {'was merged before' if report['already'] else 'merged'}, relative "
+        f"difference to the unmerged model {report['relative_difference']:.2g} on "
+        f"{report['samples']} samples (limit {report['limit']:g})"
+    )
+    return 0
+
+
+def _predict_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Predict every clip of one or more lists.")
+    parser.add_argument("--model", required=True, help="folder of a merged model")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="lists of clips")
+    parser.add_argument("--video_root", type=Path, help="folder of the clips")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
+    parser.add_argument("--maps", type=bool, default=True, help="write saliency maps too")
+    parser.add_argument("--write_text", type=bool, default=False, help="let the model write")
+    _add_scorer_arguments(parser)
+    return parser
+
+
+def _predict(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.data.gen3dhf import read_list
+    from lmme3dhf.stages.predict import predict
+
+    samples = [s for path in args.data for s in read_list(path, args.video_root, labels="ignore")]
+    count = predict(_scorer(args), samples, args.out, maps=args.maps, write_text=args.write_text)
+    print(f"{args.out}: {count} records")
+    return 0
+
+
+def _score_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Score files and folders into one CSV.")
+    parser.add_argument("paths", type=Path, nargs="+", help="clips, or folders of clips")
+    parser.add_argument("--model", required=True, help="folder of a merged model")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file, one row a file")
+    parser.add_argument("--maps", type=Path, help="folder for the saliency maps (default: none)")
+    _add_scorer_arguments(parser)
+    return parser
+
+
+def _score(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.stages.predict import score_files
+
+    good, bad = score_files(_scorer(args), args.paths, args.out, maps=args.maps)
+    print(f"{args.out}: {good} files scored, {bad} not (their rows say why)")
+    return SOME_FILES_FAILED if bad else 0
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Compare predictions with the labels of a data set.")
+    parser.add_argument("--predictions", type=Path, required=True, help="JSONL of `predict`")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="eval", help="part of the data set")
+    parser.add_argument("--out", type=Path, help="JSON file (default: print only)")
+    return parser
+
+
+def _evaluate(args: Namespace, config: Config | None) -> int:
+    import json
+
+    from lmme3dhf.files import write_json
+    from lmme3dhf.pipeline import evaluate_file
+
+    figures = evaluate_file(args.predictions, args.data, args.split)
+    if args.out:
+        write_json(args.out, figures)
+    print(json.dumps(figures, indent=1))
+    return 0
+
+
+def _data_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Make a synthetic Gen3DHF, with labels.")
+    parser.add_argument("action", choices=("synthesize",), help="what to do")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    add_config(parser)
+    return parser
+
+
+def _data(args: Namespace, config: Config) -> int:
+    from lmme3dhf.pipeline import make_data
+
+    make_data(config, args.out)
+    print(args.out)
+    return 0
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="The whole chain on synthetic data; see configs/demo.yaml.")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the job")
+    parser.add_argument("--clips", type=Path, help="folder of clips to score at the end")
+    demo = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
+    parser.default_config_files = [str(demo)]
+    add_config(parser)
+    return parser
+
+
+def _demo(args: Namespace, config: Config) -> int:
+    _use_threads(config)
+    from lmme3dhf.pipeline import run_demo
+
+    summary = run_demo(config, args.out, args.clips)
+    for dimension in ("quality", "authenticity"):
+        figures = summary[dimension]
+        print(f"{dimension}: SRCC {figures['srcc']:.3f} (noise ceiling {figures['ceiling']:.3f})")
+    print(f"report: {args.out / 'report.md'}")
+    return 0
+
+
+def _add_scorer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--batch_size", type=int, default=8, help="clips at a time")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode ahead")
+
+
+def _scorer(args: Namespace) -> Any:
+    from lmme3dhf.scorer import Scorer
+
+    return Scorer.from_pretrained(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        workers=args.workers,
+    )
+
+
+def _use_threads(config: Config) -> None:
+    if config.threads:
+        # Before torch is imported, so that its thread pools never start larger.
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)
+
+
+def _quiet_libraries() -> None:
+    """Our verbs tell what happens; the libraries' own bars and notices would bury it."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+Verb = tuple[Callable[[], ArgumentParser], Callable[[Namespace, Config | None], int]]
+VERBS: dict[str, Verb] = {
+    "demo": (_demo_parser, _demo),
+    "data": (_data_parser, _data),
+    "train": (_train_parser, _train),
+    "merge": (_merge_parser, _merge),
+    "predict": (_predict_parser, _predict),
+    "evaluate": (_evaluate_parser, _evaluate),
+    "score": (_score_parser, _score),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status."""
+    parser = ArgumentParser(prog="lmme3dhf", description=__doc__.split("\n\n")[0])
+    verbs = parser.add_subcommands(dest="verb")
+    for name, (make_parser, _) in VERBS.items():
+        verbs.add_subcommand(name, make_parser())
+    parsed = parser.parse_args(argv)
+    args = parsed[parsed.verb]
+    try:
+        _quiet_libraries()
+        instantiated = parser.instantiate_classes(parsed)[parsed.verb]
+        config = config_from(instantiated) if "synthetic" in args else None
+        return VERBS[parsed.verb][1](args, config)
+    except (UserError, FileNotFoundError) as error:
+        print(f"lmme3dhf {parsed.verb}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

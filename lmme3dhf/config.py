@@ -1,0 +1,241 @@
+"""Settings of a run: dataclasses whose defaults are the paper's, read from YAML and the command
+line.
+
+Keys are strict and typed; `--key.sub value` overrides a file. Where the paper and the released code
+disagree, `configs/paper.yaml` follows the print and `configs/official.yaml` the code.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSettings:
+    """How a clip becomes frames (see `data.video.FrameChoice`; the defaults are Qwen2.5-VL's own).
+
+    Attributes:
+        fps: Frames per second.
+        frames: A fixed even number of frames instead; 0 to use `fps`.
+        min_pixels: Smallest area of a frame after resizing.
+        max_pixels: Largest area of a frame after resizing.
+    """
+
+    fps: float = 2.0
+    frames: int = 0
+    min_pixels: int = 128 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters (Table 5).
+
+    Attributes:
+        rank: Rank r of the update.
+        alpha: Scale; the update is multiplied by alpha / rank.
+        dropout: On the adapters' input.
+        language: Adapt the language model's linear layers.
+        vision: Adapt the vision tower's linear layers too (Table 5, rows 1, 4, 6); features are
+            then not stored.
+    """
+
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.05
+    language: bool = True
+    vision: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
+        if not (self.language or self.vision):
+            raise ValueError("lora.language and lora.vision are both off: nothing would be adapted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the data are (layout: datasets/README.md).
+
+    Attributes:
+        root: Folder of the data set; the lists of the stages are relative to it.
+        video_root: Folder of the clips; None is `video_RGB` below `root`.
+        features: Folder of the store of frozen features; None is `features` below `root`.
+        workers: Processes that decode clips.
+    """
+
+    root: Path = Path("datasets/Gen3DHF")
+    video_root: Path | None = None
+    features: Path | None = None
+    workers: int = 2
+
+    def resolved(self) -> "DataSettings":
+        """The same with every None decided."""
+        return dataclasses.replace(
+            self,
+            video_root=self.video_root or self.root / "video_RGB",
+            features=self.features or self.root / "features",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """Stage 1: instruction tuning on level words and distortion answers (Section 4.2).
+
+    Attributes:
+        lists: Lists to learn, relative to `data.root`.
+        trainer: Any field of `transformers.TrainingArguments`.
+    """
+
+    lists: tuple[str, ...] = (
+        "text/train_quality.json",
+        "text/train_authenticity.json",
+        "distortion/train.json",
+    )
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Stage 2: regression of the opinion score (Section 4.2).
+
+    Attributes:
+        lists: Lists with scores, relative to `data.root`.
+        rehearsal: Lists of questions without a score that are learnt along when `language_weight`
+            is above 0.
+        language_weight: Weight of the language loss beside L1. 0 is the paper; above 0 the model
+            keeps answering in words while it learns to score (departure D3).
+        trainer: Any field of `transformers.TrainingArguments`.
+    """
+
+    lists: tuple[str, ...] = ("numerical/train_quality.json", "numerical/train_authenticity.json")
+    rehearsal: tuple[str, ...] = ("distortion/train.json",)
+    language_weight: float = 0.0
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencySettings:
+    """Stage 3: the saliency decoder from scratch on frozen features (Section 4.2, Eq. 5).
+
+    Attributes:
+        lists: Lists that name the training clips, relative to `data.root`.
+        maps: Folder of the ground-truth maps, relative to `data.root`.
+        weights: Weights of L1, CC, KL and BCE in Eq. 5; not printed in the paper, these are the
+            released code's.
+        taps: Vision blocks of the visual branch, deepest first; empty for the default.
+        width: Channels of the decoder; 0 for the default.
+        trainer: Any field of `transformers.TrainingArguments`.
+    """
+
+    lists: tuple[str, ...] = ("text/train_quality.json",)
+    maps: str = "saliency_map"
+    weights: tuple[float, float, float, float] = (1.0, 0.4, 0.2, 1.0)
+    taps: tuple[int, ...] = ()
+    width: int = 0
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSettings:
+    """The synthetic Gen3DHF of the demo.
+
+    Attributes:
+        latents: Faces; each is shown by ten generators, so there are ten times as many clips.
+        size_px: Side of the frames (the release: 512).
+        frames: Frames of a clip (the release: 240).
+        fps: Frames per second (the release: 60).
+        processes: Processes that render; 0 for one a core.
+    """
+
+    latents: int = 200
+    size_px: int = 512
+    frames: int = 240
+    fps: int = 60
+    processes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a run depends on.
+
+    Attributes:
+        model: Folder or hub id of the model to start from.
+        dtype: Type of the backbone's weights: float32, bfloat16 or float16. Heads are always
+            float32.
+        attn_implementation: Attention kernel, as the library names it (sdpa, eager,
+            flash_attention_2).
+        seed: Of everything that is drawn.
+        threads: Threads of each process on the CPU; 0 leaves torch's default.
+        batch_size: Clips at a time when predicting.
+        frames: How a clip becomes frames.
+        lora: Low-rank adapters.
+        data: Where the data are.
+        text: Stage 1.
+        score: Stage 2.
+        saliency: Stage 3.
+        synthetic: The demo's data set.
+    """
+
+    model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    dtype: str = "bfloat16"
+    attn_implementation: str = "sdpa"
+    seed: int = 42
+    threads: int = 0
+    batch_size: int = 8
+    frames: FrameSettings = field(default_factory=FrameSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    text: TextSettings = field(default_factory=TextSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    saliency: SaliencySettings = field(default_factory=SaliencySettings)
+    synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """Adds `--config FILE` and every setting as `--key.sub` to a parser."""
+    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_class_arguments(Config, None)
+
+
+def config_from(namespace: Any) -> Config:
+    """Builds the settings from a parsed (and instantiated) namespace."""
+    return Config(
+        **{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}
+    )
+
+
+def load_config(path: Path, *overrides: str) -> Config:
+    """Reads a YAML file with overrides as on the command line ("--seed", "7")."""
+    parser = ArgumentParser(exit_on_error=False)
+    add_config(parser)
+    return config_from(
+        parser.instantiate_classes(parser.parse_args(["--config", str(path), *overrides]))
+    )
+
+
+def dump_config(config: Config) -> str:
+    """The resolved settings as YAML; `load_config` reads them back."""
+    parser = ArgumentParser()
+    add_config(parser)
+    return parser.dump(parser.parse_object(to_plain(config)))
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, paths as strings, tuples as lists: what YAML and JSON hold."""
+    if dataclasses.is_dataclass(value):
+        return {
+            item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

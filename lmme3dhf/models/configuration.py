@@ -1,0 +1,141 @@
+"""Configuration of the metric: an ordinary Qwen2.5-VL configuration with one more section.
+
+The section `metric` in `config.json` holds all that turns the language model into a metric: the
+head, where it reads, the level scale, the saliency decoder, and how a clip becomes frames. A plain
+Qwen2.5-VL folder has no such section and gets the defaults.
+"""
+
+import dataclasses
+from typing import Any
+
+from transformers import Qwen2_5_VLConfig
+
+from lmme3dhf.vocabulary import LEVELS
+
+# The released head on the 7B model: 3584-1024-256-64-16-1.
+_PUBLISHED_HIDDEN_SIZE = 3584
+_PUBLISHED_HEAD = (1024, 256, 64, 16)
+_SMALLEST_LAYER = 16
+
+
+def published_head(hidden_size: int) -> tuple[int, ...]:
+    """Hidden layers of the score head: the published geometry, scaled with the language model's
+    hidden size.
+
+    Args:
+        hidden_size: Width of the language model; 3584 gives 1024-256-64-16.
+    """
+    return tuple(
+        max(_SMALLEST_LAYER, round(width * hidden_size / _PUBLISHED_HIDDEN_SIZE))
+        for width in _PUBLISHED_HEAD
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SaliencyConfig:
+    """Geometry of the saliency decoder (Section 4.1; DESIGN of this project, 3.7).
+
+    Attributes:
+        taps: Indices of the vision blocks whose outputs the visual branch reads, deepest first.
+            None takes the last block, the middle one and one at a fifth of the depth.
+        width: Channels at the patch grid. None takes a fourteenth of the language model's hidden
+            size, at least 32.
+    """
+
+    taps: tuple[int, ...] | None = None
+    width: int | None = None
+
+    def resolved(self, vision_depth: int, hidden_size: int) -> "SaliencyConfig":
+        """The same with every None decided for a backbone."""
+        taps = self.taps or (vision_depth - 1, vision_depth // 2, vision_depth // 5)
+        if len(taps) != 3 or not all(0 <= tap < vision_depth for tap in taps):
+            raise ValueError(
+                f"saliency.taps: three block indices below {vision_depth} (the tower's depth) are "
+                f"expected, got {taps}"
+            )
+        return SaliencyConfig(taps=tuple(taps), width=self.width or max(32, hidden_size // 14))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricConfig:
+    """What makes a Qwen2.5-VL a metric.
+
+    Attributes:
+        head: Kind of score head, a key of `models.heads.HEADS`.
+        head_widths: Hidden layers of the head; None is the published geometry, scaled.
+        answer_prefix: The reply up to the level word. The head reads the hidden state at its last
+            token, the one that predicts the level word; nothing after it can reach the score.
+        level_token_ids: Token of each level word after the prefix, from bad to excellent; None
+            until a tokenizer has been seen.
+        level_edges: Dimension -> six edges of the level scale (Eq. 4), fitted on the training
+            split, 0-100.
+        saliency: Geometry of the saliency decoder; None for a model without one.
+        frames: How a clip becomes frames (`data.video.FrameChoice` as a dictionary); a score
+            belongs to this choice.
+    """
+
+    head: str = "mlp"
+    head_widths: tuple[int, ...] | None = None
+    answer_prefix: str = "The {dimension} of the human face in this video is"
+    level_token_ids: tuple[int, ...] | None = None
+    level_edges: dict[str, tuple[float, ...]] | None = None
+    saliency: SaliencyConfig | None = None
+    frames: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.level_token_ids is not None and len(set(self.level_token_ids)) != len(LEVELS):
+            raise ValueError(
+                f"metric.level_token_ids: {len(LEVELS)} different tokens are expected, got "
+                f"{self.level_token_ids}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "MetricConfig":
+        """Reads the section of `config.json`; an unknown key is an error, since it would silently
+        change nothing.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise ValueError(
+                f"config.json, section metric: unknown {sorted(unknown)}; known are {sorted(known)}"
+            )
+        values = dict(values)
+        for name in ("head_widths", "level_token_ids"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        if values.get("level_edges") is not None:
+            values["level_edges"] = {
+                dimension: tuple(edges) for dimension, edges in values["level_edges"].items()
+            }
+        if isinstance(values.get("saliency"), dict):
+            saliency = dict(values["saliency"])
+            if saliency.get("taps") is not None:
+                saliency["taps"] = tuple(saliency["taps"])
+            values["saliency"] = SaliencyConfig(**saliency)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form of the section."""
+        return dataclasses.asdict(self)
+
+    def replace(self, **changes: Any) -> "MetricConfig":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+class LMME3DHFConfig(Qwen2_5_VLConfig):
+    """Qwen2.5-VL's configuration plus the section `metric` (see `MetricConfig`).
+
+    The model type stays `qwen2_5_vl`: stock classes, processors and servers read our folders as the
+    Qwen2.5-VL that they are.
+    """
+
+    metric: dict | None = None
+
+    def get_metric(self) -> MetricConfig:
+        """The section as a record; defaults when the folder is a plain Qwen2.5-VL."""
+        return MetricConfig.from_dict(self.metric or {})
+
+    def set_metric(self, metric: MetricConfig) -> None:
+        """Replaces the section."""
+        self.metric = metric.to_dict()

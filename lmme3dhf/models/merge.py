@@ -1,0 +1,211 @@
+"""Folding a run's adapters, head or decoder into one loadable folder, and proving that nothing
+changed.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+
+from lmme3dhf.errors import UserError
+from lmme3dhf.files import write_json, write_manifest
+from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.models.modeling import LMME3DHF
+
+REPORT = "merge_report.json"
+# Largest relative difference between the merged and the unmerged model's outputs.
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+
+
+class MergeError(UserError, RuntimeError):
+    """What was merged is not what was trained; nothing is left that could be taken for it."""
+
+
+@torch.no_grad()
+def text_outputs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a model says about a batch: the logits at the read position (the last one without), and
+    the scores.
+
+    Args:
+        model: `LMME3DHF`, with or without adapters around it.
+        batch: Arguments of its forward pass, without labels.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    batch = dict(batch)
+    read_index = batch.pop("read_index")
+    if "video_embeds" not in batch:
+        batch["video_embeds"] = base.encode_video(
+            batch.pop("pixel_values_videos"), batch["video_grid_thw"]
+        )
+    hidden = base.hidden_states(**batch)
+    read = hidden[torch.arange(len(hidden)), read_index]
+    return {"logits": base.lm_head(read).float(), "scores": base.score_head(read)}
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest difference between two sets of outputs, relative to each output's largest value."""
+    return max(
+        float((a[name] - b[name]).abs().max() / b[name].abs().max().clamp(min=1e-12)) for name in b
+    )
+
+
+def merge_adapter(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    metric: MetricConfig,
+    probe: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+) -> dict:
+    """Merges adapters (and a trained head) into their base and verifies the folder.
+
+    Merging is computed in float32 and cast to `dtype` last.
+
+    Args:
+        base: Folder of the model that was adapted.
+        adapter: Folder that PEFT wrote.
+        out: Folder to write; it appears with its report and manifest only when it was verified.
+        metric: The metric's section of the merged configuration.
+        probe: A real batch of the run, without labels.
+        dtype: Type in which the backbone was trained and is saved.
+
+    Returns:
+        The report: largest relative difference, its limit, samples compared, type.
+
+    Raises:
+        MergeError: The adapter does not fit the base in every tensor, or the merged model differs
+            beyond the limit.
+    """
+    model = LMME3DHF.from_pretrained(base, dtype=torch.float32).eval()
+    adapted = PeftModel.from_pretrained(model, adapter).eval()
+    _check_adapter(adapted, adapter)
+    before = text_outputs(adapted, probe)
+    merged = adapted.merge_and_unload(safe_merge=True)
+    merged.config.set_metric(metric)
+    return _save_verified(
+        merged,
+        base,
+        out,
+        dtype,
+        lambda m: largest_difference(text_outputs(m, probe), before),
+        len(before["scores"]),
+    )
+
+
+def merge_decoder(
+    base: Path,
+    decoder: Path,
+    out: Path,
+    metric: MetricConfig,
+    probe: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+) -> dict:
+    """Puts a trained saliency decoder into its base and verifies the folder.
+
+    Args:
+        base: Folder of the model whose features the decoder was trained on.
+        decoder: Its weights, a safetensors file.
+        out: Folder to write.
+        metric: The metric's section of the configuration, with the decoder's geometry.
+        probe: Arguments of `LMME3DHF.saliency_features` for a real batch.
+        dtype: Type of the backbone in the run.
+
+    Returns:
+        The report, as of `merge_adapter`.
+
+    Raises:
+        MergeError: The decoder does not fit its configuration in every tensor, or the maps differ
+            beyond the limit.
+    """
+    model = LMME3DHF.from_pretrained(base, dtype=dtype).eval()
+    model.config.set_metric(metric)
+    model.add_saliency_decoder(metric.saliency)
+    weights = load_file(decoder)
+    if set(weights) != set(model.saliency_decoder.state_dict()):
+        raise MergeError(
+            f"{decoder}: its tensors are not those of the decoder in the run's configuration"
+        )
+    model.saliency_decoder.load_state_dict(weights)
+    before = saliency_outputs(model, probe)
+    return _save_verified(
+        model,
+        base,
+        out,
+        dtype,
+        lambda m: largest_difference(saliency_outputs(m, probe), before),
+        len(before["maps"]),
+    )
+
+
+@torch.no_grad()
+def saliency_outputs(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The maps of a batch (arguments of `LMME3DHF.saliency_features`)."""
+    return {"maps": model.saliency_decoder(*model.saliency_features(**batch))}
+
+
+def _check_adapter(adapted: PeftModel, adapter: Path) -> None:
+    # PEFT loads what fits and only warns of the rest: an adapter of another layout would be a
+    # silent no-op.
+    stored = load_file(adapter / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(adapted)
+    foreign, missing = sorted(set(stored) - set(loaded)), sorted(set(loaded) - set(stored))
+    changed = [
+        name
+        for name in set(stored) & set(loaded)
+        if not torch.equal(stored[name].float(), loaded[name].float())
+    ]
+    if foreign or missing or changed:
+        raise MergeError(
+            f"{adapter}: {len(foreign)} tensors have no place in the base, {len(missing)} are "
+            f"missing, {len(changed)} did not load (such as {(foreign + missing + changed)[0]}); "
+            "adapter and base do not belong together"
+        )
+
+
+def _save_verified(
+    model: LMME3DHF,
+    base: Path,
+    out: Path,
+    dtype: torch.dtype,
+    compare: Callable[[LMME3DHF], float],
+    samples: int,
+) -> dict:
+    if out.exists() and not (out / REPORT).exists():
+        raise MergeError(
+            f"{out} exists and was not written by a merge; give another --out or move it away"
+        )
+    partial = out.with_name(f".{out.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    # The new parts stay in float32.
+    model.model.to(dtype)
+    model.lm_head.to(dtype)
+    model.config.dtype = dtype
+    model.save_pretrained(partial)
+    AutoProcessor.from_pretrained(base).save_pretrained(partial)
+    difference, limit = (
+        compare(LMME3DHF.from_pretrained(partial, dtype="auto").eval()),
+        LIMITS[dtype],
+    )
+    if not difference <= limit:
+        shutil.rmtree(partial)
+        raise MergeError(
+            f"{out}: the merged model differs from the trained one by {difference:.3g} (limit "
+            f"{limit:g}); not kept"
+        )
+    report = {
+        "relative_difference": difference,
+        "limit": limit,
+        "samples": samples,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    write_json(partial / REPORT, report)
+    write_manifest(partial)
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    return report

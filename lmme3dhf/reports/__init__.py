@@ -1,0 +1,1 @@
+"""Predictions against labels: figures, tables, pages. No model, no torch."""

@@ -1,0 +1,158 @@
+"""Predictions of one method against the labels of a data set: the first metrics (Section 5.1).
+
+Correlations are raw, a dimension at a time; the accuracy of distortion answers is the mean Jaccard
+index of the named and the true set; saliency is compared with the map (CC, SIM, KLD) and with the
+marked points (AUC, NSS) at the strip's own size.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmme3dhf.annotations.fixations import fixation_map, read_saliency_png
+from lmme3dhf.metrics.correlation import correlations, level_accuracy
+from lmme3dhf.metrics.saliency import mean_scores, saliency_scores
+from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
+from lmme3dhf.predictions import Prediction
+from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What is known of some videos.
+
+    Attributes:
+        mos: Dimension -> video -> MOS.
+        levels: Dimension -> video -> level word.
+        distortions: Video -> categories.
+    """
+
+    mos: dict[str, dict[str, float]]
+    levels: dict[str, dict[str, str]]
+    distortions: dict[str, frozenset[str]]
+
+
+def evaluate(
+    predictions: Iterable[Prediction],
+    labels: Labels,
+    train_distortions: list[frozenset[str]] | None = None,
+) -> dict[str, Any]:
+    """Scores, levels and distortion answers of one method.
+
+    Args:
+        predictions: Records of one method; every labelled video of a dimension must be among them.
+        labels: The labels of the test videos.
+        train_distortions: Answers of the training videos, for the majority answer's accuracy.
+
+    Returns:
+        Nested figures, ready for JSON; undefined ones are NaN.
+
+    Raises:
+        ValueError: A labelled video has no prediction.
+    """
+    found = {(p.video, p.dimension): p for p in predictions}
+    result: dict[str, Any] = {}
+    right_levels: list[float] = []
+    for dimension in DIMENSIONS:
+        truth = labels.mos.get(dimension, {})
+        missing = [video for video in truth if (video, dimension) not in found]
+        if missing:
+            raise ValueError(
+                f"{dimension}: {len(missing)} of {len(truth)} labelled videos have no "
+                f"prediction, the first is {missing[0]}"
+            )
+        records = [found[video, dimension] for video in truth]
+        if records and all(record.score is not None for record in records):
+            agreement = correlations(
+                np.array([record.score for record in records]), np.array(list(truth.values()))
+            )
+            result[dimension] = {
+                "srcc": agreement.srcc,
+                "plcc": agreement.plcc,
+                "krcc": agreement.krcc,
+                "n": agreement.n,
+            }
+        levels = labels.levels.get(dimension, {})
+        if levels and records:
+            accuracy = level_accuracy(
+                [found[video, dimension].level for video in levels], list(levels.values())
+            )
+            result.setdefault("level", {})[dimension] = accuracy
+            right_levels += [accuracy] * len(levels)
+    if right_levels:
+        result["level"]["accuracy"] = float(np.mean(right_levels))
+    answered = {
+        p.video: frozenset(p.distortions) for p in found.values() if p.distortions is not None
+    }
+    if labels.distortions and answered:
+        videos = [video for video in labels.distortions if video in answered]
+        truth_sets = [labels.distortions[video] for video in videos]
+        scores = distortion_scores([answered[video] for video in videos], truth_sets, DISTORTIONS)
+        result["distortion"] = {
+            "accuracy": scores.accuracy,
+            "exact": scores.exact,
+            "recall": scores.recall,
+            "support": scores.support,
+            "n": scores.n,
+        }
+        if train_distortions:
+            always = majority_answer(train_distortions)
+            floor = distortion_scores([always] * len(truth_sets), truth_sets, DISTORTIONS)
+            result["distortion"]["majority"] = floor.accuracy
+            result["distortion"]["majority_answer"] = sorted(always)
+    return result
+
+
+def evaluate_maps(
+    predicted: dict[str, Path],
+    truth: Path,
+    points: dict[str, list[tuple[float, float]]],
+    train_videos: list[str],
+) -> dict[str, Any]:
+    """Saliency maps of one method, with the mean training map as the floor.
+
+    Args:
+        predicted: Video -> 8-bit map of the strip's size.
+        truth: Folder of the ground-truth maps.
+        points: Video -> marked points in the strip.
+        train_videos: Videos whose maps are averaged into the floor; clean ones are all zero.
+
+    Returns:
+        Mean figures over the maps where they are defined, `n`, how many were skipped because the
+        ground truth is empty, and the floor's `cc` and `auc` as `mean_map_cc` and `mean_map_auc`.
+    """
+    mean_map = np.mean([read_saliency_png(truth / f"{v}.png") for v in train_videos], axis=0)
+    ours, floor = [], []
+    for video, path in predicted.items():
+        density = read_saliency_png(truth / f"{video}.png")
+        fixations = fixation_map(points[video], *density.shape)
+        ours.append(saliency_scores(read_saliency_png(path), density, fixations))
+        floor.append(saliency_scores(mean_map, density, fixations))
+    result, base = mean_scores(ours), mean_scores(floor)
+    return result | {"mean_map_cc": base["cc"], "mean_map_auc": base["auc"]}
+
+
+def opinion_ceiling(
+    truth: Path, mos: dict[str, dict[str, float]], videos: Iterable[str]
+) -> dict[str, float]:
+    """SRCC that the true opinions of synthetic videos reach against the raters' MOS: nobody who
+    knows everything but the raters' noise does better.
+
+    Args:
+        truth: `truth.json` of a synthetic data set.
+        mos: Dimension -> video -> MOS.
+        videos: The test videos.
+    """
+    opinions = json.loads(truth.read_text(encoding="utf-8"))
+    videos = list(videos)
+    return {
+        dimension: correlations(
+            np.array([opinions[video]["opinion"][index] for video in videos]),
+            np.array([mos[dimension][video] for video in videos]),
+        ).srcc
+        for index, dimension in enumerate(DIMENSIONS)
+    }

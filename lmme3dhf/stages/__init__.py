@@ -1,0 +1,1 @@
+"""The stages: what trains, on which view of the data, with which loss (Section 4.2)."""

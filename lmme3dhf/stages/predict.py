@@ -1,0 +1,182 @@
+"""A finished model on a list of clips -> prediction records; no label has a way in."""
+
+import csv
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.data.gen3dhf import PROMPTS
+from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.predictions import Prediction, write_predictions
+from lmme3dhf.scorer import Assessment, Failure, Scorer
+from lmme3dhf.vocabulary import DIMENSIONS
+
+METHOD = "LMME3DHF"
+
+
+def predict(
+    scorer: Scorer, samples: Iterable[Sample], out: Path, *, maps: bool, write_text: bool
+) -> int:
+    """Predicts every video of a list and writes one record per video and dimension.
+
+    Args:
+        scorer: The model.
+        samples: The questions; replies are never looked at. A list on one dimension gives records
+            on that one, a list of distortion questions records on both.
+        out: JSONL file; maps go to the folder `<name>_maps` beside it.
+        maps: Predict saliency maps when the model can.
+        write_text: Let the model write its ratings as sentences too.
+
+    Returns:
+        Number of records.
+
+    Raises:
+        DataError: Some clips cannot be read; all are named. A test set is never shortened silently.
+    """
+    samples = list(samples)
+    asked = [d for d in DIMENSIONS if any(sample.task == d for sample in samples)] or DIMENSIONS
+    prompts = dict(PROMPTS) | {sample.task: sample.prompt for sample in samples}
+    clips = {sample.video: sample.path for sample in samples}
+    folder = out.with_name(f"{out.stem}_maps")
+    records, failures = [], []
+    started = told = time.monotonic()
+    results = scorer.assess(clips.values(), prompts=prompts, maps=maps, write_text=write_text)
+    for done, (video, result) in enumerate(zip(clips, results, strict=True), 1):
+        if isinstance(result, Failure):
+            failures.append(f"{video} ({result.reason}): {result.message}")
+            continue
+        records += _records(video, result, asked, folder)
+        now = time.monotonic()
+        if now - told > 10 or done == len(clips):
+            told = now
+            left = (now - started) / done * (len(clips) - done)
+            print(f"predicting: {done} of {len(clips)} clips, {left:.0f} s left", flush=True)
+    if failures:
+        listed = "\n  ".join(failures)
+        raise DataError(f"{len(failures)} of {len(clips)} clips cannot be read:\n  {listed}")
+    return write_predictions(out, records)
+
+
+def _records(
+    video: str, result: Assessment, asked: Iterable[str], folder: Path
+) -> list[Prediction]:
+    where = None
+    if result.saliency is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_saliency_png(folder / f"{video}.png", result.saliency)
+        where = f"{folder.name}/{video}.png"
+    return [
+        Prediction(
+            video=video,
+            dimension=dimension,
+            method=METHOD,
+            score=(rating := getattr(result, dimension)).score,
+            level=rating.level,
+            level_probabilities=rating.level_probabilities,
+            distortions=result.distortions,
+            text=rating.text,
+            map=where,
+            decoder=result.decoder,
+        )
+        for dimension in asked
+    ]
+
+
+SCORE_COLUMNS = (
+    "file",
+    "status",
+    "reason",
+    "message",
+    "quality",
+    "quality_level",
+    "authenticity",
+    "authenticity_level",
+    "distortions",
+    "map",
+    "decoder",
+)
+
+
+def files_below(paths: Iterable[Path]) -> list[Path]:
+    """Files, and all visible files of folders, sorted within each folder.
+
+    Raises:
+        DataError: A path does not exist, or there is no file at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(
+                p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")
+            )
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder; check the path")
+    if not found:
+        raise DataError("no files to score; give clips, or folders with clips")
+    return found
+
+
+def score_files(
+    scorer: Scorer, paths: Iterable[Path], out: Path, *, maps: Path | None = None
+) -> tuple[int, int]:
+    """Scores files and writes one CSV row each, failures included, as soon as it is known.
+
+    Args:
+        scorer: The model.
+        paths: Files and folders.
+        out: CSV file.
+        maps: Folder for the saliency maps; None writes none.
+
+    Returns:
+        Number of files with scores, and of files without.
+
+    Raises:
+        DataError: See `files_below`.
+    """
+    files = files_below(paths)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    good = 0
+    started = told = time.monotonic()
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, SCORE_COLUMNS)
+        writer.writeheader()
+        for done, result in enumerate(scorer.assess(files, maps=maps is not None), 1):
+            writer.writerow(_row(result, maps))
+            file.flush()
+            good += isinstance(result, Assessment)
+            now = time.monotonic()
+            if now - told > 10 or done == len(files):
+                told = now
+                left = (now - started) / done * (len(files) - done)
+                print(f"scoring: {done} of {len(files)} files, {left:.0f} s left", flush=True)
+    return good, len(files) - good
+
+
+def _row(result: Assessment | Failure, maps: Path | None) -> dict[str, str]:
+    if isinstance(result, Failure):
+        return {
+            "file": str(result.path),
+            "status": "failed",
+            "reason": result.reason,
+            "message": result.message,
+        }
+    where = ""
+    if maps is not None and result.saliency is not None:
+        maps.mkdir(parents=True, exist_ok=True)
+        # Two folders may hold files of one name.
+        where = f"{'_'.join(result.path.parts[-2:])}.png"
+        write_saliency_png(maps / where, result.saliency)
+    return {
+        "file": str(result.path),
+        "status": "ok",
+        "quality": f"{result.quality.score:.3f}",
+        "quality_level": result.quality.level,
+        "authenticity": f"{result.authenticity.score:.3f}",
+        "authenticity_level": result.authenticity.level,
+        "distortions": "; ".join(result.distortions),
+        "map": where,
+        "decoder": result.decoder,
+    }

@@ -1,0 +1,687 @@
+"""Pretraining of the tiny base, once: first the vision tower on dense targets, then the language
+model on its frozen output.
+
+A random frozen tower does not see, and captions alone do not teach a small tower to see in hours.
+So the tower learns from what the renderer knows about every 7-pixel cell (which part of the face,
+which distortion), about the landmarks and about the clip; the read-outs are thrown away. The
+language model then learns to say what the tower sees. One process a CPU core:
+
+    python -m lmme3dhf.stages.pretrain --out runs/tiny_base
+"""
+
+import argparse
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from lmme3dhf.data.dialogue import IGNORED, VIDEO_PAD, VIDEO_TYPE
+from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
+from lmme3dhf.data.synthetic.bust import PARTS
+from lmme3dhf.data.synthetic.distortions import IMAGE
+from lmme3dhf.data.synthetic.pretraining import (
+    CELLS,
+    CLIP_FRAMES,
+    KINDS,
+    LANDMARKS,
+    SIZE_PX,
+    STILLS,
+    PoolShard,
+    open_shard,
+    questions,
+    render_pool,
+    vocabulary_corpus,
+)
+from lmme3dhf.models.configuration import LMME3DHFConfig
+from lmme3dhf.models.grid import window_order
+from lmme3dhf.models.modeling import LMME3DHF
+from lmme3dhf.models.tiny import save_tiny, tiny_config, tiny_tokenizer
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+
+PATCH, MERGE = 14, 2
+GRID = SIZE_PX // PATCH  # patches along a picture's side
+GROUPS = CLIP_FRAMES // 2 + STILLS  # temporal groups a clip: four pairs of frames, three stills
+_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])  # Qwen2.5-VL's normalisation
+_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+
+
+def patchify(pictures: torch.Tensor) -> torch.Tensor:
+    """Patches as the processor makes them.
+
+    Args:
+        pictures: (groups, 2, 112, 112, 3) uint8, the two pictures of a temporal patch.
+
+    Returns:
+        (groups, 64, 1176) normalised, the four patches of a merged block side by side.
+    """
+    x = (pictures.float() / 255 - _MEAN) / _STD
+    blocks = GRID // MERGE
+    x = x.view(-1, 2, blocks, MERGE, PATCH, blocks, MERGE, PATCH, 3)
+    return x.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(len(pictures), GRID * GRID, -1)
+
+
+class PackedTower:
+    """The stock vision tower on many single-group inputs of one size, its attention in one call a
+    block instead of a loop.
+
+    Uses the stock modules and weights; only the order of the sums differs.
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
+        config = tower.config
+        self.tower = tower
+        blocks = GRID // MERGE
+        window = config.window_size // MERGE // config.patch_size
+        self.order = window_order(blocks, blocks, window)
+        self.inverse = torch.argsort(self.order)
+        self.windows = (blocks // window) ** 2
+        rows = torch.arange(GRID).view(blocks, 1, MERGE, 1).expand(blocks, blocks, MERGE, MERGE)
+        columns = torch.arange(GRID).view(1, blocks, 1, MERGE).expand(blocks, blocks, MERGE, MERGE)
+        quarter = config.hidden_size // config.num_heads // 4
+        frequency = 1.0 / 10000.0 ** (torch.arange(quarter) / quarter)
+        angle = torch.cat(
+            [p.reshape(-1, MERGE * MERGE, 1) * frequency for p in (rows, columns)], -1
+        )
+        angle = torch.cat([angle, angle], -1)[self.order].view(GRID * GRID, 1, -1)
+        self.cos, self.sin = angle.cos(), angle.sin()
+
+    def __call__(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the tower.
+
+        Args:
+            patches: (groups, 64, 1176) from `patchify`.
+
+        Returns:
+            The last block's output (groups, 64, width), merged-block order, and the merged tokens
+            (groups, 16, hidden), raster.
+        """
+        tower, count = self.tower, len(patches)
+        x = functional.linear(patches, tower.patch_embed.proj.weight.flatten(1))
+        x = x.view(count, -1, MERGE * MERGE, x.shape[-1])[:, self.order].flatten(1, 2)
+        for index, block in enumerate(tower.blocks):
+            pieces = 1 if index in tower.fullatt_block_indexes else self.windows
+            x = x + self._attend(block.attn, block.norm1(x), pieces)
+            x = x + block.mlp(block.norm2(x))
+        x = x.view(count, -1, MERGE * MERGE, x.shape[-1])[:, self.inverse].flatten(1, 2)
+        merged = tower.merger(x.reshape(-1, x.shape[-1])).view(
+            count, -1, tower.config.out_hidden_size
+        )
+        return x, merged
+
+    def _attend(self, attention: nn.Module, x: torch.Tensor, pieces: int) -> torch.Tensor:
+        count, length, width = x.shape
+        q, k, v = attention.qkv(x).view(count, length, 3, attention.num_heads, -1).unbind(2)
+        q, k = (self._rotate(t) for t in (q, k))
+        q, k, v = (
+            t.reshape(count * pieces, length // pieces, attention.num_heads, -1).transpose(1, 2)
+            for t in (q, k, v)
+        )
+        out = (
+            functional.scaled_dot_product_attention(q, k, v)
+            .transpose(1, 2)
+            .reshape(count, length, width)
+        )
+        return attention.proj(out)
+
+    def _rotate(self, t: torch.Tensor) -> torch.Tensor:
+        a, b = t.chunk(2, -1)
+        return t * self.cos + torch.cat([-b, a], -1) * self.sin
+
+
+class DenseReadouts(nn.Module):
+    """Linear read-outs that teach the tower and are thrown away."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        sub = (CELLS // GRID) ** 2
+        self.cells = nn.Linear(width, sub * (2 * len(PARTS) + KINDS))
+        self.tokens = nn.Linear(hidden, KINDS)
+        self.pooled = nn.Linear(2 * hidden, 2 * KINDS + 2 * 2 * len(LANDMARKS) * 2 + 5)
+
+    def loss(
+        self, patches: torch.Tensor, merged: torch.Tensor, target: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict]:
+        """Weighted sum of the losses, and the read-outs of presence and severity for a report."""
+        n, sub, blocks = len(patches), CELLS // GRID, GRID // MERGE
+        cells = self.cells(patches).view(n, blocks, blocks, MERGE, MERGE, sub, sub, -1)
+        cells = cells.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, CELLS, CELLS, -1)
+        parts, kinds = cells.split([2 * len(PARTS), KINDS], -1)
+        part_loss = functional.cross_entropy(
+            parts.reshape(-1, len(PARTS)), target["parts"].reshape(-1)
+        )
+        heavy = torch.tensor(3.0)
+        cell_loss = functional.binary_cross_entropy_with_logits(
+            kinds, target["cells"], pos_weight=heavy
+        )
+        token_loss = functional.binary_cross_entropy_with_logits(
+            self.tokens(merged), target["tokens"], pos_weight=heavy
+        )
+        pooled = self.pooled(torch.cat([merged.mean(1), merged.amax(1)], -1))
+        presence, severity, landmarks, facts = pooled.split(
+            [KINDS, KINDS, 2 * 2 * len(LANDMARKS) * 2, 5], -1
+        )
+        presence_loss = functional.binary_cross_entropy_with_logits(
+            presence, (target["severity"] > 0).float()
+        )
+        severity_loss = functional.smooth_l1_loss(severity, target["severity"], beta=0.1)
+        marks = landmarks.view(n, 2, 2, len(LANDMARKS), 2)
+        weight = target["landmarks"][..., 2:] * target["facts"][:, :1].view(-1, 1, 1, 1, 1)
+        mark_loss = (weight * (marks - target["landmarks"][..., :2]).abs()).sum() / (
+            weight.sum() * 2 + 1
+        )
+        fact_loss = functional.binary_cross_entropy_with_logits(facts, target["facts"])
+        total = (
+            0.5 * part_loss
+            + cell_loss
+            + token_loss
+            + presence_loss
+            + 6 * severity_loss
+            + 1.5 * mark_loss
+            + 0.2 * fact_loss
+        )
+        return total, {"presence": presence.detach(), "severity": severity.detach()}
+
+
+def group_frames(group: np.ndarray) -> np.ndarray:
+    """Indices of the two pictures of each temporal group, (n, 2): pairs of neighbours for 0-3, one
+    still twice for 4-6.
+    """
+    first = np.where(group < CLIP_FRAMES // 2, 2 * group, CLIP_FRAMES // 2 + group)
+    second = np.where(group < CLIP_FRAMES // 2, 2 * group + 1, CLIP_FRAMES // 2 + group)
+    return np.stack([first, second], -1)
+
+
+def load_groups(
+    shards: list[PoolShard], clips: np.ndarray, groups: np.ndarray, rng: np.random.Generator | None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Pictures and dense targets of some temporal groups.
+
+    Args:
+        shards: The pool; clip i is clip i // N of shard i % number of shards.
+        clips: Which clips.
+        groups: Which of their groups.
+        rng: Draws mirror images and colour casts; None leaves the pictures as they are.
+
+    Returns:
+        Pictures (n, 2, 112, 112, 3) uint8, and the targets of `DenseReadouts.loss`.
+    """
+    images, parts, masks, severity, landmarks, facts = [], [], [], [], [], []
+    for clip, frames in zip(clips, group_frames(groups), strict=True):
+        shard, row = shards[clip % len(shards)], clip // len(shards)
+        picture, part, mask = (
+            shard.images[row][frames],
+            shard.parts[row][frames],
+            shard.masks[row][frames].max(0),
+        )
+        marks = shard.landmarks[row][frames].copy()
+        if rng is not None and rng.random() < 0.5:
+            picture, part, mask = picture[:, :, ::-1], part[:, :, ::-1], mask[:, ::-1]
+            marks[..., 0] *= -1
+            marks[:, :, :2] = marks[:, :, 1::-1]
+        if rng is not None:
+            picture = np.clip(
+                picture * rng.uniform(0.92, 1.08, 3).astype(np.float32), 0, 255
+            ).astype(np.uint8)
+        visible = mask.max((0, 1)) > 25
+        visible[IMAGE] = True
+        images.append(picture)
+        parts.append(part)
+        masks.append(mask)
+        severity.append(shard.severity[row] * visible)
+        landmarks.append(marks)
+        facts.append(shard.facts[row])
+    mask = torch.from_numpy(np.stack(masks)).float() / 255
+    blocks = CELLS // (GRID // MERGE)
+    target = {
+        "parts": torch.from_numpy(np.stack(parts)).long().permute(0, 2, 3, 1),
+        "cells": mask,
+        "tokens": (
+            functional.max_pool2d(mask.permute(0, 3, 1, 2), blocks).flatten(2).transpose(1, 2) > 0.3
+        ).float(),
+        "severity": torch.from_numpy(np.stack(severity)),
+        "landmarks": torch.from_numpy(np.stack(landmarks)),
+        "facts": torch.from_numpy(np.stack(facts)).float(),
+    }
+    return torch.from_numpy(np.stack(images)), target
+
+
+def cosine_init_(weight: torch.Tensor) -> None:
+    """Starts the patch embedding as a cosine transform: brightness and colour, mean and difference
+    of the two pictures.
+
+    From a random start the strongly correlated pixels drown everything but the mean brightness.
+    """
+    width = weight.shape[0]
+    t = (torch.arange(PATCH) + 0.5) / PATCH
+    frequencies = sorted(
+        ((u, v) for u in range(PATCH) for v in range(PATCH)),
+        key=lambda f: (f[0] ** 2 + f[1] ** 2, f),
+    )
+    luma = torch.tensor([1.0, 1.0, 1.0]) / math.sqrt(3)
+    blue, red = (
+        torch.tensor([-1.0, -1.0, 2.0]) / math.sqrt(6),
+        torch.tensor([1.0, -1.0, 0.0]) / math.sqrt(2),
+    )
+    shares = (
+        (luma, 1, 0.42),
+        (blue, 1, 0.10),
+        (red, 1, 0.10),
+        (luma, -1, 0.26),
+        (blue, -1, 0.06),
+        (red, -1, 0.06),
+    )
+    rows = []
+    for colour, sign, share in shares:
+        count = round(share * width) if (colour is not red or sign > 0) else width - len(rows)
+        for u, v in frequencies[:count]:
+            wave = torch.cos(math.pi * u * t)[:, None] * torch.cos(math.pi * v * t)[None, :]
+            wave = wave / wave.norm()
+            rows.append(
+                torch.stack([colour[:, None, None] * wave, sign * colour[:, None, None] * wave], 1)
+                / math.sqrt(2)
+            )
+    with torch.no_grad():
+        weight.copy_(torch.stack(rows[:width]) * 0.35)
+
+
+def cosine_schedule(step: int, steps: int, warmup: int) -> float:
+    """Learning rate factor: linear warm-up, then a cosine to zero."""
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Averages gradients over the processes, in one message."""
+    if not dist.is_initialized():
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for grad, piece in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(piece.view_as(grad))
+
+
+def is_lead() -> bool:
+    """Whether this process reports and saves."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def train_tower(
+    tower: nn.Module,
+    shards: list[PoolShard],
+    held_out: int,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    out: Path,
+) -> None:
+    """Trains the vision tower on dense targets; continues from `out/tower.safetensors`' step when
+    it is there.
+
+    Args:
+        tower: Qwen2.5-VL's vision tower; trained in place.
+        shards: The pool.
+        held_out: Number of clips at the pool's end that are only measured on.
+        steps: Optimiser steps.
+        batch: Temporal groups a step and process.
+        rate: Peak learning rate.
+        seed: Decides the read-outs' start and the order.
+        out: Folder for the running checkpoint and `tower.jsonl`.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    torch.manual_seed(seed)
+    cosine_init_(tower.patch_embed.proj.weight)
+    packed = PackedTower(tower)
+    readouts = DenseReadouts(tower.config.hidden_size, tower.config.out_hidden_size)
+    embed = list(tower.patch_embed.parameters())
+    rest = [p for name, p in tower.named_parameters() if not name.startswith("patch_embed")] + list(
+        readouts.parameters()
+    )
+    optimiser = torch.optim.AdamW(
+        [{"params": embed, "factor": 0.1}, {"params": rest, "factor": 1.0}],
+        lr=rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.03,
+    )
+    clips = sum(len(shard.images) for shard in shards) - held_out
+    first = 0
+    checkpoint = out / "tower_running.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        tower.load_state_dict(state["tower"])
+        readouts.load_state_dict(state["readouts"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    started, seen = time.time(), 0.0
+    for step in range(first, steps):
+        rng = np.random.default_rng((seed, rank, step))
+        pictures, target = load_groups(
+            shards, rng.integers(clips, size=batch), rng.integers(GROUPS, size=batch), rng
+        )
+        loss, _ = readouts.loss(*packed(patchify(pictures)), target)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["factor"] * cosine_schedule(step, steps, 300)
+        optimiser.zero_grad()
+        loss.backward()
+        average_gradients(embed + rest)
+        nn.utils.clip_grad_norm_(embed + rest, 1.0)
+        optimiser.step()
+        seen += loss.item()
+        if (step + 1) % 250 == 0 and is_lead():
+            report = {
+                "step": step + 1,
+                "loss": round(seen / 250, 4),
+                "seconds": round(time.time() - started),
+                "world": world,
+            }
+            if (step + 1) % 2500 == 0 or step + 1 == steps:
+                report |= measure_tower(packed, readouts, shards, clips, held_out)
+                torch.save(
+                    {
+                        "tower": tower.state_dict(),
+                        "readouts": readouts.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "step": step + 1,
+                    },
+                    checkpoint.with_suffix(".tmp"),
+                )
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+            with (out / "tower.jsonl").open("a") as log:
+                log.write(json.dumps(report) + "\n")
+            seen = 0.0
+
+
+@torch.no_grad()
+def measure_tower(
+    packed: PackedTower, readouts: DenseReadouts, shards: list[PoolShard], first: int, count: int
+) -> dict:
+    """Presence AUC and severity correlation of each kind on held-out clips, by the read-outs."""
+    from scipy.stats import rankdata, spearmanr
+
+    presence, severity, truth = [], [], []
+    rng = np.random.default_rng(0)
+    for start in range(first, first + count, 50):
+        clips = np.arange(start, min(start + 50, first + count))
+        pictures, target = load_groups(shards, clips, rng.integers(GROUPS, size=len(clips)), None)
+        _, read = readouts.loss(*packed(patchify(pictures)), target)
+        presence.append(read["presence"])
+        severity.append(read["severity"])
+        truth.append(target["severity"])
+    p, s, t = (torch.cat(x).numpy() for x in (presence, severity, truth))
+    auc, within = [], []
+    for kind in range(KINDS):
+        there = t[:, kind] > 0
+        ranks = rankdata(p[:, kind])
+        n, m = there.sum(), (~there).sum()
+        auc.append(round(float((ranks[there].sum() - n * (n + 1) / 2) / (n * m)), 3))
+        within.append(round(float(spearmanr(s[there, kind], t[there, kind]).statistic), 3))
+    return {"auc": auc, "severity_srcc": within}
+
+
+@torch.no_grad()
+def encode_pool(tower: nn.Module, shards: list[PoolShard], clips: np.ndarray) -> torch.Tensor:
+    """Merged tokens of whole clips: (clips, 7 groups, 16 tokens, hidden) float16."""
+    packed = PackedTower(tower)
+    out = torch.empty(
+        len(clips), GROUPS, (GRID // MERGE) ** 2, tower.config.out_hidden_size, dtype=torch.float16
+    )
+    frames = group_frames(np.arange(GROUPS))
+    for i, clip in enumerate(clips):
+        pictures = torch.from_numpy(shards[clip % len(shards)].images[clip // len(shards)][frames])
+        out[i] = packed(patchify(pictures))[1].half()
+    return out
+
+
+def conversation(
+    tokenizer, turns: list[tuple[str, str]], groups: int, video_first: bool
+) -> tuple[list[int], list[int], list[int]]:
+    """A dialogue of several turns on one clip as tokens, labels and token types; the answers are
+    learnt.
+    """
+    media, text = {"type": "video"}, {"type": "text", "text": turns[0][0]}
+    messages: list[dict] = [
+        {"role": "user", "content": [media, text] if video_first else [text, media]}
+    ]
+    ids: list[int] = []
+    labels: list[int] = []
+    for index, (question, answer) in enumerate(turns):
+        if index:
+            messages.append({"role": "user", "content": question})
+        asked = tokenizer.encode(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+        labels += [IGNORED] * (len(asked) - len(ids))
+        spoken = [*tokenizer.encode(answer), tokenizer.convert_tokens_to_ids("<|im_end|>")]
+        ids = asked + spoken
+        labels += spoken
+        messages.append({"role": "assistant", "content": answer})
+    at = ids.index(tokenizer.convert_tokens_to_ids(VIDEO_PAD))
+    visual = groups * (GRID // MERGE) ** 2
+    types = [0] * at + [VIDEO_TYPE] * visual + [0] * (len(ids) - at - 1)
+    return (
+        ids[:at] + [ids[at]] * visual + ids[at + 1 :],
+        labels[:at] + [IGNORED] * visual + labels[at + 1 :],
+        types,
+    )
+
+
+def language_batches(
+    tokenizer,
+    tokens: torch.Tensor,
+    shards: list[PoolShard],
+    clips: np.ndarray,
+    batch: int,
+    rng: np.random.Generator,
+) -> Iterator[dict]:
+    """Endless batches for the language model: four turns on a whole clip or on its three stills,
+    text before or after it.
+    """
+    pad = tokenizer.pad_token_id
+    while True:
+        stills = bool(rng.random() < 0.3)
+        groups = STILLS if stills else CLIP_FRAMES // 2
+        rows, embeds = [], []
+        for i in rng.integers(len(clips), size=batch):
+            shard, row = shards[clips[i] % len(shards)], clips[i] // len(shards)
+            turns = questions(shard.severity[row], shard.facts[row], rng)[:4]
+            rows.append(conversation(tokenizer, turns, groups, bool(rng.random() < 0.6)))
+            embeds.append(tokens[i, -STILLS:] if stills else tokens[i, : CLIP_FRAMES // 2])
+        length = max(len(ids) for ids, _, _ in rows)
+
+        def padded(column: int, fill: int, rows: list = rows, length: int = length) -> torch.Tensor:
+            return torch.tensor(
+                [[fill] * (length - len(row[column])) + row[column] for row in rows]
+            )
+
+        video = torch.stack(embeds).float().flatten(0, 2)
+        yield {
+            "input_ids": padded(0, pad),
+            "attention_mask": (padded(0, -1) >= 0).long(),
+            "labels": padded(1, IGNORED),
+            "mm_token_type_ids": padded(2, 0),
+            "video_grid_thw": torch.tensor([[groups, GRID, GRID]] * batch),
+            "second_per_grid_ts": torch.ones(batch),
+            "video_embeds": video
+            + 0.05 * video.std() * torch.from_numpy(rng.standard_normal(video.shape, np.float32)),
+        }
+
+
+def train_language(
+    model: nn.Module,
+    tokenizer,
+    tokens: torch.Tensor,
+    shards: list[PoolShard],
+    clips: np.ndarray,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    out: Path,
+) -> None:
+    """Trains the language model (and the token embeddings) on the frozen tower's tokens.
+
+    Args:
+        model: `LMME3DHF`; the tower is left alone.
+        tokenizer: Its tokenizer.
+        tokens: From `encode_pool`.
+        shards: The pool, for the answers.
+        clips: The clips that `tokens` belong to; the last twentieth is measured on.
+        steps: Optimiser steps.
+        batch: Conversations a step and process.
+        rate: Peak learning rate.
+        seed: Decides the order.
+        out: Folder for `language.jsonl`.
+    """
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    parameters = [*model.model.language_model.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.03)
+    held = len(clips) // 20
+    train = language_batches(
+        tokenizer, tokens[:-held], shards, clips[:-held], batch, np.random.default_rng((seed, rank))
+    )
+    started, seen = time.time(), 0.0
+    for step in range(steps):
+        loss = model(**next(train)).loss
+        for group in optimiser.param_groups:
+            group["lr"] = rate * cosine_schedule(step, steps, 200)
+        optimiser.zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        seen += loss.item()
+        if (step + 1) % 200 == 0 and is_lead():
+            report = {
+                "step": step + 1,
+                "loss": round(seen / 200, 4),
+                "seconds": round(time.time() - started),
+            }
+            if (step + 1) % 1000 == 0 or step + 1 == steps:
+                check = language_batches(
+                    tokenizer, tokens[-held:], shards, clips[-held:], 64, np.random.default_rng(1)
+                )
+                with torch.no_grad():
+                    report["held_out_loss"] = round(
+                        float(np.mean([model(**next(check)).loss.item() for _ in range(6)])), 4
+                    )
+            with (out / "language.jsonl").open("a") as log:
+                log.write(json.dumps(report) + "\n")
+            seen = 0.0
+
+
+def _process(rank: int, out: Path, port: int, settings: dict) -> None:
+    torch.set_num_threads(1)
+    world, seed = settings["processes"], settings["seed"]
+    if world > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+        )
+    pool = out / "pool"
+    share = settings["clips"] // world
+    if not (pool / f"{rank}" / "done").exists():
+        started = time.time()
+
+        def report(done: int) -> None:
+            if rank == 0 and done % 500 == 0:
+                left = (time.time() - started) / done * (share - done)
+                print(
+                    f"rendering: {done * world} of {share * world} clips, {left:.0f} s left",
+                    flush=True,
+                )
+
+        render_pool(pool / f"{rank}", share, seed=1000 * (seed - 1) + rank + 1, report=report)
+        (pool / f"{rank}" / "done").touch()
+    if world > 1:
+        dist.barrier()
+    shards = [open_shard(pool / f"{i}", "r") for i in range(world)]
+    tokenizer = tiny_tokenizer(
+        vocabulary_corpus(
+            (*PROMPTS.values(), SALIENCY_PROMPT),
+            tuple(level_reply(d, w) for d in DIMENSIONS for w in LEVELS),
+        )
+    )
+    torch.manual_seed(seed)
+    model = LMME3DHF(LMME3DHFConfig(**tiny_config(tokenizer).to_dict()))
+    train_tower(
+        model.model.visual,
+        shards,
+        settings["held_out"],
+        steps=settings["tower_steps"],
+        batch=32,
+        rate=1e-3,
+        seed=seed,
+        out=out,
+    )
+    # Weights are stored in half the bits: the language model learns on the tower as it will be.
+    model.model.visual.to(torch.bfloat16).float()
+    clips = np.arange(share * world)
+    mine = clips[rank::world]
+    tokens_file = out / f"tokens-{rank}.pt"
+    torch.save(encode_pool(model.model.visual, shards, mine), tokens_file)
+    if world > 1:
+        dist.barrier()
+    tokens = torch.load(tokens_file, weights_only=True)
+    train_language(
+        model,
+        tokenizer,
+        tokens,
+        shards,
+        mine,
+        steps=settings["language_steps"],
+        batch=32,
+        rate=1.5e-3,
+        seed=seed,
+        out=out,
+    )
+    if is_lead():
+        stock = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer))
+        stock.load_state_dict(
+            {k: v for k, v in model.state_dict().items() if not k.startswith("score_head")}
+        )
+        save_tiny(out / "model", tokenizer, stock, torch.bfloat16)
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Rebuilds the tiny base; returns its folder. Each finished part is kept and not done again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lmme3dhf.stages.pretrain", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for the pool, the logs and the finished model/",
+    )
+    parser.add_argument("--clips", type=int, default=24000, help="clips to render (0.4 MB each)")
+    parser.add_argument(
+        "--held_out", type=int, default=1000, help="of these, clips that are only measured on"
+    )
+    parser.add_argument("--tower_steps", type=int, default=30000)
+    parser.add_argument("--language_steps", type=int, default=6000)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=1)
+    settings = vars(parser.parse_args(argv))
+    out = settings.pop("out")
+    out.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (out, port, settings), nprocs=settings["processes"])
+    return out / "model"
+
+
+if __name__ == "__main__":
+    main()

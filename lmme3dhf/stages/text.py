@@ -1,0 +1,82 @@
+"""Stage 1: instruction tuning on level words and distortion answers, language loss, LoRA (Section
+4.2).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmme3dhf.config import Config
+from lmme3dhf.data.collation import Collator
+from lmme3dhf.data.dialogue import DialogueEncoder
+from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.models.lora import add_adapters
+from lmme3dhf.stages import run as runs
+from lmme3dhf.training import train
+
+
+def language_loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """Mean cross-entropy of the replies' tokens."""
+    batch = {name: value for name, value in batch.items() if name not in ("read_index", "mos")}
+    return model(**batch).loss
+
+
+def train_text(config: Config, run: Path) -> Path:
+    """Runs, or goes on with, stage 1.
+
+    Args:
+        config: Settings; `config.model` is the model to start from.
+        run: The run folder.
+
+    Returns:
+        The run folder, with the trained adapter.
+    """
+    if runs.is_finished(run):
+        print(f"{run}: stage 1 is done")
+        return run
+    folder = runs.local_model(config.model)
+    model, processor = runs.load_model(config, folder)
+    metric = runs.metric_of(model, processor, config)
+    runs.open_run(run, "text", config, folder, {"metric": metric.to_dict()})
+    data = config.data.resolved()
+    samples = [
+        sample
+        for name in config.text.lists
+        for sample in read_list(data.root / name, data.video_root)
+    ]
+    encoder = DialogueEncoder(processor.tokenizer)
+
+    def encode(sample, video_tokens):
+        return encoder.encode(sample.prompt, video_tokens, reply=sample.reply)
+
+    dataset = runs.dialogues(
+        config, model, processor, samples, encode, lambda sample: float("nan"), "stage 1"
+    )
+    collator = Collator(processor.tokenizer.pad_token_id)
+    runs.save_probe(
+        run, collator([dataset[i] for i in range(min(runs.PROBE_SAMPLES, len(dataset)))])
+    )
+    adapted = add_adapters(
+        model,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        dropout=config.lora.dropout,
+        language=config.lora.language,
+        vision=config.lora.vision,
+        train_head=False,
+    )
+    train(
+        name="stage 1",
+        model=adapted,
+        loss=language_loss,
+        dataset=dataset,
+        collator=collator,
+        settings=config.text.trainer,
+        run=run,
+        seed=config.seed,
+    )
+    adapted.save_pretrained(run / runs.ADAPTER)
+    runs.finish_run(run)
+    return run
