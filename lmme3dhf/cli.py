@@ -66,6 +66,8 @@ def _predict_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
     parser.add_argument("--maps", type=bool, default=True, help="write saliency maps too")
     parser.add_argument("--write_text", type=bool, default=False, help="let the model write")
+    parser.add_argument("--evaluate", type=bool, default=False, help="then compare with the labels")
+    _add_truth_arguments(parser, lists_required=False)
     _add_scorer_arguments(parser)
     return parser
 
@@ -77,6 +79,10 @@ def _predict(args: Namespace, config: Config | None) -> int:
     samples = [s for path in args.data for s in read_list(path, args.video_root, labels="ignore")]
     count = predict(_scorer(args), samples, args.out, maps=args.maps, write_text=args.write_text)
     print(f"{args.out}: {count} records")
+    if args.evaluate:
+        # The labels are read only now, from the same lists.
+        metrics = args.out.with_suffix(".metrics.json")
+        return _evaluate(Namespace(**{**args, "predictions": args.out, "out": metrics}), None)
     return 0
 
 
@@ -99,12 +105,19 @@ def _score(args: Namespace, config: Config | None) -> int:
 
 
 def _evaluate_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Compare predictions with the labels of a data set.")
+    parser = ArgumentParser(description="Compare predictions with the labels in lists.")
     parser.add_argument("--predictions", type=Path, required=True, help="JSONL of `predict`")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--split", default="eval", help="part of the data set")
+    _add_truth_arguments(parser, lists_required=True)
     parser.add_argument("--out", type=Path, help="JSON file (default: print only)")
     return parser
+
+
+def _add_truth_arguments(parser: ArgumentParser, *, lists_required: bool) -> None:
+    if lists_required:
+        parser.add_argument("--data", type=Path, nargs="+", required=True, help="labelled lists")
+    parser.add_argument("--train_data", type=Path, nargs="+", help="training lists, for floors")
+    parser.add_argument("--saliency_maps", type=Path, help="folder of ground-truth maps")
+    parser.add_argument("--fixations", type=Path, help="fixations.json (default: from the maps)")
 
 
 def _evaluate(args: Namespace, config: Config | None) -> int:
@@ -113,7 +126,13 @@ def _evaluate(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.files import write_json
     from lmme3dhf.pipeline import evaluate_file
 
-    figures = evaluate_file(args.predictions, args.data, args.split)
+    figures = evaluate_file(
+        args.predictions,
+        args.data,
+        train_lists=args.train_data,
+        maps=args.saliency_maps,
+        fixations=args.fixations,
+    )
     if args.out:
         write_json(args.out, figures)
     print(json.dumps(figures, indent=1))

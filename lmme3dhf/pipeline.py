@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lmme3dhf.annotations.fixations import read_saliency_png
 from lmme3dhf.config import Config, dump_config
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.labels import build_labels, read_points
+from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.splits import grouped_split, latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.files import replace_file, write_json
@@ -214,45 +215,71 @@ def _predict(config: Config, data: Path, model: Path, out: Path) -> None:
     predict(scorer, samples, out / "predictions.jsonl", maps=True, write_text=False)
 
 
-def read_labels(data: Path, part: str = "eval") -> Labels:
-    """Labels of one part of a data set, from its lists."""
-    numerical = {
-        dimension: read_list(data / "numerical" / f"{part}_{dimension}.json", data / "video_RGB")
-        for dimension in DIMENSIONS
-    }
-    answers = read_list(data / "distortion" / f"{part}.json", data / "video_RGB")
-    return Labels(
-        mos={d: {s.video: s.mos for s in samples} for d, samples in numerical.items()},
-        levels={d: {s.video: s.level for s in samples} for d, samples in numerical.items()},
-        distortions={s.video: frozenset(s.distortions) for s in answers},
-    )
+def labels_of(samples: Iterable[Sample]) -> Labels:
+    """The labels that lists hold.
+
+    Args:
+        samples: From `data.gen3dhf.read_list`.
+    """
+    labels = Labels(mos={}, levels={}, distortions={})
+    for sample in samples:
+        if sample.mos is not None:
+            labels.mos.setdefault(sample.task, {})[sample.video] = sample.mos
+        if sample.level is not None:
+            labels.levels.setdefault(sample.task, {})[sample.video] = sample.level
+        if sample.distortions is not None:
+            labels.distortions[sample.video] = frozenset(sample.distortions)
+    return labels
 
 
-def evaluate_file(predictions: Path, data: Path, part: str = "eval") -> dict[str, Any]:
-    """Every metric that a predictions file allows, against one part of a data set.
+def evaluate_file(
+    predictions: Path,
+    lists: list[Path],
+    *,
+    train_lists: list[Path] | None = None,
+    maps: Path | None = None,
+    fixations: Path | None = None,
+) -> dict[str, Any]:
+    """Every metric that a predictions file and some lists allow.
 
     Args:
         predictions: JSONL of one method.
-        data: Folder of the data set.
-        part: Part of its split.
+        lists: Lists with the labels of the test videos.
+        train_lists: Lists of the training videos, for the floors (majority answers, mean map).
+        maps: Folder of the ground-truth maps.
+        fixations: `fixations.json`, the marked points.
     """
     records = read_predictions(predictions)
-    labels, train = read_labels(data, part), read_labels(data, "train")
+    labels = labels_of(sample for path in lists for sample in read_list(path))
+    train = labels_of(sample for path in train_lists or [] for sample in read_list(path))
     figures = evaluate(records, labels, list(train.distortions.values()))
-    if "level" in figures:
+    if "level" in figures and train.levels:
         figures["level"]["majority"] = _majority_level(labels, train)
-    maps = {record.video: predictions.parent / record.map for record in records if record.map}
-    if maps:
-        videos = list(train.distortions)
-        figures["saliency"] = evaluate_maps(maps, data / "saliency_map", read_points(data), videos)
+    predicted = {record.video: predictions.parent / record.map for record in records if record.map}
+    if maps is not None and predicted:
+        points = read_points(fixations) if fixations is not None else None
+        videos = sorted({video for known in train.levels.values() for video in known})
+        figures["saliency"] = evaluate_maps(predicted, maps, points, videos)
     return figures
+
+
+def part_lists(data: Path, part: str) -> list[Path]:
+    """The lists of one part of a data set that hold all its labels."""
+    numerical = [data / "numerical" / f"{part}_{dimension}.json" for dimension in DIMENSIONS]
+    return [*numerical, data / "distortion" / f"{part}.json"]
 
 
 def _summarise(out: Path) -> dict[str, Any]:
     data = out / "data"
-    summary = evaluate_file(out / "predictions.jsonl", data)
+    summary = evaluate_file(
+        out / "predictions.jsonl",
+        part_lists(data, "eval"),
+        train_lists=part_lists(data, "train"),
+        maps=data / "saliency_map",
+        fixations=data / "fixations.json",
+    )
     split = read_split(data / "splits.json")
-    mos = read_labels(data).mos
+    mos = labels_of(s for path in part_lists(data, "eval") for s in read_list(path)).mos
     for dimension, value in opinion_ceiling(data / "truth.json", mos, split["eval"]).items():
         summary[dimension]["ceiling"] = value
     summary["test"] = {
@@ -274,7 +301,7 @@ def _majority_level(labels: Labels, train: Labels) -> float:
 
 def _write_report(out: Path, summary: dict[str, Any]) -> None:
     data, pictures = out / "data", out / "report"
-    labels = read_labels(data)
+    labels = labels_of(s for path in part_lists(data, "eval") for s in read_list(path))
     predictions = read_predictions(out / "predictions.jsonl")
     by_key = {(p.video, p.dimension): p for p in predictions}
     score_scatter(

@@ -150,7 +150,7 @@ def _write_lists(
     )
 
 
-def read_points(root: Path) -> dict[str, list[tuple[float, float]]]:
-    """The marked points of every video, (x, y) in the strip's pixels."""
-    content = json.loads((root / "fixations.json").read_text(encoding="utf-8"))
+def read_points(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Reads `fixations.json`: the marked points of every video, (x, y) in the strip's pixels."""
+    content = json.loads(path.read_text(encoding="utf-8"))
     return {video: [(float(x), float(y)) for x, y in points] for video, points in content.items()}

@@ -58,12 +58,12 @@ def evaluate(
     result: dict[str, Any] = {}
     right_levels: list[float] = []
     for dimension in DIMENSIONS:
-        truth = labels.mos.get(dimension, {})
-        missing = [video for video in truth if (video, dimension) not in found]
+        truth, levels = labels.mos.get(dimension, {}), labels.levels.get(dimension, {})
+        missing = [v for v in dict.fromkeys([*truth, *levels]) if (v, dimension) not in found]
         if missing:
             raise ValueError(
-                f"{dimension}: {len(missing)} of {len(truth)} labelled videos have no "
-                f"prediction, the first is {missing[0]}"
+                f"{dimension}: {len(missing)} labelled videos have no prediction, the first is "
+                f"{missing[0]}"
             )
         records = [found[video, dimension] for video in truth]
         if records and all(record.score is not None for record in records):
@@ -76,8 +76,7 @@ def evaluate(
                 "krcc": agreement.krcc,
                 "n": agreement.n,
             }
-        levels = labels.levels.get(dimension, {})
-        if levels and records:
+        if levels:
             accuracy = level_accuracy(
                 [found[video, dimension].level for video in levels], list(levels.values())
             )
@@ -110,7 +109,7 @@ def evaluate(
 def evaluate_maps(
     predicted: dict[str, Path],
     truth: Path,
-    points: dict[str, list[tuple[float, float]]],
+    points: dict[str, list[tuple[float, float]]] | None,
     train_videos: list[str],
 ) -> dict[str, Any]:
     """Saliency maps of one method, with the mean training map as the floor.
@@ -118,22 +117,36 @@ def evaluate_maps(
     Args:
         predicted: Video -> 8-bit map of the strip's size.
         truth: Folder of the ground-truth maps.
-        points: Video -> marked points in the strip.
+        points: Video -> marked points in the strip. None where they are not known, as in the
+            release: pixels of at least 0.95 of the map's peak then stand for them (the rule of the
+            released `create_fixations.py`; it loses overlapping points).
         train_videos: Videos whose maps are averaged into the floor; clean ones are all zero.
+            Empty for no floor.
 
     Returns:
         Mean figures over the maps where they are defined, `n`, how many were skipped because the
         ground truth is empty, and the floor's `cc` and `auc` as `mean_map_cc` and `mean_map_auc`.
     """
-    mean_map = np.mean([read_saliency_png(truth / f"{v}.png") for v in train_videos], axis=0)
+    mean_map = None
+    if train_videos:
+        mean_map = np.mean([read_saliency_png(truth / f"{v}.png") for v in train_videos], axis=0)
     ours, floor = [], []
     for video, path in predicted.items():
         density = read_saliency_png(truth / f"{video}.png")
-        fixations = fixation_map(points[video], *density.shape)
+        if points is not None:
+            fixations = fixation_map(points[video], *density.shape)
+        else:
+            fixations = density >= max(0.95 * density.max(), np.finfo(np.float32).tiny)
         ours.append(saliency_scores(read_saliency_png(path), density, fixations))
-        floor.append(saliency_scores(mean_map, density, fixations))
-    result, base = mean_scores(ours), mean_scores(floor)
-    return result | {"mean_map_cc": base["cc"], "mean_map_auc": base["auc"]}
+        if mean_map is not None:
+            floor.append(saliency_scores(mean_map, density, fixations))
+    result = mean_scores(ours) | {
+        "fixations": "marked points" if points is not None else "map >= 0.95"
+    }
+    if floor:
+        base = mean_scores(floor)
+        result |= {"mean_map_cc": base["cc"], "mean_map_auc": base["auc"]}
+    return result
 
 
 def opinion_ceiling(

@@ -1,0 +1,12 @@
+"""Folds a score run's adapter and head into RUN/merged and verifies it: merge_mlp.py RUN.
+
+The head is trained, saved and merged together with the adapter, so this is the same command as
+merge_lora.sh; after that one it only checks.
+"""
+
+import sys
+
+from lmme3dhf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["merge", *sys.argv[1:]]))

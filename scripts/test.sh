@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Style and tests; arguments go to pytest (-m slow runs the long ones).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/install.sh
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest "$@"

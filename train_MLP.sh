@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Stage 2: regression of the opinion scores, from the merged stage 1.
+set -euo pipefail
+cd "$(dirname "$0")"
+exec python -m lmme3dhf.cli train score --config configs/paper.yaml --model output/stage1/merged --out output/stage2 "$@"
