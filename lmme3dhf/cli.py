@@ -97,9 +97,10 @@ def _score_parser() -> ArgumentParser:
 
 
 def _score(args: Namespace, config: Config | None) -> int:
-    from lmme3dhf.stages.predict import score_files
+    from lmme3dhf.stages.predict import files_below, score_files
 
-    good, bad = score_files(_scorer(args), args.paths, args.out, maps=args.maps)
+    files = files_below(args.paths)
+    good, bad = score_files(_scorer(args), files, args.out, maps=args.maps)
     print(f"{args.out}: {good} files scored, {bad} not (their rows say why)")
     return SOME_FILES_FAILED if bad else 0
 
@@ -123,7 +124,7 @@ def _add_truth_arguments(parser: ArgumentParser, *, lists_required: bool) -> Non
 def _evaluate(args: Namespace, config: Config | None) -> int:
     import json
 
-    from lmme3dhf.files import write_json
+    from lmme3dhf.files import without_nan, write_json
     from lmme3dhf.pipeline import evaluate_file
 
     figures = evaluate_file(
@@ -135,7 +136,7 @@ def _evaluate(args: Namespace, config: Config | None) -> int:
     )
     if args.out:
         write_json(args.out, figures)
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(without_nan(figures), indent=1))
     return 0
 
 
@@ -160,7 +161,8 @@ def _demo_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the job")
     parser.add_argument("--clips", type=Path, help="folder of clips to score at the end")
     demo = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
-    parser.default_config_files = [str(demo)]
+    if demo.exists():  # in a checkout; an installed package is told with --config
+        parser.default_config_files = [str(demo)]
     add_config(parser)
     return parser
 
@@ -186,9 +188,10 @@ def _add_scorer_arguments(parser: ArgumentParser) -> None:
 
 def _scorer(args: Namespace) -> Any:
     from lmme3dhf.scorer import Scorer
+    from lmme3dhf.stages.run import local_model
 
     return Scorer.from_pretrained(
-        args.model,
+        local_model(args.model),
         device=args.device,
         dtype=args.dtype,
         batch_size=args.batch_size,
@@ -232,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parsed[parsed.verb]
     try:
         _quiet_libraries()
-        instantiated = parser.instantiate_classes(parsed)[parsed.verb]
+        instantiated = parser.instantiate(parsed)[parsed.verb]
         config = config_from(instantiated) if "synthetic" in args else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, FileNotFoundError) as error:

@@ -12,6 +12,17 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from lmme3dhf.errors import UserError
+
+
+class ConfigError(UserError, ValueError):
+    """A setting that is impossible; the message names it and what is expected."""
+
+
+def _check(holds: bool, expected: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"{expected}, got {got}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSettings:
@@ -28,6 +39,17 @@ class FrameSettings:
     frames: int = 0
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
+
+    def __post_init__(self) -> None:
+        even = self.frames >= 0 and self.frames % 2 == 0
+        _check(
+            even,
+            "frames.frames must be 0 or an even number (frames are joined in pairs)",
+            self.frames,
+        )
+        _check(self.fps > 0, "frames.fps must be above 0", self.fps)
+        sizes = 28 * 28 <= self.min_pixels <= self.max_pixels
+        _check(sizes, "28 * 28 <= frames.min_pixels <= frames.max_pixels is expected", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +72,10 @@ class LoraSettings:
     vision: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
-        if not (self.language or self.vision):
-            raise ValueError("lora.language and lora.vision are both off: nothing would be adapted")
+        _check(self.rank >= 1, "lora.rank must be at least 1", self.rank)
+        _check(0 <= self.dropout < 1, "lora.dropout must lie in 0..1", self.dropout)
+        some = self.language or self.vision
+        _check(some, "lora.language or lora.vision must be on, or nothing is adapted", "both off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +137,10 @@ class ScoreSettings:
     rehearsal: tuple[str, ...] = ("distortion/train.json",)
     language_weight: float = 0.0
     trainer: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        weight = self.language_weight
+        _check(weight >= 0, "score.language_weight must be at least 0", weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +221,10 @@ class Config:
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+        types = ("float32", "bfloat16", "float16")
+        _check(self.dtype in types, f"dtype must be one of {', '.join(types)}", repr(self.dtype))
+        _check(self.batch_size >= 1, "batch_size must be at least 1", self.batch_size)
+        _check(self.threads >= 0, "threads must be at least 0", self.threads)
 
 
 def add_config(parser: ArgumentParser) -> None:
@@ -216,9 +244,7 @@ def load_config(path: Path, *overrides: str) -> Config:
     """Reads a YAML file with overrides as on the command line ("--seed", "7")."""
     parser = ArgumentParser(exit_on_error=False)
     add_config(parser)
-    return config_from(
-        parser.instantiate_classes(parser.parse_args(["--config", str(path), *overrides]))
-    )
+    return config_from(parser.instantiate(parser.parse_args(["--config", str(path), *overrides])))
 
 
 def dump_config(config: Config) -> str:

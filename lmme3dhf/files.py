@@ -51,14 +51,15 @@ def write_json(path: Path, content: Any) -> None:
 
     NaN, which JSON does not know, becomes null: an undefined figure stays undefined, never 0.
     """
-    replace_file(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
+    replace_file(path, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
 
 
-def _without_nan(content: Any) -> Any:
+def without_nan(content: Any) -> Any:
+    """The same nested content with None in place of NaN."""
     if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
+        return [without_nan(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content
 
 

@@ -34,7 +34,7 @@ from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps, opinion
 from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, score_scatter
 from lmme3dhf.scorer import Scorer
-from lmme3dhf.stages.predict import predict, score_files
+from lmme3dhf.stages.predict import files_below, predict, score_files
 from lmme3dhf.stages.run import MERGED, merge_run
 from lmme3dhf.stages.saliency import train_saliency
 from lmme3dhf.stages.score import train_score
@@ -121,7 +121,9 @@ def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, 
     summary = job.step("report", lambda: _summarise(out))
     if clips is not None:
         scorer = Scorer.from_pretrained(model, batch_size=config.batch_size)
-        good, bad = score_files(scorer, [clips], out / "clips.csv", maps=out / "clips_maps")
+        good, bad = score_files(
+            scorer, files_below([clips]), out / "clips.csv", maps=out / "clips_maps"
+        )
         print(f"clips: {good} scored, {bad} not; see {out / 'clips.csv'}")
     summary |= {"seconds": job.seconds(), "peak_rss_mb": job.peak_mb()}
     write_json(out / "summary.json", summary)
@@ -363,4 +365,5 @@ def _clip_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{**row, "file": Path(row["file"]).name} for row in rows]
+    names = [Path(row["file"]).name.replace("|", "\\|") for row in rows]
+    return [{**row, "file": name} for row, name in zip(rows, names, strict=True)]

@@ -1,8 +1,11 @@
-"""What several test files share: where the real inputs are, when they are there at all."""
+"""What several test files share: one thread, the tiny base with random weights, made-up frames, and
+where the real inputs are, when they are there at all.
+"""
 
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +18,43 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip("the folder of real inputs (../shared/data) is not here")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors are faster on one thread, and sums do not depend on the machine's cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base with random float32 weights, as an ordinary Hugging Face folder."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
+    from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
+    from lmme3dhf.models.tiny import save_tiny, tiny_config, tiny_tokenizer
+    from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+
+    replies = tuple(level_reply(d, level) for d in DIMENSIONS for level in LEVELS)
+    tokenizer = tiny_tokenizer(vocabulary_corpus((*PROMPTS.values(), SALIENCY_PROMPT), replies))
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer))
+    save_tiny(folder, tokenizer, model, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def processor(tiny_folder: Path):
+    """The tiny base's processor, as anybody loads it."""
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(tiny_folder)
+
+
+def random_frames(seed: int, count: int, height: int, width: int) -> torch.Tensor:
+    """(count, 3, height, width) uint8 noise."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, 3, height, width)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)

@@ -46,6 +46,9 @@ def build_labels(root: Path, split: Split) -> None:
         for subject, reason in scores.left_out.items():
             print(f"{dimension}: ratings of {subject} are left out ({reason})")
         mos[dimension] = dict(zip(scores.videos, scores.mos_V.tolist(), strict=True))
+    for dimension in DIMENSIONS:
+        if dimension not in mos:
+            raise DataError(f"{root / 'raw' / 'ratings.csv'}: no ratings of {dimension}; add them")
     distortions = _categories(root / "raw" / "remarks.csv")
     videos = [video for part in split.values() for video in part]
     for video in videos:
@@ -54,6 +57,13 @@ def build_labels(root: Path, split: Split) -> None:
                 f"{root / 'raw'}: {video} is in the split but has no ratings or no remark; "
                 "annotate it or take it out"
             )
+        for dimension in DIMENSIONS:
+            if not 0 <= mos[dimension][video] <= 100:
+                # Three deviations from a rater's mean are the ends of the scale (Eq. 1).
+                raise DataError(
+                    f"{video}: its {dimension} score is {mos[dimension][video]:.1f}, outside 0 to "
+                    "100; its few ratings are extreme ones, let more people rate it"
+                )
     scales = {
         d: fit_level_scale(np.array([mos[d][video] for video in split["train"]]), d)
         for d in DIMENSIONS

@@ -17,7 +17,7 @@ from lmme3dhf.annotations.fixations import fixation_map, read_saliency_png
 from lmme3dhf.metrics.correlation import correlations, level_accuracy
 from lmme3dhf.metrics.saliency import mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
-from lmme3dhf.predictions import Prediction
+from lmme3dhf.predictions import Prediction, PredictionError
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
 
 
@@ -52,8 +52,13 @@ def evaluate(
         Nested figures, ready for JSON; undefined ones are NaN.
 
     Raises:
-        ValueError: A labelled video has no prediction.
+        PredictionError: A labelled video has no prediction, or no score while others have one, or
+            there are records of several methods.
     """
+    predictions = list(predictions)
+    methods = {p.method for p in predictions}
+    if len(methods) > 1:
+        raise PredictionError(f"records of {', '.join(sorted(methods))}; evaluate one at a time")
     found = {(p.video, p.dimension): p for p in predictions}
     result: dict[str, Any] = {}
     right_levels: list[float] = []
@@ -61,12 +66,18 @@ def evaluate(
         truth, levels = labels.mos.get(dimension, {}), labels.levels.get(dimension, {})
         missing = [v for v in dict.fromkeys([*truth, *levels]) if (v, dimension) not in found]
         if missing:
-            raise ValueError(
+            raise PredictionError(
                 f"{dimension}: {len(missing)} labelled videos have no prediction, the first is "
-                f"{missing[0]}"
+                f"{missing[0]}; predict them, or evaluate on fewer lists"
             )
         records = [found[video, dimension] for video in truth]
-        if records and all(record.score is not None for record in records):
+        scored = [record.score is not None for record in records]
+        if any(scored) and not all(scored):
+            raise PredictionError(
+                f"{dimension}: {scored.count(False)} of {len(scored)} records have no score, the "
+                f"first is {records[scored.index(False)].video}"
+            )
+        if any(scored):
             agreement = correlations(
                 np.array([record.score for record in records]), np.array(list(truth.values()))
             )
@@ -88,8 +99,14 @@ def evaluate(
         p.video: frozenset(p.distortions) for p in found.values() if p.distortions is not None
     }
     if labels.distortions and answered:
-        videos = [video for video in labels.distortions if video in answered]
-        truth_sets = [labels.distortions[video] for video in videos]
+        missing = [video for video in labels.distortions if video not in answered]
+        if missing:
+            raise PredictionError(
+                f"distortion: {len(missing)} labelled videos have no answer, the first is "
+                f"{missing[0]}"
+            )
+        videos = list(labels.distortions)
+        truth_sets = list(labels.distortions.values())
         scores = distortion_scores([answered[video] for video in videos], truth_sets, DISTORTIONS)
         result["distortion"] = {
             "accuracy": scores.accuracy,
@@ -126,6 +143,9 @@ def evaluate_maps(
     Returns:
         Mean figures over the maps where they are defined, `n`, how many were skipped because the
         ground truth is empty, and the floor's `cc` and `auc` as `mean_map_cc` and `mean_map_auc`.
+
+    Raises:
+        PredictionError: A video has no marked points entry.
     """
     mean_map = None
     if train_videos:
@@ -134,6 +154,8 @@ def evaluate_maps(
     for video, path in predicted.items():
         density = read_saliency_png(truth / f"{video}.png")
         if points is not None:
+            if video not in points:
+                raise PredictionError(f"{video} is not in the file of marked points; add it there")
             fixations = fixation_map(points[video], *density.shape)
         else:
             fixations = density >= max(0.95 * density.max(), np.finfo(np.float32).tiny)

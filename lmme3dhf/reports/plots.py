@@ -3,11 +3,8 @@
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -29,7 +26,8 @@ def score_scatter(
         mos: Dimension -> MOS, in the same order.
         notes: Dimension -> line under the title.
     """
-    figure, axes = plt.subplots(1, len(DIMENSIONS), figsize=(9, 4.4), layout="constrained")
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    axes = figure.subplots(1, len(DIMENSIONS))
     for axis, dimension in zip(axes, DIMENSIONS, strict=True):
         x, y = predicted[dimension], mos[dimension]
         low, high = min(*x, *y) - 2, max(*x, *y) + 2
@@ -49,10 +47,9 @@ def loss_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
         path: PNG to write.
         curves: Stage -> (step, loss).
     """
-    figure, axes = plt.subplots(
-        1, len(curves), figsize=(3.6 * len(curves), 3.2), layout="constrained"
-    )
-    for axis, (stage, curve) in zip(np.atleast_1d(axes), curves.items(), strict=True):
+    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axis, (stage, curve) in zip(axes, curves.items(), strict=True):
         steps, losses = np.array(curve).T
         width = max(1, len(losses) // 20)
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
@@ -60,13 +57,14 @@ def loss_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
         axis.plot(steps[width - 1 :], smooth, color="#0072B2")
         axis.set_title(stage, fontsize=10)
         axis.set_xlabel("step")
-    np.atleast_1d(axes)[0].set_ylabel("loss")
+    axes[0].set_ylabel("loss")
     _save(figure, path)
 
 
 def recall_bars(path: Path, recall: dict[str, float], support: dict[str, int]) -> None:
     """Recall of each distortion category, with the number of videos that have it."""
-    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = figure.subplots()
     names = [name for name in recall if support[name]]
     axis.barh(
         [f"{name} ({support[name]})" for name in names], [recall[n] for n in names], color="#009E73"
@@ -86,7 +84,8 @@ def saliency_overlays(
         path: PNG to write.
         rows: (caption, strip HW3 uint8, true map HW 0..1, predicted map HW 0..1).
     """
-    figure, axes = plt.subplots(len(rows), 3, figsize=(12, 1.55 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(12, 1.3 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
     titles = (
         "views at -45, 0, +45 degrees",
         "marked by annotators",
@@ -94,27 +93,24 @@ def saliency_overlays(
     )
     for index, (caption, strip, truth, predicted) in enumerate(rows):
         shown = (strip, overlay(strip, truth), overlay(strip, predicted))
-        for axis, picture, title in zip(np.atleast_2d(axes)[index], shown, titles, strict=True):
+        for axis, picture, title in zip(axes[index], shown, titles, strict=True):
             axis.imshow(picture)
             axis.set_xticks([])
             axis.set_yticks([])
             if index == 0:
                 axis.set_title(title, fontsize=9)
-        np.atleast_2d(axes)[index, 0].set_ylabel(
-            caption, fontsize=6.5, rotation=0, ha="right", va="center"
-        )
+        axes[index, 0].set_ylabel(caption, fontsize=6.5, rotation=0, ha="right", va="center")
     _save(figure, path)
 
 
 def overlay(picture_HW3: np.ndarray, map_HW: np.ndarray) -> np.ndarray:
     """A map over a picture: grey where it is 0, from yellow to red where it is high; uint8."""
     grey = np.repeat(picture_HW3.mean(-1, keepdims=True), 3, -1) * 0.75
-    heat = plt.get_cmap("YlOrRd")(map_HW)[..., :3] * 255
+    heat = matplotlib.colormaps["YlOrRd"](map_HW)[..., :3] * 255
     alpha = np.clip(map_HW * 1.6, 0, 0.85)[..., None]
     return (grey * (1 - alpha) + heat * alpha).astype(np.uint8)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    plt.close(figure)

@@ -120,23 +120,19 @@ def files_below(paths: Iterable[Path]) -> list[Path]:
 
 
 def score_files(
-    scorer: Scorer, paths: Iterable[Path], out: Path, *, maps: Path | None = None
+    scorer: Scorer, files: list[Path], out: Path, *, maps: Path | None = None
 ) -> tuple[int, int]:
     """Scores files and writes one CSV row each, failures included, as soon as it is known.
 
     Args:
         scorer: The model.
-        paths: Files and folders.
+        files: The clips.
         out: CSV file.
         maps: Folder for the saliency maps; None writes none.
 
     Returns:
         Number of files with scores, and of files without.
-
-    Raises:
-        DataError: See `files_below`.
     """
-    files = files_below(paths)
     out.parent.mkdir(parents=True, exist_ok=True)
     good = 0
     started = told = time.monotonic()

@@ -1,0 +1,1 @@
+"""A synthetic Gen3DHF: drawn faces that turn, planted distortions, simulated annotators."""

@@ -228,7 +228,7 @@ def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], sigma: tuple[float, float]
 ) -> np.ndarray:
     """Gaussian noise smoothed to the given correlation lengths (cells), zero mean and unit
-    deviation; wraps sideways.
+    deviation.
     """
     # Noise is drawn on a coarse grid and stretched: the same look for a tenth of the time.
     step = [max(1, int(s)) for s in sigma]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.synthetic.clips import ClipRenderer, turntable_yaws
 from lmme3dhf.data.synthetic.generators import GENERATORS, clip_plan, video_name
 from lmme3dhf.data.synthetic.raters import MARKERS, mark, painted, simulated_ratings, true_opinion
@@ -42,13 +43,18 @@ def synthesize(
         seed: Another seed gives other people.
 
     Raises:
-        ValueError: A setting outside its range.
+        DataError: A setting outside its range, or a folder that was started with others.
     """
-    if not 1 <= latents <= 200 or size_px % 2 or frames < 2:
-        raise ValueError(
-            "synthetic: 1 to 200 latents, an even size and two frames or more are expected, got "
-            f"{latents}, {size_px}, {frames}"
+    if not (1 <= latents <= 200 and size_px >= 32 and size_px % 2 == 0 and frames >= 5 and fps > 0):
+        raise DataError(
+            "synthetic: 1 to 200 latents, an even size of at least 32, five frames or more and a "
+            f"frame rate are expected, got {latents}, {size_px}, {frames}, {fps}"
         )
+    made = {"latents": latents, "size_px": size_px, "frames": frames, "fps": fps, "seed": seed}
+    known = root / "synthetic.json"
+    if known.exists() and json.loads(known.read_text(encoding="utf-8")) != made:
+        raise DataError(f"{root} was made with {known.read_text()}; give another folder")
+    write_json(known, made)
     for folder in (
         "video_RGB",
         "image",

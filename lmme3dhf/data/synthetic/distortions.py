@@ -39,7 +39,7 @@ class Distortion:
 
     Attributes:
         kind: Index into `vocabulary.DISTORTIONS` (0 to 7).
-        severity: 0 (invisible) to 1 (as bad as this kind gets).
+        severity: 0 (hardly visible) to 1 (as bad as this kind gets).
         seed: Decides the variant: which eye, which direction, which patch.
     """
 

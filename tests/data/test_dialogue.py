@@ -1,0 +1,163 @@
+"""Dialogues as tokens: against the library's processor, and where the score is read."""
+
+import pytest
+
+from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, level_token_ids
+from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
+from lmme3dhf.data.samples import DataError
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from tests.conftest import random_frames
+
+PREFIX = "The quality of the human face in this video is"
+
+
+@pytest.fixture
+def encoder(processor) -> DialogueEncoder:
+    return DialogueEncoder(processor.tokenizer)
+
+
+def by_processor(processor, messages, frames, *, ask: bool):
+    """The library's own way from messages and frames to tokens."""
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+    return processor(text=[text], videos=[frames], do_resize=False, do_sample_frames=False)
+
+
+@pytest.mark.parametrize("video_first", [True, False])
+@pytest.mark.parametrize("shape", [(4, 84, 112), (2, 28, 28), (6, 140, 56)])
+@pytest.mark.parametrize("prompt", [PROMPTS["quality"], SALIENCY_PROMPT])
+def test_tokens_are_the_processors(processor, encoder, shape, prompt, video_first):
+    """Catches a placeholder that is repeated once too often or in the wrong place, another chat
+    format, and token types that miss the video: the library would fall back to text positions.
+    """
+    count, height, width = shape
+    parts = [{"type": "video"}, {"type": "text", "text": prompt}]
+    messages = [{"role": "user", "content": parts if video_first else parts[::-1]}]
+    expected = by_processor(processor, messages, random_frames(0, *shape), ask=True)
+    tokens = count // 2 * (height // 28) * (width // 28)
+    encoded = encoder.encode(prompt, tokens, video_first=video_first)
+    assert encoded.input_ids == expected["input_ids"][0]
+    assert encoded.mm_token_type_ids == expected["mm_token_type_ids"][0]
+    assert encoded.input_ids.count(encoder.video_pad) == tokens
+    assert encoded.labels == [IGNORED] * len(encoded.input_ids)
+    assert encoded.read_index == -1
+
+
+@pytest.mark.parametrize("reply", [f"{PREFIX} good.", "Distortions found: Eye Distortions", "No"])
+def test_learnt_dialogue_is_the_processors_whole_conversation(processor, encoder, reply):
+    """Catches a reply that is tokenised otherwise than a conversation that is written at once, and
+    a reply without its end: the model would never stop.
+    """
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "video"}, {"type": "text", "text": PROMPTS["quality"]}],
+        },
+        {"role": "assistant", "content": reply},
+    ]
+    expected = by_processor(processor, messages, random_frames(0, 4, 84, 112), ask=False)
+    encoded = encoder.encode(PROMPTS["quality"], 24, reply=reply)
+    # The template closes each message with a line end, which belongs to no reply.
+    line_end = processor.tokenizer.encode("\n")
+    assert encoded.input_ids + line_end == expected["input_ids"][0]
+    assert [*encoded.mm_token_type_ids, 0] == expected["mm_token_type_ids"][0]
+
+
+def test_only_the_reply_and_its_end_are_learnt(processor, encoder):
+    """Catches a loss on the prompt, on the visual tokens, or without the end."""
+    encoded = encoder.encode(PROMPTS["quality"], 7, reply=f"{PREFIX} poor.", prefix=PREFIX)
+    assert len(encoded.labels) == len(encoded.input_ids) == len(encoded.mm_token_type_ids)
+    start = next(i for i, label in enumerate(encoded.labels) if label != IGNORED)
+    assert encoded.labels[start:] == encoded.input_ids[start:]
+    assert processor.tokenizer.decode(encoded.labels[start:]) == f"{PREFIX} poor.<|im_end|>"
+    assert processor.tokenizer.decode(encoded.input_ids[:start]).endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("video_tokens", [1, 5, 40])
+def test_score_is_read_before_the_level_word(processor, encoder, dimension, video_tokens):
+    """Catches a position that is counted from the end, one that forgets the visual tokens, and the
+    released one: on the level word, which is a label.
+    """
+    prefix = f"The {dimension} of the human face in this video is"
+    asked = encoder.encode(PROMPTS[dimension], video_tokens, prefix=prefix)
+    assert asked.read_index == len(asked.input_ids) - 1
+    for level in LEVELS:
+        for mos in (None, 51.2):
+            reply = level_reply(dimension, level, mos)
+            told = encoder.encode(PROMPTS[dimension], video_tokens, reply=reply, prefix=prefix)
+            assert told.read_index == asked.read_index
+            decode = processor.tokenizer.decode
+            assert decode(told.input_ids[told.read_index]) == " is"
+            assert decode(told.input_ids[told.read_index + 1]) == f" {level}"
+            # What stands up to there is the same whatever the reply.
+            assert told.input_ids[: told.read_index + 1] == asked.input_ids
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "The authenticity of the human face in this video is good.",
+        "the quality of the human face in this video is good.",
+        "Good.",
+        "",
+        "The quality of the human face in this video",
+        f" {PREFIX} good.",
+    ],
+)
+def test_reply_without_the_prefix_is_refused(encoder, reply):
+    """Catches a score that is read at some other token, because a sentence is worded otherwise."""
+    with pytest.raises(DataError, match=r"does not start with 'The quality .* is'"):
+        encoder.encode(PROMPTS["quality"], 4, reply=reply, prefix=PREFIX)
+
+
+def test_a_second_video_in_the_prompt_is_refused(encoder):
+    """Catches visual tokens that are spread over two places."""
+    with pytest.raises(DataError, match="exactly one video placeholder, this one 2"):
+        encoder.encode("What is <|video_pad|>?", 4)
+
+
+def test_dialogues_do_not_share_their_lists(encoder):
+    """Texts are encoded once. Catches a stored list that grows with every clip, and texts that are
+    taken for each other.
+    """
+    first = encoder.encode("One?", 3, reply="Yes.")
+    encoder.encode("One?", 9, reply="Yes.").input_ids.append(0)
+    encoder.encode("One?", 3, reply="Yes.").labels.clear()
+    assert encoder.encode("One?", 3, reply="Yes.") == first
+    others = [
+        encoder.encode("Two?", 3, reply="Yes."),
+        encoder.encode("One?", 3, reply="No."),
+        encoder.encode("One?", 3),
+        encoder.encode("One?", 3, prefix="Yes."),
+        encoder.encode("One?", 3, reply="Yes.", video_first=False),
+    ]
+    assert all(other != first for other in others)
+
+
+def test_level_tokens(processor):
+    """Catches words in another order, and tokens that are looked up without their space."""
+    tokens = level_token_ids(processor.tokenizer, PREFIX, LEVELS)
+    assert [processor.tokenizer.decode(token) for token in tokens] == [f" {w}" for w in LEVELS]
+
+
+def test_level_words_must_start_differently(processor):
+    """Catches two levels that share one probability: a tokenizer that knows neither word gives both
+    the same first piece.
+    """
+    with pytest.raises(DataError, match="do not start with different tokens"):
+        level_token_ids(processor.tokenizer, PREFIX, ("zebra", "zebu"))
+
+
+class PairTokenizer:
+    """Two letters a token, whatever they are."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[str]:
+        return [text[i : i + 2] for i in range(0, len(text), 2)]
+
+
+def test_prefix_must_keep_its_tokens_before_a_word():
+    """Catches a read position that exists in the prefix alone: here the last letter of an odd
+    prefix shares its token with the space that follows.
+    """
+    with pytest.raises(DataError, match="'It is' is split differently before 'bad'"):
+        level_token_ids(PairTokenizer(), "It is", LEVELS)

@@ -1,0 +1,424 @@
+"""Merging: what comes out is what was trained, and what went wrong leaves nothing behind."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
+from lmme3dhf.files import MANIFEST, damage
+from lmme3dhf.models.configuration import MetricConfig, SaliencyConfig
+from lmme3dhf.models.lora import add_adapters
+from lmme3dhf.models.merge import (
+    LIMITS,
+    REPORT,
+    MergeError,
+    largest_difference,
+    merge_adapter,
+    merge_decoder,
+    saliency_outputs,
+    text_outputs,
+)
+from lmme3dhf.models.modeling import LMME3DHF
+from tests.models.conftest import SHAPES, batch_of, load_with_head, made_item, rewritten
+
+ADAPTER = "adapter_model.safetensors"
+RANK, ALPHA = 4, 16
+METRIC = MetricConfig(
+    level_token_ids=(5, 4, 3, 2, 1), level_edges={"quality": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)}
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage leaves: the trained model in memory, its adapter's folder, a real batch."""
+
+    adapted: PeftModel
+    folder: Path
+    probe: dict
+
+
+def nudged(model: torch.nn.Module, scale: float) -> None:
+    """Moves what is trained, as training would."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(scale * torch.randn_like(parameter))
+
+
+def make_run(base: Path, folder: Path, probe: dict, *, train_head: bool, scale: float) -> Run:
+    adapted = add_adapters(
+        load_with_head(base),
+        rank=RANK,
+        alpha=ALPHA,
+        dropout=0.1,
+        language=True,
+        vision=False,
+        train_head=train_head,
+    )
+    nudged(adapted, scale)
+    adapted.save_pretrained(folder)
+    return Run(adapted.eval(), folder, probe)
+
+
+@pytest.fixture(scope="module")
+def probe(processor) -> dict:
+    items = [made_item(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
+    return batch_of(processor, *items)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder, tmp_path_factory, probe) -> Run:
+    folder = tmp_path_factory.mktemp("run") / "adapter"
+    return make_run(tiny_folder, folder, probe, train_head=True, scale=0.02)
+
+
+@pytest.fixture(scope="module")
+def merged(tiny_folder, tmp_path_factory, run) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("merge") / "merged"
+    return out, merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float32)
+
+
+def assert_nothing_left(out: Path) -> None:
+    assert not out.exists()
+    assert not list(out.parent.iterdir())
+
+
+def test_merged_folder_says_what_the_adapted_model_says(run, merged):
+    """1e-5 relative in float32. Catches an update that is scaled or added wrongly, and a merged
+    model that carries the untrained head.
+    """
+    out, report = merged
+    model = LMME3DHF.from_pretrained(out).eval()
+    ours, trained = text_outputs(model, run.probe), text_outputs(run.adapted, run.probe)
+    for name in ("logits", "scores"):
+        off = (ours[name] - trained[name]).abs().max() / trained[name].abs().max()
+        assert off <= 1e-5, name
+    assert model.missing_parts == []
+    assert model.metric == METRIC
+    # The adapter did matter.
+    with torch.no_grad(), run.adapted.disable_adapter():
+        untrained = text_outputs(run.adapted, run.probe)
+    assert largest_difference(untrained, trained) > 1e-2
+    assert report["relative_difference"] <= report["limit"] == 1e-5
+    assert (report["samples"], report["dtype"]) == (4, "float32")
+
+
+def test_merged_weights_are_base_plus_scaled_product(tiny_folder, run, merged):
+    """By hand: W + alpha / rank * B A for every adapted layer, the trained head, and bit-equal base
+    weights elsewhere. Catches the adapter's scale left out and layers that are passed over.
+    """
+    base, out = (load_file(f / "model.safetensors") for f in (tiny_folder, merged[0]))
+    adapter = {
+        key.removeprefix("base_model.model."): tensor
+        for key, tensor in load_file(run.folder / ADAPTER).items()
+    }
+    changed = 0
+    for key, tensor in base.items():
+        module = re.sub(r"^model\.", "model.language_model.", key).removesuffix(".weight")
+        if f"{module}.lora_A.weight" in adapter:
+            a, b = (adapter[f"{module}.lora_{half}.weight"] for half in "AB")
+            expected = tensor + ALPHA / RANK * b @ a
+            torch.testing.assert_close(out[key], expected, atol=1e-6, rtol=1e-6)
+            assert not torch.equal(out[key], tensor), key
+            changed += 1
+        else:
+            assert torch.equal(out[key], tensor), key
+    assert changed == 28
+    head = {key for key in adapter if key.startswith("score_head.")}
+    assert len(head) == 10
+    assert set(out) - set(base) == head
+    assert all(torch.equal(out[key], adapter[key]) for key in head)
+
+
+def test_merged_folder_is_complete(merged, processor):
+    """Catches a folder without processor or manifest, and a report that says something else."""
+    out, report = merged
+    assert damage(out) is None
+    assert json.loads((out / REPORT).read_text()) == report
+    assert REPORT in json.loads((out / MANIFEST).read_text())["files"]
+    again = AutoProcessor.from_pretrained(out)
+    assert again.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert again.chat_template == processor.chat_template
+    _, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(out, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [out.name]
+
+
+def old_layout(tensors: dict) -> dict:
+    renamed = {
+        key.replace("model.language_model.layers", "model.layers"): t for key, t in tensors.items()
+    }
+    assert renamed.keys() != tensors.keys()
+    return renamed
+
+
+def without_one(tensors: dict) -> dict:
+    lost = "base_model.model.model.language_model.layers.2.mlp.up_proj.lora_B.weight"
+    assert lost in tensors
+    return {key: tensor for key, tensor in tensors.items() if key != lost}
+
+
+def with_another(tensors: dict) -> dict:
+    return tensors | {"base_model.model.model.language_model.extra.lora_A.weight": torch.zeros(2)}
+
+
+def without_head_layer(tensors: dict) -> dict:
+    lost = "base_model.model.score_head.layers.0.weight"
+    assert lost in tensors
+    return {key: tensor for key, tensor in tensors.items() if key != lost}
+
+
+def of_another_rank(tensors: dict) -> dict:
+    return {
+        key: torch.zeros(8, tensor.shape[1]) if "lora_A" in key else tensor
+        for key, tensor in tensors.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize(
+    "change",
+    [
+        old_layout,
+        without_one,
+        with_another,
+        pytest.param(
+            without_head_layer,
+            marks=pytest.mark.xfail(
+                strict=True, raises=KeyError, reason="fault: ends in PEFT's bare KeyError"
+            ),
+        ),
+        pytest.param(
+            of_another_rank,
+            marks=pytest.mark.xfail(
+                strict=True, raises=RuntimeError, reason="fault: ends in torch's RuntimeError"
+            ),
+        ),
+    ],
+)
+def test_adapter_that_does_not_fit_in_every_tensor_is_refused(tiny_folder, tmp_path, run, change):
+    """PEFT loads what fits and warns of the rest: an adapter of the old layout is a silent no-op.
+    Catches a merge of half an adapter, or of none.
+    """
+    adapter = rewritten(run.folder, tmp_path / "adapter", change, ADAPTER)
+    out = tmp_path / "out" / "merged"
+    out.parent.mkdir()
+    with pytest.raises(MergeError, match="do not belong together"):
+        merge_adapter(tiny_folder, adapter, out, METRIC, run.probe, torch.float32)
+    assert_nothing_left(out)
+
+
+def unmerged(self: PeftModel, **kwargs):
+    return self.unload()
+
+
+def rescaled(self: PeftModel, **kwargs):
+    merged = self.base_model.merge_and_unload(**kwargs)
+    merged.model.language_model.layers[1].mlp.down_proj.weight.data *= 1.01
+    return merged
+
+
+@pytest.mark.parametrize("wrong", [unmerged, rescaled])
+def test_a_merge_that_changes_the_model_leaves_nothing(
+    tiny_folder, tmp_path, run, monkeypatch, wrong
+):
+    """Catches a verification that compares the merged model with itself, and a folder that stays
+    behind and looks finished.
+    """
+    monkeypatch.setattr(PeftModel, "merge_and_unload", wrong, raising=False)
+    out = tmp_path / "merged"
+    with pytest.raises(MergeError, match=r"differs from the trained one by .* not kept"):
+        merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float32)
+    assert_nothing_left(out)
+
+
+@pytest.mark.xfail(strict=True, reason="fault: an error other than a difference leaves .*.partial")
+def test_a_merge_that_cannot_be_finished_leaves_nothing(tiny_folder, tmp_path, run):
+    """Catches 15 GB of hidden leftovers, here of a base without processor files."""
+    base, out = tmp_path / "base", tmp_path / "out" / "merged"
+    base.mkdir()
+    out.parent.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_folder / name, base)
+    with pytest.raises((MergeError, OSError)):
+        merge_adapter(base, run.folder, out, METRIC, run.probe, torch.float32)
+    assert_nothing_left(out)
+
+
+@pytest.mark.parametrize("content", ["thesis.txt", None])
+def test_a_foreign_folder_is_never_overwritten(tiny_folder, tmp_path, run, content):
+    """Catches a merge that deletes what it did not write, an empty folder included."""
+    out = tmp_path / "mine"
+    out.mkdir()
+    if content:
+        (out / content).write_text("years of work")
+    with pytest.raises(MergeError, match="was not written by a merge"):
+        merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float32)
+    assert [path.name for path in out.iterdir()] == ([content] if content else [])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_own_folder_is_replaced_only_by_a_merge_that_succeeds(
+    tiny_folder, tmp_path, run, merged, monkeypatch
+):
+    """Catches a second merge that is refused, one that mixes old and new files, and one that fails
+    and takes the good folder with it.
+    """
+    out = shutil.copytree(merged[0], tmp_path / "merged")
+    (out / "stale.txt").write_text("of an older version")
+    merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float32)
+    assert not (out / "stale.txt").exists()
+    monkeypatch.setattr(PeftModel, "merge_and_unload", unmerged, raising=False)
+    with pytest.raises(MergeError, match="not kept"):
+        merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float32)
+    assert damage(out) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_a_half_precision_merge_keeps_the_head_in_float32(tiny_folder, tmp_path, run):
+    """Catches a trained head that is rounded with the backbone."""
+    out = tmp_path / "merged"
+    report = merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float16)
+    assert report["dtype"] == "float16"
+    model = LMME3DHF.from_pretrained(out, dtype="auto")
+    assert model.model.dtype == torch.float16
+    head = load_file(run.folder / ADAPTER)
+    for key, tensor in model.score_head.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, head[f"base_model.model.score_head.{key}"])
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=MergeError,
+    reason="fault: float32 before against bfloat16 after; rounding alone exceeds the limit",
+)
+def test_a_bfloat16_merge_of_an_adapter_that_changes_nothing_succeeds(tiny_folder, tmp_path, probe):
+    """Catches a limit that no merge in the published type can keep."""
+    run = make_run(tiny_folder, tmp_path / "adapter", probe, train_head=True, scale=0.0)
+    merge_adapter(tiny_folder, run.folder, tmp_path / "out", METRIC, probe, torch.bfloat16)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="fault: the base's missing head is drawn anew in each merge and saved as if trained",
+)
+def test_merging_twice_gives_one_model(tiny_folder, tmp_path, probe):
+    """Stage 1 trains no head. Catches a merged folder that depends on torch's random state, so that
+    stage 2 starts elsewhere after a restart, and one that claims a head nobody trained.
+    """
+    run = make_run(tiny_folder, tmp_path / "adapter", probe, train_head=False, scale=0.02)
+    weights = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        out = tmp_path / f"merged{seed}"
+        merge_adapter(tiny_folder, run.folder, out, METRIC, probe, torch.float32)
+        weights.append(load_file(out / "model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
+
+
+def test_largest_difference_by_hand():
+    """Catches a difference that is relative to each value (large near zero) or to one output's
+    scale for all outputs.
+    """
+    trained = {"logits": torch.tensor([10.0, 0.0]), "scores": torch.tensor([0.5])}
+    close = {"logits": torch.tensor([10.0, 0.1]), "scores": torch.tensor([0.5])}
+    far = {"logits": torch.tensor([10.0, 0.1]), "scores": torch.tensor([0.6])}
+    assert largest_difference(trained, trained) == 0
+    assert largest_difference(close, trained) == pytest.approx(0.01)
+    assert largest_difference(far, trained) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "logits",
+        pytest.param(
+            "scores",
+            marks=pytest.mark.xfail(strict=True, reason="fault: max() passes over a later nan"),
+        ),
+    ],
+)
+def test_an_output_that_is_no_number_is_a_difference(broken):
+    """Catches a verification that a head full of nan passes."""
+    trained = {"logits": torch.tensor([1.0, 2.0]), "scores": torch.tensor([0.5])}
+    merged = trained | {broken: torch.full_like(trained[broken], float("nan"))}
+    assert not largest_difference(merged, trained) <= LIMITS[torch.float32]
+
+
+# The saliency decoder
+
+
+@pytest.fixture(scope="module")
+def decoder_run(tiny_folder, tmp_path_factory, processor):
+    """A trained decoder: the model in memory, the decoder's file, its metric, a real batch."""
+    model = load_with_head(tiny_folder)
+    model.add_saliency_decoder(SaliencyConfig(taps=(4, 2, 0), width=40))
+    model.saliency_decoder.requires_grad_(True)
+    nudged(model.saliency_decoder, 0.02)
+    file = tmp_path_factory.mktemp("decoder") / "decoder.safetensors"
+    save_file(model.saliency_decoder.state_dict(), file)
+    items = [
+        made_item(
+            processor, seed, (6, 84, 112), prompt=SALIENCY_PROMPT, prefix=None, video_first=False
+        )
+        for seed in (0, 1)
+    ]
+    batch = batch_of(processor, *items)
+    batch.pop("read_index")
+    metric = METRIC.replace(saliency=model.metric.saliency)
+    return model, file, metric, batch
+
+
+def test_merged_decoder_draws_the_trained_maps(tiny_folder, tmp_path, decoder_run):
+    """Catches a decoder with default taps, one at random weights, and a folder without its
+    geometry.
+    """
+    trained, file, metric, batch = decoder_run
+    out = tmp_path / "merged"
+    report = merge_decoder(tiny_folder, file, out, metric, batch, torch.float32)
+    model = LMME3DHF.from_pretrained(out).eval()
+    assert model.metric == metric
+    assert torch.equal(
+        saliency_outputs(model, batch)["maps"], saliency_outputs(trained, batch)["maps"]
+    )
+    assert report["relative_difference"] == 0
+    assert report["samples"] == 2
+    assert damage(out) is None
+
+
+def test_merging_a_decoder_keeps_the_trained_head(merged, tmp_path, decoder_run):
+    """Stage 3 starts from stage 2's model. Catches an all-in-one folder whose scores are others."""
+    _, file, metric, batch = decoder_run
+    out = tmp_path / "merged"
+    merge_decoder(merged[0], file, out, metric, batch, torch.float32)
+    before, after = (load_file(f / "model.safetensors") for f in (merged[0], out))
+    assert len(before)
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+
+
+@pytest.mark.parametrize("change", ["lost", "more"])
+def test_a_decoder_that_does_not_fit_is_refused(tiny_folder, tmp_path, decoder_run, change):
+    """Catches a decoder of which a part stays at random values."""
+    _, file, metric, batch = decoder_run
+    tensors = load_file(file)
+    tensors = (
+        dict(list(tensors.items())[1:]) if change == "lost" else tensors | {"x": torch.ones(1)}
+    )
+    save_file(tensors, tmp_path / "decoder.safetensors")
+    out = tmp_path / "out" / "merged"
+    out.parent.mkdir()
+    with pytest.raises(MergeError, match="its tensors are not those of the decoder"):
+        merge_decoder(
+            tiny_folder, tmp_path / "decoder.safetensors", out, metric, batch, torch.float32
+        )
+    assert_nothing_left(out)

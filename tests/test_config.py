@@ -1,0 +1,241 @@
+"""Settings: strict keys and types, overrides, the round trip, and every file that we ship."""
+
+import dataclasses
+import json
+from argparse import ArgumentError
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lmme3dhf.config import (
+    Config,
+    DataSettings,
+    LoraSettings,
+    SaliencySettings,
+    TextSettings,
+    dump_config,
+    load_config,
+    to_plain,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+PLAIN = "seed: 7\nlora: {rank: 2, alpha: 6}\ntext: {trainer: {learning_rate: 1e-4, bf16: false}}\n"
+
+
+def loaded(tmp_path: Path, text: str, *overrides: str) -> Config:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, *overrides)
+
+
+def test_what_a_file_leaves_out_keeps_its_default(tmp_path):
+    """Catches a group that loses its other defaults because one of its keys is set."""
+    config = loaded(tmp_path, PLAIN)
+    assert config.seed == 7
+    assert config.lora == LoraSettings(rank=2, alpha=6)
+    assert config.lora.dropout == 0.05
+    assert config.saliency == SaliencySettings()
+    assert (
+        dataclasses.replace(config, seed=42, lora=LoraSettings(), text=TextSettings()) == Config()
+    )
+
+
+def test_defaults_are_the_papers():
+    """Table 5 (rank 8, language model only), the released weights of Eq. 5, the 7B backbone."""
+    config = Config()
+    assert (config.lora.rank, config.lora.language, config.lora.vision) == (8, True, False)
+    assert config.saliency.weights == (1.0, 0.4, 0.2, 1.0)
+    assert config.score.language_weight == 0
+    assert config.model == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001"])
+def test_numbers_are_numbers(tmp_path, number):
+    """YAML 1.1 reads 1e-4 as text. Catches a learning rate that is a string, also among the free
+    fields of the trainer, whose types nobody declares.
+    """
+    config = loaded(
+        tmp_path, f"score: {{language_weight: {number}, trainer: {{learning_rate: {number}}}}}\n"
+    )
+    for value in (config.score.language_weight, config.score.trainer["learning_rate"]):
+        assert isinstance(value, float)
+        assert value == 0.0001
+
+
+def test_lists_are_read_with_their_types(tmp_path):
+    """Catches lists where tuples are declared: a frozen record would not be hashable or equal."""
+    config = loaded(
+        tmp_path,
+        "text: {lists: [a.json]}\nsaliency: {taps: [7, 15], weights: [1, 0, 0.5, 2]}\n"
+        "data: {root: some/where}\n",
+    )
+    assert config.text.lists == ("a.json",)
+    assert config.saliency.taps == (7, 15)
+    assert config.saliency.weights == (1.0, 0.0, 0.5, 2.0)
+    assert config.data.root == Path("some/where")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("sed: 7\n", "sed"),
+        ("lora: {rnk: 8}\n", "rnk"),
+        ("lora:\n  rank: 8\n  trainer: {max_steps: 1}\n", "trainer.max_steps"),
+        ("saliency: {weight: [1, 1, 1, 1]}\n", "weight"),
+    ],
+)
+def test_unknown_keys_are_refused(tmp_path, text, named):
+    """Catches a misspelt key that is ignored: the run would use the default and say nothing."""
+    with pytest.raises(ArgumentError, match=f"'{named}'"):
+        loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("seed: seven\n", "seed"),
+        ("seed: 7.5\n", "seed"),
+        ("seed: true\n", "seed"),
+        ("lora: {rank: 8.5}\n", "lora.rank"),
+        ("lora: {vision: maybe}\n", "lora.vision"),
+        ("lora: {dropout: high}\n", "lora.dropout"),
+        ("saliency: {weights: [1, 1]}\n", "saliency.weights"),
+        ("text: {lists: 3}\n", "text.lists"),
+        ("text: {trainer: 3}\n", "text.trainer"),
+        ("- 7\n", "config"),
+        ("seed: [\n", "parsing config"),
+    ],
+)
+def test_wrong_types_are_refused_by_name(tmp_path, text, named):
+    """Catches values that are rounded or turned into text, and an error that names no key."""
+    with pytest.raises(ArgumentError, match=named):
+        loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("lora: {rank: 0}\n", "lora.rank must be at least 1"),
+        ("lora: {language: false}\n", "nothing is adapted"),
+        ("dtype: float64\n", "dtype must be one of float32, bfloat16, float16"),
+        ("dtype: half\n", "dtype must be one of float32, bfloat16, float16"),
+    ],
+)
+def test_impossible_values_are_refused(tmp_path, text, reason):
+    """Where they are defined, not hours later. Catches a check that only runs from Python."""
+    with pytest.raises(ValueError, match=reason):
+        loaded(tmp_path, text)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    """Catches defaults in place of the settings that somebody asked for."""
+    with pytest.raises(ArgumentError, match=r"absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_later_options_override_the_file(tmp_path):
+    """Single keys, at any depth, with their neighbours kept. Catches an override that replaces its
+    whole group, and one that is read as text.
+    """
+    config = loaded(
+        tmp_path,
+        PLAIN,
+        "--lora.rank",
+        "16",
+        "--text.trainer.learning_rate",
+        "3e-5",
+        "--text.trainer.max_steps",
+        "5",
+        "--data.root",
+        "else/where",
+        "--seed",
+        "8",
+    )
+    assert config.lora == LoraSettings(rank=16, alpha=6)
+    assert config.text.trainer == {"learning_rate": 3e-5, "bf16": False, "max_steps": 5}
+    assert isinstance(config.text.trainer["learning_rate"], float)
+    assert config.data == DataSettings(root=Path("else/where"))
+    assert config.seed == 8
+    with pytest.raises(ArgumentError, match=r"--lora\.rnk"):
+        loaded(tmp_path, PLAIN, "--lora.rnk", "16")
+
+
+def test_settings_survive_the_file(tmp_path):
+    """Every group changed once. Catches a field that is not written, paths and tuples that come
+    back as something else, and a resolved file that differs each time it is written.
+    """
+    config = loaded(
+        tmp_path,
+        PLAIN,
+        "--frames.frames=8",
+        "--data.video_root=clips",
+        "--score.rehearsal=[]",
+        "--saliency.taps=[3,1]",
+        "--synthetic.latents=5",
+        '--text.trainer.lr_scheduler_kwargs={"num_cycles": 2}',
+        "--batch_size=3",
+    )
+    text = dump_config(config)
+    again = loaded(tmp_path, text)
+    assert again == config
+    assert dump_config(again) == text
+    assert again.data.video_root == Path("clips")
+    assert again.data.features is None
+    assert again.saliency.taps == (3, 1)
+    assert again.score.rehearsal == ()
+
+
+def test_plain_settings_are_what_json_holds():
+    """Catches paths and tuples that JSON or YAML cannot write."""
+    plain = to_plain(Config())
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["data"]["root"] == "datasets/Gen3DHF"
+    assert plain["saliency"]["weights"] == [1.0, 0.4, 0.2, 1.0]
+    assert set(plain) == {field.name for field in dataclasses.fields(Config)}
+
+
+def test_folders_below_the_data_set_are_found():
+    """Catches a store of features in the working folder, and a given folder that is overruled."""
+    resolved = DataSettings(root=Path("a")).resolved()
+    assert resolved.video_root == Path("a/video_RGB")
+    assert resolved.features == Path("a/features")
+    kept = DataSettings(root=Path("a"), video_root=Path("b"), features=Path("c"))
+    assert kept.resolved() == kept
+
+
+def test_settings_do_not_change():
+    """Catches a stage that edits the settings of the next."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 1
+
+
+def test_the_shipped_files_are_there():
+    """Catches a renamed folder, after which the test below would look at nothing."""
+    assert {"demo.yaml", "paper.yaml", "official.yaml"} <= {path.name for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_file_loads(path):
+    """Catches a key that was renamed in the code only, and a value that is not used."""
+    config = load_config(path)
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert written
+    assert loaded_back(config, written)
+    for stage in ("text", "score", "saliency"):
+        rate = getattr(config, stage).trainer["learning_rate"]
+        assert isinstance(rate, float)
+        assert 0 < rate < 1
+
+
+def loaded_back(config: Config, written: dict) -> bool:
+    """Whether every key of a file is in the settings with its value."""
+    plain = to_plain(config)
+
+    def holds(found, wanted) -> bool:
+        if isinstance(wanted, dict):
+            return all(key in found and holds(found[key], wanted[key]) for key in wanted)
+        return found == wanted
+
+    return holds(plain, written)
