@@ -513,7 +513,7 @@ def test_frozen_weights_stay_and_the_others_move(tmp_path):
             KeywordToy,
             marks=pytest.mark.xfail(
                 strict=True,
-                reason="latent fault (LMME3DHF itself is spared, see test_modeling): given **kwargs "
+                reason="latent fault (LMME3DHF is spared, see test_modeling): given **kwargs "
                 "and labels, the library takes the loss as divided by the steps already",
             ),
         ),

@@ -91,8 +91,8 @@ def test_recall_bars_have_the_length_of_the_recall(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_overlays_stand_in_rows_of_three(tmp_path, count):
-    """12 x 1.3 inches a row and a title. Catches a single row, whose axes have one dimension, and the two maps
-    swapped: the marked map is empty here, the predicted one is not.
+    """12 x 1.3 inches a row and a title. Catches a single row, whose axes have one dimension, and
+    the two maps swapped: the marked map is empty here, the predicted one is not.
     """
     rng = np.random.default_rng(0)
     strip = rng.integers(0, 255, (32, 96, 3), dtype=np.uint8)
