@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
-from transformers import BaseVideoProcessor
+from transformers import BaseVideoProcessor, PreTrainedConfig, PreTrainedModel
 
 from lmme3dhf.data.pixels import PixelLoader, Pixels, decoded
 from lmme3dhf.data.samples import DataError
@@ -45,14 +45,16 @@ class FeatureStore:
     def __init__(self, folder: Path, recipe: dict) -> None:
         self.folder = folder
         self._recipe = json.dumps(recipe, sort_keys=True)
-        self._paths: dict[Path, Path] = {}
+        self._paths: dict[tuple, Path] = {}
 
     def path(self, clip: Path) -> Path:
         """File of a clip's features."""
-        if clip not in self._paths:
+        stat = clip.stat()
+        known = (clip, stat.st_mtime_ns, stat.st_size)
+        if known not in self._paths:
             key = hashlib.sha256(f"{file_hash(clip)} {self._recipe}".encode()).hexdigest()
-            self._paths[clip] = self.folder / key[:2] / f"{key}.safetensors"
-        return self._paths[clip]
+            self._paths[known] = self.folder / key[:2] / f"{key}.safetensors"
+        return self._paths[known]
 
     def read(self, clip: Path) -> dict[str, torch.Tensor]:
         """All tensors of a clip."""
@@ -142,12 +144,21 @@ def recipe(
         dtype: Of the computation.
         **more: Whatever else matters, such as the kind of features or a prompt.
     """
+    modules = list(modules)
     return {
         "frames": asdict(choice),
         "decoder": available_decoder(),
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
         "weights": weights_hash(modules),
+        # Windows, taps' depths and kernels act without weights.
+        "config": [_geometry(m.config) for m in modules if isinstance(m, PreTrainedModel)],
         "dtype": str(dtype),
         **more,
     }
+
+
+def _geometry(config: PreTrainedConfig) -> dict:
+    ignored = ("transformers_version", "dtype", "_name_or_path", "architectures", "metric")
+    kept = {name: value for name, value in config.to_dict().items() if name not in ignored}
+    return kept | {"attention": config._attn_implementation}

@@ -85,15 +85,18 @@ def damage(folder: Path) -> str | None:
     if not manifest.exists():
         return "it has no manifest: it was not finished"
     try:
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (json.JSONDecodeError, KeyError) as error:
-        return f"its manifest cannot be read ({error})"
-    for name, expected in listed.items():
+        listed = json.loads(manifest.read_bytes())["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest cannot be read ({type(error).__name__}: {error})"
+    if not expected:
+        return "its manifest lists no files"
+    for name, (size, sha256) in expected.items():
         path = folder / name
-        if not path.exists():
+        if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, expected {expected['bytes']}"
-        if file_hash(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, expected {size}"
+        if file_hash(path) != sha256:
             return f"{name} is not what was written (its hash differs)"
     return None

@@ -102,7 +102,7 @@ class Scorer:
         workers: int = 0,
     ) -> None:
         metric = model.metric
-        if "score_head" in getattr(model, "missing_parts", ()) or metric.level_token_ids is None:
+        if "score_head" in model.missing_parts or metric.level_token_ids is None:
             raise ValueError(
                 "this model has no trained score head; train stage 2 and merge it, or take "
                 "another folder"

@@ -10,6 +10,8 @@ kill at any moment leaves the newest checkpoint that is whole, and the run goes 
 import difflib
 import json
 import math
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -41,22 +43,41 @@ class NonFiniteLossError(TrainingError):
 
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is whole; the damaged ones that it skips are named on standard
-    error.
+    """The newest checkpoint that is whole.
+
+    Damaged ones are named on standard error and put aside as `broken-checkpoint-N`: Trainer keeps
+    the newest few by number, and a damaged one would push out a good one.
     """
-    found = sorted(
-        checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True
-    )
-    for folder in found:
+    numbered = re.compile(r"checkpoint-(\d+)")
+    found = [path for path in checkpoints.glob("checkpoint-*") if numbered.fullmatch(path.name)]
+    for folder in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         wrong = damage(folder)
         if wrong is None:
             return folder
         print(f"{folder}: not used, {wrong}", file=sys.stderr)
+        aside = folder.with_name(f"broken-{folder.name}")
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.rename(aside)
     return None
 
 
 class VerifiedCheckpoints(TrainerCallback):
-    """Writes the manifest of each checkpoint after everything else of it."""
+    """Writes the manifest of each checkpoint after everything else of it.
+
+    A step that is saved is logged as well: Trainer forgets what it has summed up for the next log
+    when it is killed, and the loss curve would differ.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by Trainer after each step, once it has decided what to do."""
+        control.should_log = control.should_log or control.should_save
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any
+    ) -> None:
+        """Called by Trainer after each epoch."""
+        control.should_log = control.should_log or control.should_save
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by Trainer when a checkpoint has been written."""
@@ -131,6 +152,8 @@ class StageTrainer(Trainer):
     def __init__(self, *, loss: LossFunction, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage_loss = loss
+        # Our losses are means: Trainer has to divide them by the accumulation steps.
+        self.loss_is_scaled_for_ga = False
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
@@ -162,7 +185,18 @@ def training_arguments(settings: dict[str, Any], output_dir: Path, seed: int) ->
         TrainingError: An unknown field, with the nearest known one.
     """
     known = {field.name for field in fields(TrainingArguments)}
+    ours = {
+        "output_dir": str(output_dir),
+        "seed": seed,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": [],
+        # The guard sees infinite losses; Trainer would write 0 in their place.
+        "logging_nan_inf_filter": False,
+    }
     for name in settings:
+        if name in ours:
+            raise TrainingError(f"trainer.{name} is set by the stage; leave it out (seed: --seed)")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise TrainingError(
@@ -176,16 +210,7 @@ def training_arguments(settings: dict[str, Any], output_dir: Path, seed: int) ->
         "save_strategy": "epoch",
         "logging_steps": 1,
     } | settings
-    return TrainingArguments(
-        **chosen,
-        output_dir=str(output_dir),
-        seed=seed,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=[],
-        # The guard sees infinite losses; Trainer would write 0 in their place.
-        logging_nan_inf_filter=False,
-    )
+    return TrainingArguments(**chosen, **ours)
 
 
 def train(
@@ -227,16 +252,6 @@ def train(
     with lock:
         set_seed(seed)
         args = training_arguments(settings, run / "checkpoints", seed)
-        if (
-            args.save_strategy == "steps"
-            and args.save_steps >= 1
-            and args.save_steps % args.logging_steps
-        ):
-            raise TrainingError(
-                f"trainer.save_steps ({args.save_steps:g}) must be a multiple of "
-                f"trainer.logging_steps ({args.logging_steps:g}): a continued run could not give "
-                "the same loss curve"
-            )
         trainer = StageTrainer(
             loss=loss,
             model=model,

@@ -121,10 +121,6 @@ def test_weights_hash():
     assert len(set(hashes)) == len(hashes)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="fault: settings that act without weights (windows, rotary base) are left out",
-)
 def test_key_changes_with_the_towers_geometry(processor, tiny_folder):
     """The same weights with larger attention windows give other features. Catches a changed
     config.json that meets the old ones.

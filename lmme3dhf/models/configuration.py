@@ -10,7 +10,13 @@ from typing import Any
 
 from transformers import Qwen2_5_VLConfig
 
+from lmme3dhf.errors import UserError
 from lmme3dhf.vocabulary import LEVELS
+
+
+class ModelError(UserError, ValueError):
+    """A model folder or configuration that cannot be used."""
+
 
 # The released head on the 7B model: 3584-1024-256-64-16-1.
 _PUBLISHED_HIDDEN_SIZE = 3584
@@ -49,7 +55,7 @@ class SaliencyConfig:
         """The same with every None decided for a backbone."""
         taps = self.taps or (vision_depth - 1, vision_depth // 2, vision_depth // 5)
         if len(taps) != 3 or not all(0 <= tap < vision_depth for tap in taps):
-            raise ValueError(
+            raise ModelError(
                 f"saliency.taps: three block indices below {vision_depth} (the tower's depth) are "
                 f"expected, got {taps}"
             )
@@ -84,7 +90,7 @@ class MetricConfig:
 
     def __post_init__(self) -> None:
         if self.level_token_ids is not None and len(set(self.level_token_ids)) != len(LEVELS):
-            raise ValueError(
+            raise ModelError(
                 f"metric.level_token_ids: {len(LEVELS)} different tokens are expected, got "
                 f"{self.level_token_ids}"
             )
@@ -96,7 +102,7 @@ class MetricConfig:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
-            raise ValueError(
+            raise ModelError(
                 f"config.json, section metric: unknown {sorted(unknown)}; known are {sorted(known)}"
             )
         values = dict(values)
@@ -109,6 +115,9 @@ class MetricConfig:
             }
         if isinstance(values.get("saliency"), dict):
             saliency = dict(values["saliency"])
+            known = {field.name for field in dataclasses.fields(SaliencyConfig)}
+            if unknown := set(saliency) - known:
+                raise ModelError(f"config.json, metric.saliency: unknown {sorted(unknown)}")
             if saliency.get("taps") is not None:
                 saliency["taps"] = tuple(saliency["taps"])
             values["saliency"] = SaliencyConfig(**saliency)

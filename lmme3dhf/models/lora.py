@@ -43,6 +43,8 @@ def add_adapters(
     Raises:
         ValueError: No layer has an expected name.
     """
+    if not (language or vision):
+        raise ValueError("neither the language model nor the vision tower is to be adapted")
     pattern = lora_targets(language=language, vision=vision)
     if not any(re.fullmatch(pattern, name) for name, _ in model.named_modules()):
         raise ValueError(

@@ -2,6 +2,7 @@
 changed.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,8 @@ class MergeError(UserError, RuntimeError):
 
 @torch.no_grad()
 def text_outputs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a model says about a batch: the logits at the read position (the last one without), and
-    the scores.
+    """What a model says about a batch: the logits at the read position (the last one without),
+    and the scores when its head is trained.
 
     Args:
         model: `LMME3DHF`, with or without adapters around it.
@@ -43,14 +44,19 @@ def text_outputs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict
         )
     hidden = base.hidden_states(**batch)
     read = hidden[torch.arange(len(hidden)), read_index]
-    return {"logits": base.lm_head(read).float(), "scores": base.score_head(read)}
+    outputs = {"logits": base.lm_head(read).float()}
+    # A head that nobody trained says nothing.
+    if "score_head" not in base.missing_parts:
+        outputs["scores"] = base.score_head(read)
+    return outputs
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Largest difference between two sets of outputs, relative to each output's largest value."""
-    return max(
-        float((a[name] - b[name]).abs().max() / b[name].abs().max().clamp(min=1e-12)) for name in b
-    )
+    """Largest difference between two sets of outputs, relative to each output's largest value; NaN
+    when an output is.
+    """
+    relative = [(a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-12) for n in b]
+    return float(torch.stack(relative).max())
 
 
 def merge_adapter(
@@ -63,7 +69,8 @@ def merge_adapter(
 ) -> dict:
     """Merges adapters (and a trained head) into their base and verifies the folder.
 
-    Merging is computed in float32 and cast to `dtype` last.
+    Merging is computed in float32 and cast to `dtype` last; what that rounds is what the
+    comparison, itself in float32, sees.
 
     Args:
         base: Folder of the model that was adapted.
@@ -81,8 +88,15 @@ def merge_adapter(
             beyond the limit.
     """
     model = LMME3DHF.from_pretrained(base, dtype=torch.float32).eval()
-    adapted = PeftModel.from_pretrained(model, adapter).eval()
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter).eval()
+    except (KeyError, RuntimeError) as error:
+        raise MergeError(
+            f"{adapter}: adapter and base {base} do not belong together: {error}"
+        ) from error
     _check_adapter(adapted, adapter)
+    trained = adapted.peft_config["default"].modules_to_save or ()
+    model.missing_parts = [part for part in model.missing_parts if part not in trained]
     before = text_outputs(adapted, probe)
     merged = adapted.merge_and_unload(safe_merge=True)
     merged.config.set_metric(metric)
@@ -91,8 +105,9 @@ def merge_adapter(
         base,
         out,
         dtype,
+        torch.float32,
         lambda m: largest_difference(text_outputs(m, probe), before),
-        len(before["scores"]),
+        len(before["logits"]),
     )
 
 
@@ -136,6 +151,7 @@ def merge_decoder(
         base,
         out,
         dtype,
+        dtype,
         lambda m: largest_difference(saliency_outputs(m, probe), before),
         len(before["maps"]),
     )
@@ -171,6 +187,7 @@ def _save_verified(
     base: Path,
     out: Path,
     dtype: torch.dtype,
+    compared_in: torch.dtype,
     compare: Callable[[LMME3DHF], float],
     samples: int,
 ) -> dict:
@@ -181,31 +198,44 @@ def _save_verified(
     partial = out.with_name(f".{out.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
-    # The new parts stay in float32.
-    model.model.to(dtype)
-    model.lm_head.to(dtype)
-    model.config.dtype = dtype
-    model.save_pretrained(partial)
-    AutoProcessor.from_pretrained(base).save_pretrained(partial)
-    difference, limit = (
-        compare(LMME3DHF.from_pretrained(partial, dtype="auto").eval()),
-        LIMITS[dtype],
-    )
-    if not difference <= limit:
-        shutil.rmtree(partial)
-        raise MergeError(
-            f"{out}: the merged model differs from the trained one by {difference:.3g} (limit "
-            f"{limit:g}); not kept"
-        )
+    try:
+        # The new parts stay in float32.
+        model.model.to(dtype)
+        model.lm_head.to(dtype)
+        model.config.dtype = dtype
+        # A part that nobody trained is left out: the folder says by its absence what is to come.
+        weights = {
+            name: tensor
+            for name, tensor in model.state_dict().items()
+            if name.split(".")[0] not in model.missing_parts
+        }
+        model.save_pretrained(partial, state_dict=weights)
+        AutoProcessor.from_pretrained(base).save_pretrained(partial)
+        difference = compare(LMME3DHF.from_pretrained(partial, dtype=compared_in).eval())
+        limit = LIMITS[dtype]
+        if not difference <= limit:
+            raise MergeError(
+                f"{out}: the merged model differs from the trained one by {difference:.3g} (limit "
+                f"{limit:g}); not kept"
+            )
+        _write_report(partial, difference, limit, samples, dtype)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    return json.loads((out / REPORT).read_text(encoding="utf-8"))
+
+
+def _write_report(
+    folder: Path, difference: float, limit: float, samples: int, dtype: torch.dtype
+) -> None:
     report = {
         "relative_difference": difference,
         "limit": limit,
         "samples": samples,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    write_json(partial / REPORT, report)
-    write_manifest(partial)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
-    return report
+    write_json(folder / REPORT, report)
+    write_manifest(folder)

@@ -6,6 +6,7 @@ a plain Qwen2.5-VL folder loads here with only the new parts missing, and a fold
 the stock class with only the new parts left over.
 """
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from transformers.utils import ModelOutput
 from lmme3dhf.models.configuration import (
     LMME3DHFConfig,
     MetricConfig,
+    ModelError,
     SaliencyConfig,
     published_head,
 )
 from lmme3dhf.models.grid import to_raster
-from lmme3dhf.models.heads import HEADS, MLPHead
+from lmme3dhf.models.heads import HEADS
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 
 # Checkpoints name their parts `visual.*` and `model.layers.*`; the modules are `model.visual.*` and
@@ -31,7 +33,7 @@ _KEY_MAPPING = {
     r"^visual": "model.visual",
     r"^model(?!\.(language_model|visual))": "model.language_model",
 }
-_NEW_PARTS = ("score_head.", "saliency_decoder.")
+_NEW_PARTS = ("score_head", "saliency_decoder")
 
 
 @dataclass
@@ -64,16 +66,20 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         metric = config.get_metric()
         hidden_size = config.text_config.hidden_size
         if metric.head not in HEADS:
-            raise ValueError(
+            raise ModelError(
                 f"config.json, metric.head: {metric.head!r} is not one of {sorted(HEADS)}"
             )
         self.score_head = HEADS[metric.head](
             hidden_size=hidden_size, widths=metric.head_widths or published_head(hidden_size)
         )
         self.saliency_decoder = None
+        # New parts that the loaded folder did not have.
+        self.missing_parts: list[str] = []
         if metric.saliency is not None:
             self.add_saliency_decoder(metric.saliency)
         self.post_init()
+        # The library's own initialisation does not know the new parts.
+        self.reset_parts(_NEW_PARTS)
 
     def add_saliency_decoder(self, saliency: SaliencyConfig) -> None:
         """Adds a fresh decoder of the given geometry, and writes the geometry into the
@@ -85,13 +91,6 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         self.saliency_decoder = SaliencyDecoder(
             vision_width=vision.hidden_size, text_width=hidden_size, width=saliency.width
         )
-
-    def _init_weights(self, module: nn.Module) -> None:
-        # The library initialises children before parents: the last word on the new parts is theirs.
-        if isinstance(module, (MLPHead, SaliencyDecoder)):
-            module.reset_parameters()
-        else:
-            super()._init_weights(module)
 
     @property
     def metric(self) -> MetricConfig:
@@ -110,25 +109,42 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         says which.
 
         Raises:
-            ValueError: Other weights are missing or left over: the folder belongs to another
+            ModelError: Other weights are missing or left over: the folder belongs to another
                 architecture.
         """
         kwargs.setdefault("key_mapping", _KEY_MAPPING)
         wanted_info = kwargs.pop("output_loading_info", False)
+        # Weights of other shapes are reported like missing ones, below.
+        kwargs["ignore_mismatched_sizes"] = True
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
-        foreign = [key for key in info["missing_keys"] if not key.startswith(_NEW_PARTS)]
+        missing = set(info["missing_keys"])
+        other_shape = sorted(entry[0] for entry in info["mismatched_keys"])
+        parts = {key.split(".")[0] for key in missing} & set(_NEW_PARTS)
+        whole = {key for key in model.state_dict() if key.split(".")[0] in parts}
         # A model without a decoder may be loaded from a folder with one.
         left = [key for key in info["unexpected_keys"] if not key.startswith("saliency_decoder.")]
-        if foreign or left:
-            raise ValueError(
+        foreign = sorted(missing ^ whole)
+        if foreign or left or other_shape:
+            raise ModelError(
                 f"{pretrained_model_name_or_path}: these weights are not a Qwen2.5-VL of the "
-                f"geometry in config.json (missing {sorted(foreign)[:3]}, left over "
-                f"{sorted(left)[:3]}); check that config.json and the weights belong together"
+                f"geometry in config.json (missing {foreign[:3]}, left over {sorted(left)[:3]}, of "
+                f"another shape {other_shape[:3]}); check that config.json and the weights belong "
+                "together"
             )
-        model.missing_parts = sorted({key.split(".")[0] for key in info["missing_keys"]})
+        model.reset_parts(sorted(parts))
+        for part in _NEW_PARTS:
+            if getattr(model, part) is not None:
+                getattr(model, part).float()
+        model.missing_parts = sorted(parts)
         return (model, info) if wanted_info else model
+
+    def reset_parts(self, parts: Iterable[str]) -> None:
+        """Starts new parts ("score_head", "saliency_decoder") afresh from torch's random state."""
+        for part in parts:
+            if getattr(self, part) is not None:
+                getattr(self, part).reset_parameters()
 
     def encode_video(
         self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor
@@ -327,7 +343,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
     def _tapped(self):
         saliency = self.metric.saliency
         if saliency is None:
-            raise ValueError("this model has no saliency decoder; train stage 3 and merge it")
+            raise ModelError("this model has no saliency decoder; train stage 3 and merge it")
         outputs: dict[int, torch.Tensor] = {}
 
         def keep(index: int):
