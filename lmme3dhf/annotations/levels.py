@@ -57,7 +57,7 @@ class LevelScale:
                 f"{self.dimension} levels: score {mos} has no level; expected a finite number on "
                 "the 0..100 scale"
             )
-        # Departure: Eq. 4 is open at the minimum, so the worst video of the release has no level
+        # Departure D8: Eq. 4 is open at the minimum, so the worst video of the release has no level
         # ("None"); it is bad here.
         index = bisect_left(self.edges, mos) - 1
         return LEVELS[min(max(index, 0), len(LEVELS) - 1)]
@@ -82,8 +82,8 @@ def fit_level_scale(mos_V: np.ndarray, dimension: str) -> LevelScale:
             f"{dimension} levels: all {mos_V.size} scores are {low:g}; five levels need scores "
             "that differ"
         )
-    # Departure: Eq. 4 prints the upper bound of every level as 1/5 of the range; i/5 is meant, as
-    # in the released labels.
+    # Departure D8: Eq. 4 prints the upper bound of every level as 1/5 of the range; i/5 is meant,
+    # as in the released labels.
     return LevelScale(dimension, tuple(np.linspace(low, high, len(LEVELS) + 1).tolist()))
 
 

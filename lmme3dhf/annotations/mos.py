@@ -160,9 +160,9 @@ def mean_opinion_scores(ratings: Ratings) -> OpinionScores:
             "these videos or remove them"
         )
 
-    # Departure: the paper prints sigma_I and mu_ij in Eq. 1 and 1/N in Eq. 2; mean and deviation
-    # here are the subject's own, over the N_i videos that this subject rated. Eq. 3 prints no sum;
-    # here it is the mean over the subjects who rated a video.
+    # Departure D6: the paper prints sigma_I and mu_ij in Eq. 1 and 1/N in Eq. 2; mean and deviation
+    # here are the subject's own, over the N_i videos that this subject rated.
+    # Departure D7: Eq. 3 prints 1/N and no sum; here it is the mean over the subjects who rated.
     mean_S1 = np.nanmean(rating_SV, axis=1, keepdims=True)
     deviation_S1 = np.nanstd(rating_SV, axis=1, keepdims=True, ddof=1)
     scaled_SV = 100 * ((rating_SV - mean_S1) / deviation_S1 + 3) / 6
