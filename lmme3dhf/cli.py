@@ -181,7 +181,8 @@ def _demo(args: Namespace, config: Config) -> int:
 
 def _add_scorer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    types = ("auto", "float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=types, default="auto", help="of the backbone")
     parser.add_argument("--batch_size", type=int, default=8, help="clips at a time")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode ahead")
 
@@ -241,7 +242,7 @@ def main(argv: list[str] | None = None) -> int:
         instantiated = parser.instantiate(parsed)[parsed.verb]
         config = config_from(instantiated) if "synthetic" in args else None
         return VERBS[parsed.verb][1](args, config)
-    except (UserError, FileNotFoundError) as error:
+    except (UserError, OSError) as error:
         print(f"lmme3dhf {parsed.verb}: {error}", file=sys.stderr)
         return 1
 

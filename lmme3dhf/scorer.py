@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, parse_distortions
 from lmme3dhf.data.collation import Collator, Item, view_batch
@@ -19,7 +19,8 @@ from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.pixels import PixelLoader, Pixels, decoded, read_pixels
 from lmme3dhf.data.video import FrameChoice, VideoError
-from lmme3dhf.models.modeling import LMME3DHF
+from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 _REPLY_TOKENS = 64  # all nine categories fit
@@ -90,7 +91,7 @@ class Scorer:
         workers: Processes that decode ahead; 0 decodes in this one.
 
     Raises:
-        ValueError: The model was not trained to score.
+        ModelError: The model was not trained to score.
     """
 
     def __init__(
@@ -103,9 +104,9 @@ class Scorer:
     ) -> None:
         metric = model.metric
         if "score_head" in model.missing_parts or metric.level_token_ids is None:
-            raise ValueError(
-                "this model has no trained score head; train stage 2 and merge it, or take "
-                "another folder"
+            raise ModelError(
+                f"{model.name_or_path}: this model has no trained score head; train stage 2 and "
+                "merge it, or take another folder"
             )
         self.model = model.eval()
         self.processor = processor
@@ -132,13 +133,22 @@ class Scorer:
             dtype: "auto" keeps the stored type of the backbone; heads are float32 always.
             batch_size: Clips at a time.
             workers: Processes that decode ahead.
+
+        Raises:
+            ModelError: The folder holds no model that was trained to score, or there is no such
+                device.
         """
         dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
         model = LMME3DHF.from_pretrained(folder, dtype=dtype)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        processor = AutoProcessor.from_pretrained(folder)
-        return cls(model.to(device), processor, batch_size=batch_size, workers=workers)
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"device {device}: {reason}; give auto or cpu") from error
+        processor = load_processor(folder)
+        return cls(model, processor, batch_size=batch_size, workers=workers)
 
     def score(self, path: str | Path) -> Assessment:
         """Assesses one clip.

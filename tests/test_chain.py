@@ -27,7 +27,7 @@ from tests.conftest import shared_data
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "configs" / "demo.yaml"
-SMALL = ["--synthetic.latents", "12", "--data.workers", "0"]
+SMALL = ["--synthetic.latents", "12", "--data.workers", "0", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")

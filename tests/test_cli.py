@@ -176,6 +176,13 @@ MISTAKES = {
     "predict, no list": ("predict --model {absent} --data {absent} --out {out}", "{absent}"),
     "predict, no model": ("predict --model {absent} --data {lists} --out {out}", "{absent}"),
     "score, no model": ("score {lists} --model {absent} --out {out}", "{absent}"),
+    "score, no model in the folder": ("score {lists} --model {folder} --out {out}", "{folder}"),
+    "score, no trained head": ("score {lists} --model {base} --out {out}", "{base}"),
+    "score, no such device": (
+        "score {lists} --model {base} --out {out} --device typewriter",
+        "typewriter",
+    ),
+    "train text, no model in the folder": ("train text --out {out} --model {folder}", "{folder}"),
     "evaluate, no predictions": ("evaluate --predictions {absent} --data {lists}", "{absent}"),
     "evaluate, no list": ("evaluate --predictions {few} --data {absent}", "{absent}"),
     "evaluate, too few": ("evaluate --predictions {few} --data {lists}", "seed0001"),
@@ -198,6 +205,8 @@ def test_what_a_user_can_get_wrong_is_told_in_one_sentence(tmp_path, capsys, nam
         "out": str(tmp_path / "out"),
         "lists": str(a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")),
         "few": str(few),
+        "folder": str(tmp_path / "lists"),
+        "base": "lmme3dhf/models/tiny_base",
     }
     command, named = MISTAKES[name]
     status = cli.main([word.format(**places) for word in command.split()])

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoProcessor
 
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import write_json, write_manifest
 from lmme3dhf.models.configuration import MetricConfig
-from lmme3dhf.models.modeling import LMME3DHF
+from lmme3dhf.models.modeling import LMME3DHF, load_processor
 
 REPORT = "merge_report.json"
 # Largest relative difference between the merged and the unmerged model's outputs.
@@ -210,7 +209,7 @@ def _save_verified(
             if name.split(".")[0] not in model.missing_parts
         }
         model.save_pretrained(partial, state_dict=weights)
-        AutoProcessor.from_pretrained(base).save_pretrained(partial)
+        load_processor(base).save_pretrained(partial)
         difference = compare(LMME3DHF.from_pretrained(partial, dtype=compared_in).eval())
         limit = LIMITS[dtype]
         if not difference <= limit:

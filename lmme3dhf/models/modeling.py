@@ -6,14 +6,20 @@ a plain Qwen2.5-VL folder loads here with only the new parts missing, and a fold
 the stock class with only the new parts left over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import Cache, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    Cache,
+    ProcessorMixin,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.utils import ModelOutput
 
 from lmme3dhf.models.configuration import (
@@ -34,6 +40,31 @@ _KEY_MAPPING = {
     r"^model(?!\.(language_model|visual))": "model.language_model",
 }
 _NEW_PARTS = ("score_head", "saliency_decoder")
+
+
+@contextmanager
+def _reading(folder: str | Path) -> Iterator[None]:
+    """Gives the libraries' many errors about a folder's files one type and one sentence."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder}: not a whole model folder ({str(error).splitlines()[0]}); expected "
+            "config.json, safetensors and the processor's files, as merging or save_pretrained "
+            "writes them"
+        ) from error
+
+
+def load_processor(folder: str | Path) -> ProcessorMixin:
+    """Loads the tokenizer and the picture and video processors of a model folder.
+
+    Raises:
+        ModelError: A file is missing or damaged.
+    """
+    with _reading(folder):
+        return AutoProcessor.from_pretrained(folder)
 
 
 @dataclass
@@ -109,16 +140,17 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         says which.
 
         Raises:
-            ModelError: Other weights are missing or left over: the folder belongs to another
-                architecture.
+            ModelError: A file is missing or damaged, or other weights are missing or left over: the
+                folder belongs to another architecture.
         """
         kwargs.setdefault("key_mapping", _KEY_MAPPING)
         wanted_info = kwargs.pop("output_loading_info", False)
         # Weights of other shapes are reported like missing ones, below.
         kwargs["ignore_mismatched_sizes"] = True
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        with _reading(pretrained_model_name_or_path):
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
         missing = set(info["missing_keys"])
         other_shape = sorted(entry[0] for entry in info["mismatched_keys"])
         parts = {key.split(".")[0] for key in missing} & set(_NEW_PARTS)

@@ -324,6 +324,17 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
         grad.copy_(piece.view_as(grad))
 
 
+def descend(
+    loss: torch.Tensor, parameters: list[nn.Parameter], optimiser: torch.optim.Optimizer
+) -> None:
+    """One optimiser step on the gradient of all processes, clipped to norm 1."""
+    optimiser.zero_grad()
+    loss.backward()
+    average_gradients(parameters)
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+
+
 def is_lead() -> bool:
     """Whether this process reports and saves."""
     return not dist.is_initialized() or dist.get_rank() == 0
@@ -384,11 +395,7 @@ def train_tower(
         loss, _ = readouts.loss(*packed(patchify(pictures)), target)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"] * cosine_schedule(step, steps, 300)
-        optimiser.zero_grad()
-        loss.backward()
-        average_gradients(embed + rest)
-        nn.utils.clip_grad_norm_(embed + rest, 1.0)
-        optimiser.step()
+        descend(loss, embed + rest, optimiser)
         seen += loss.item()
         if (step + 1) % 250 == 0 and is_lead():
             report = {
@@ -590,11 +597,7 @@ def train_language(
         loss = model(**next(train)).loss
         for group in optimiser.param_groups:
             group["lr"] = rate * cosine_schedule(step, steps, 200)
-        optimiser.zero_grad()
-        loss.backward()
-        average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        descend(loss, parameters, optimiser)
         seen += loss.item()
         if (step + 1) % 200 == 0 and is_lead():
             report = {

@@ -1,5 +1,5 @@
 """What the stages share: the run folder, the model to start from, dialogues with their visual
-tokens, and merging a run.
+tokens, training adapters on them, and merging a run.
 
 A run folder records what it started from (`run.json`, with a hash of the weights) and with which
 settings (`config.yaml`), so that stages are chained by folders, and a folder is never continued
@@ -18,20 +18,22 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save
 from torch.utils.data import Dataset
-from transformers import AutoProcessor, ProcessorMixin, set_seed
+from transformers import ProcessorMixin, set_seed
 
 from lmme3dhf.config import Config, FrameSettings, dump_config
-from lmme3dhf.data.collation import Item
+from lmme3dhf.data.collation import Collator, Item
 from lmme3dhf.data.dialogue import Encoded, level_token_ids
+from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.pixels import Pixels, read_pixels
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.video import FrameChoice
 from lmme3dhf.features import FeatureStore, recipe
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json, write_manifest
 from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import REPORT, merge_adapter, merge_decoder
-from lmme3dhf.models.modeling import LMME3DHF
-from lmme3dhf.training import TrainingError
+from lmme3dhf.models.modeling import LMME3DHF, load_processor
+from lmme3dhf.training import LossFunction, TrainingError, train
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
@@ -79,7 +81,7 @@ def load_model(config: Config, folder: Path) -> tuple[LMME3DHF, ProcessorMixin]:
         print(f"{folder}: {', '.join(model.missing_parts)} not there yet, started from the seed")
     if torch.cuda.is_available():
         model.to("cuda")
-    return model.eval(), AutoProcessor.from_pretrained(folder)
+    return model.eval(), load_processor(folder)
 
 
 def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str, Any]) -> None:
@@ -283,6 +285,53 @@ def save_probe(run: Path, batch: dict[str, Any]) -> None:
         if isinstance(v, torch.Tensor) and k not in ("labels", "mos")
     }
     replace_file(run / PROBE, save(tensors))
+
+
+def listed_samples(config: Config, names: list[str]) -> list[Sample]:
+    """The samples of some lists of the data set, with their labels."""
+    data = config.data.resolved()
+    return [s for name in names for s in read_list(data.root / name, data.video_root)]
+
+
+def train_adapters(
+    config: Config,
+    run: Path,
+    model: LMME3DHF,
+    dataset: Dialogues,
+    collator: Collator,
+    *,
+    name: str,
+    loss: LossFunction,
+    settings: dict[str, Any],
+    train_head: bool,
+) -> None:
+    """Trains adapters (and the score head) on dialogues, and leaves the finished run folder.
+
+    Args:
+        config: Settings, for the adapters' and the seed.
+        run: The opened run folder.
+        model: The model to adapt, changed in place.
+        dataset: From `dialogues`.
+        collator: Makes its batches.
+        name: For progress lines.
+        loss: The stage's loss.
+        settings: Fields of `TrainingArguments`.
+        train_head: Whether the score head is trained along.
+    """
+    save_probe(run, collator([dataset[i] for i in range(min(PROBE_SAMPLES, len(dataset)))]))
+    adapted = add_adapters(model, **asdict(config.lora), train_head=train_head)
+    train(
+        name=name,
+        model=adapted,
+        loss=loss,
+        dataset=dataset,
+        collator=collator,
+        settings=settings,
+        run=run,
+        seed=config.seed,
+    )
+    adapted.save_pretrained(run / ADAPTER)
+    finish_run(run)
 
 
 def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lmme3dhf.annotations.fixations import read_saliency_png
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import Collator, view_batch
 from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT, read_list
+from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
 from lmme3dhf.data.pixels import Pixels, read_pixels
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.features import FeatureStore, recipe
@@ -170,14 +170,9 @@ def train_saliency(config: Config, run: Path) -> Path:
     model.eval().requires_grad_(False)
     metric = runs.metric_of(model, processor, config)
     runs.open_run(run, "saliency", config, folder, {"metric": metric.to_dict()})
-    data = config.data.resolved()
-    listed = [
-        sample
-        for name in config.saliency.lists
-        for sample in read_list(data.root / name, data.video_root)
-    ]
+    listed = runs.listed_samples(config, config.saliency.lists)
     samples = list({sample.video: sample for sample in listed}.values())
-    maps = data.root / config.saliency.maps
+    maps = config.data.resolved().root / config.saliency.maps
     missing = [sample.video for sample in samples if not (maps / f"{sample.video}.png").is_file()]
     if missing:
         raise DataError(

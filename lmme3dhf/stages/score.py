@@ -18,11 +18,10 @@ from lmme3dhf.annotations.levels import fit_level_scale
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import Collator
 from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import level_reply, read_list
+from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.stages import run as runs
-from lmme3dhf.training import LossFunction, train
+from lmme3dhf.training import LossFunction
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
@@ -60,12 +59,7 @@ def scored_samples(config: Config) -> list[Sample]:
     Raises:
         DataError: A sample of the numerical lists has no score.
     """
-    data = config.data.resolved()
-    samples = [
-        sample
-        for name in config.score.lists
-        for sample in read_list(data.root / name, data.video_root)
-    ]
+    samples = runs.listed_samples(config, config.score.lists)
     for sample in samples:
         if sample.mos is None:
             raise DataError(
@@ -73,11 +67,7 @@ def scored_samples(config: Config) -> list[Sample]:
                 "numerical kind"
             )
     if config.score.language_weight:
-        samples += [
-            sample
-            for name in config.score.rehearsal
-            for sample in read_list(data.root / name, data.video_root)
-        ]
+        samples += runs.listed_samples(config, config.score.rehearsal)
     return samples
 
 
@@ -128,28 +118,15 @@ def train_score(config: Config, run: Path) -> Path:
 
     dataset = runs.dialogues(config, model, processor, samples, encode, target, "stage 2")
     collator = Collator(processor.tokenizer.pad_token_id)
-    runs.save_probe(
-        run, collator([dataset[i] for i in range(min(runs.PROBE_SAMPLES, len(dataset)))])
-    )
-    adapted = add_adapters(
+    runs.train_adapters(
+        config,
+        run,
         model,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        dropout=config.lora.dropout,
-        language=config.lora.language,
-        vision=config.lora.vision,
+        dataset,
+        collator,
+        name="stage 2",
+        loss=score_loss(config.score.language_weight),
+        settings=config.score.trainer,
         train_head=True,
     )
-    train(
-        name="stage 2",
-        model=adapted,
-        loss=score_loss(config.score.language_weight),
-        dataset=dataset,
-        collator=collator,
-        settings=config.score.trainer,
-        run=run,
-        seed=config.seed,
-    )
-    adapted.save_pretrained(run / runs.ADAPTER)
-    runs.finish_run(run)
     return run

@@ -11,10 +11,7 @@ from torch import nn
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import Collator
 from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.stages import run as runs
-from lmme3dhf.training import train
 
 
 def language_loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
@@ -40,12 +37,7 @@ def train_text(config: Config, run: Path) -> Path:
     model, processor = runs.load_model(config, folder)
     metric = runs.metric_of(model, processor, config)
     runs.open_run(run, "text", config, folder, {"metric": metric.to_dict()})
-    data = config.data.resolved()
-    samples = [
-        sample
-        for name in config.text.lists
-        for sample in read_list(data.root / name, data.video_root)
-    ]
+    samples = runs.listed_samples(config, config.text.lists)
     encoder = DialogueEncoder(processor.tokenizer)
 
     def encode(sample, video_tokens):
@@ -55,28 +47,15 @@ def train_text(config: Config, run: Path) -> Path:
         config, model, processor, samples, encode, lambda sample: float("nan"), "stage 1"
     )
     collator = Collator(processor.tokenizer.pad_token_id)
-    runs.save_probe(
-        run, collator([dataset[i] for i in range(min(runs.PROBE_SAMPLES, len(dataset)))])
-    )
-    adapted = add_adapters(
+    runs.train_adapters(
+        config,
+        run,
         model,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        dropout=config.lora.dropout,
-        language=config.lora.language,
-        vision=config.lora.vision,
+        dataset,
+        collator,
+        name="stage 1",
+        loss=language_loss,
+        settings=config.text.trainer,
         train_head=False,
     )
-    train(
-        name="stage 1",
-        model=adapted,
-        loss=language_loss,
-        dataset=dataset,
-        collator=collator,
-        settings=config.text.trainer,
-        run=run,
-        seed=config.seed,
-    )
-    adapted.save_pretrained(run / runs.ADAPTER)
-    runs.finish_run(run)
     return run
