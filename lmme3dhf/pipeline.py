@@ -260,8 +260,7 @@ def evaluate_file(
     predicted = {record.video: predictions.parent / record.map for record in records if record.map}
     if maps is not None and predicted:
         points = read_points(fixations) if fixations is not None else None
-        videos = sorted({video for known in train.levels.values() for video in known})
-        figures["saliency"] = evaluate_maps(predicted, maps, points, videos)
+        figures["saliency"] = evaluate_maps(predicted, maps, points, train.videos, labels.videos)
     return figures
 
 

@@ -35,6 +35,12 @@ class Labels:
     levels: dict[str, dict[str, str]]
     distortions: dict[str, frozenset[str]]
 
+    @property
+    def videos(self) -> list[str]:
+        """Every labelled video, sorted."""
+        tables = (*self.mos.values(), *self.levels.values(), self.distortions)
+        return sorted({video for table in tables for video in table})
+
 
 def evaluate(
     predictions: Iterable[Prediction],
@@ -128,6 +134,7 @@ def evaluate_maps(
     truth: Path,
     points: dict[str, list[tuple[float, float]]] | None,
     train_videos: list[str],
+    videos: list[str],
 ) -> dict[str, Any]:
     """Saliency maps of one method, with the mean training map as the floor.
 
@@ -139,19 +146,26 @@ def evaluate_maps(
             released `create_fixations.py`; it loses overlapping points).
         train_videos: Videos whose maps are averaged into the floor; clean ones are all zero.
             Empty for no floor.
+        videos: The test videos; each must have a predicted map.
 
     Returns:
         Mean figures over the maps where they are defined, `n`, how many were skipped because the
         ground truth is empty, and the floor's `cc` and `auc` as `mean_map_cc` and `mean_map_auc`.
 
     Raises:
-        PredictionError: A video has no marked points entry.
+        PredictionError: A test video has no predicted map, or no marked points entry.
     """
+    absent = [video for video in videos if video not in predicted]
+    if absent:
+        raise PredictionError(
+            f"saliency: {len(absent)} of {len(videos)} test videos have no predicted map, the "
+            f"first is {absent[0]}"
+        )
     mean_map = None
     if train_videos:
         mean_map = np.mean([read_saliency_png(truth / f"{v}.png") for v in train_videos], axis=0)
     ours, floor = [], []
-    for video, path in predicted.items():
+    for video in videos:
         density = read_saliency_png(truth / f"{video}.png")
         if points is not None:
             if video not in points:
@@ -159,7 +173,7 @@ def evaluate_maps(
             fixations = fixation_map(points[video], *density.shape)
         else:
             fixations = density >= max(0.95 * density.max(), np.finfo(np.float32).tiny)
-        ours.append(saliency_scores(read_saliency_png(path), density, fixations))
+        ours.append(saliency_scores(read_saliency_png(predicted[video]), density, fixations))
         if mean_map is not None:
             floor.append(saliency_scores(mean_map, density, fixations))
     result = mean_scores(ours) | {

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lmme3dhf.files import write_json
-from lmme3dhf.predictions import Prediction
+from lmme3dhf.predictions import Prediction, PredictionError
 from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps, opinion_ceiling
 from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
 
@@ -200,7 +200,9 @@ def test_perfect_maps_get_perfect_figures(truth):
     other videos, and a clean face that pulls the mean.
     """
     predicted = {video: truth / f"{video}.png" for video in TRUE_POINTS}
-    figures = evaluate_maps(predicted, truth, TRUE_POINTS, ["train1", "train2", "train3"])
+    figures = evaluate_maps(
+        predicted, truth, TRUE_POINTS, ["train1", "train2", "train3"], list(predicted)
+    )
     assert figures["cc"] == pytest.approx(1)
     assert figures["sim"] == pytest.approx(1)
     assert figures["kld"] == pytest.approx(0, abs=1e-6)
@@ -214,12 +216,14 @@ def test_the_floor_is_the_mean_training_map(truth):
     each test map. Catches a floor from the test maps, or with the clean maps left out of the mean.
     """
     predicted = {video: truth / f"{video}.png" for video in TRUE_POINTS}
-    figures = evaluate_maps(predicted, truth, TRUE_POINTS, ["train1", "train2", "train3"])
+    figures = evaluate_maps(
+        predicted, truth, TRUE_POINTS, ["train1", "train2", "train3"], list(predicted)
+    )
     mean = (blob(10, 10) + blob(60, 18)) / 3
     expected = [np.corrcoef(mean.ravel(), true_map(v).ravel())[0, 1] for v in ("a", "b")]
     assert figures["mean_map_cc"] == pytest.approx(np.mean(expected), abs=0.005)
     assert 0.5 < figures["mean_map_auc"] < figures["auc"]
-    without = evaluate_maps(predicted, truth, TRUE_POINTS, [])
+    without = evaluate_maps(predicted, truth, TRUE_POINTS, [], list(predicted))
     assert "mean_map_cc" not in without
     assert without["cc"] == figures["cc"]
 
@@ -229,11 +233,11 @@ def test_worse_maps_get_worse_figures(truth, tmp_path):
     and figures that do not look at the prediction.
     """
     predicted = {"a": save(tmp_path / "ours" / "a.png", blob(18, 10))}
-    shifted = evaluate_maps(predicted, truth, TRUE_POINTS, [])
+    shifted = evaluate_maps(predicted, truth, TRUE_POINTS, [], list(predicted))
     expected = np.corrcoef(blob(18, 10).ravel(), true_map("a").ravel())[0, 1]
     assert shifted["cc"] == pytest.approx(expected, abs=0.005)
     predicted = {"a": save(tmp_path / "ours" / "a.png", 1 - true_map("a"))}
-    opposite = evaluate_maps(predicted, truth, TRUE_POINTS, [])
+    opposite = evaluate_maps(predicted, truth, TRUE_POINTS, [], list(predicted))
     assert opposite["cc"] == pytest.approx(-1, abs=0.01)
     assert opposite["auc"] < 0.05
     assert opposite["nss"] < 0 < shifted["nss"]
@@ -245,8 +249,8 @@ def test_unknown_points_are_read_off_the_map(truth, tmp_path):
     """
     wrong_alarm = save(tmp_path / "ours" / "clean.png", blob(30, 12))
     predicted = {"a": truth / "a.png", "clean": wrong_alarm}
-    marked = evaluate_maps(predicted, truth, TRUE_POINTS, [])
-    derived = evaluate_maps(predicted, truth, None, [])
+    marked = evaluate_maps(predicted, truth, TRUE_POINTS, [], list(predicted))
+    derived = evaluate_maps(predicted, truth, None, [], list(predicted))
     assert (derived["n"], derived["skipped"]) == (1, 1)
     assert derived["auc"] > 0.99
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -259,11 +263,18 @@ def test_unknown_points_are_read_off_the_map(truth, tmp_path):
     assert marked["fixations"] != derived["fixations"]
 
 
+def test_a_missing_map_is_named(truth):
+    """Catches a mean over the videos that happen to have a map."""
+    predicted = {"a": truth / "a.png"}
+    with pytest.raises(PredictionError, match="1 of 2 test videos"):
+        evaluate_maps(predicted, truth, TRUE_POINTS, [], ["a", "b"])
+
+
 def test_maps_of_another_size_are_refused(truth, tmp_path):
     """Catches a comparison of maps that are broadcast or cut."""
     predicted = {"a": save(tmp_path / "ours" / "a.png", np.zeros((HEIGHT, WIDTH - 1)))}
     with pytest.raises(ValueError, match="expected one"):
-        evaluate_maps(predicted, truth, TRUE_POINTS, [])
+        evaluate_maps(predicted, truth, TRUE_POINTS, [], list(predicted))
 
 
 def test_the_ceiling_is_the_truths_own_correlation(tmp_path):
