@@ -703,8 +703,8 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument(
         "--held_out", type=int, default=1000, help="of these, clips that are only measured on"
     )
-    parser.add_argument("--tower_steps", type=int, default=30000)
-    parser.add_argument("--language_steps", type=int, default=6000)
+    parser.add_argument("--tower_steps", type=int, default=13000)
+    parser.add_argument("--language_steps", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=1)
     settings = vars(parser.parse_args(argv))
