@@ -41,7 +41,7 @@ def score_scatter(
 
 
 def loss_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
-    """Training loss of each stage, smoothed over a twentieth of its steps.
+    """Training loss of each stage, with its running mean over a twentieth of the steps.
 
     Args:
         path: PNG to write.
@@ -54,7 +54,10 @@ def loss_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
         width = max(1, len(losses) // 20)
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
         axis.plot(steps, losses, color="0.8", linewidth=0.8)
-        axis.plot(steps[width - 1 :], smooth, color="#0072B2")
+        middle = (width - 1) // 2
+        axis.plot(steps[middle : middle + len(smooth)], smooth, color="#0072B2")
+        # The first steps are far above the rest.
+        axis.set_yscale("log")
         axis.set_title(stage, fontsize=10)
         axis.set_xlabel("step")
     axes[0].set_ylabel("loss")
