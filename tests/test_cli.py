@@ -193,7 +193,19 @@ MISTAKES = {
 }
 
 
+@pytest.fixture
+def quiet_library():
+    """As in a fresh process, where the command line sets it before the library is imported."""
+    import transformers
+
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(before)
+
+
 @pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.usefixtures("quiet_library")
 def test_what_a_user_can_get_wrong_is_told_in_one_sentence(tmp_path, capsys, name):
     """With the folder, video or setting in it. Catches a traceback of some library for a mistyped
     path, and an output that is left half written.
