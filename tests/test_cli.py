@@ -196,12 +196,14 @@ MISTAKES = {
 @pytest.fixture
 def quiet_library():
     """As in a fresh process, where the command line sets it before the library is imported."""
-    import transformers
+    from transformers import logging
 
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     yield
-    transformers.logging.set_verbosity(before)
+    logging.set_verbosity(before)
+    logging.enable_progress_bar()
 
 
 @pytest.mark.parametrize("name", MISTAKES)
