@@ -229,13 +229,36 @@ VERBS: dict[str, Verb] = {
 }
 
 
+def _files_first(argv: list[str]) -> list[str]:
+    """Moves `--config FILE` to just after the verb.
+
+    The parser lets the last word win. The stage scripts give `--model` before the user's options,
+    and a file among those may not quietly start the stage from the file's own `model`.
+    """
+    files: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *(value for value in [next(words, None)] if value is not None)]
+        elif word.startswith("--config="):
+            files.append(word)
+        else:
+            rest.append(word)
+    return [*rest[:1], *files, *rest[1:]]
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status."""
+    """Runs one verb; returns the exit status.
+
+    Args:
+        argv: Words of the command line. A setting given as an option wins over every file.
+    """
     parser = ArgumentParser(prog="lmme3dhf", description=__doc__.split("\n\n")[0])
     verbs = parser.add_subcommands(dest="verb")
     for name, (make_parser, _) in VERBS.items():
         verbs.add_subcommand(name, make_parser())
-    parsed = parser.parse_args(argv)
+    parsed = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
     args = parsed[parsed.verb]
     try:
         _quiet_libraries()

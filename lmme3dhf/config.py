@@ -229,7 +229,7 @@ class Config:
 
 def add_config(parser: ArgumentParser) -> None:
     """Adds `--config FILE` and every setting as `--key.sub` to a parser."""
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_argument("--config", action="config", help="YAML file; options override it")
     parser.add_class_arguments(Config, None)
 
 

@@ -139,6 +139,28 @@ sys.exit(main())
     assert done.stderr == "lmme3dhf merge: clip.mp4: what, where, and how to go on\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "model"),
+    [("train_MLP.sh", "output/stage1/merged"), ("train_saliency.sh", "output/stage2/merged")],
+)
+def test_stages_stay_chained_under_another_file_of_settings(script, model):
+    """Catches a stage that starts from the model of the user's --config, not from the stage before,
+    because the last word wins; and a user's own --model that does not win.
+    """
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def printed(*options: str) -> list[str]:
+        command = ["bash", script, "--config", "configs/demo.yaml", *options, "--print_config"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    assert f"model: {model}" in printed()
+    assert "dtype: float32" in printed()
+    assert "model: elsewhere" in printed("--model", "elsewhere", "--config=configs/demo.yaml")
+
+
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):
     """Catches a command line that swallows every exception: a bug would look like wrong input."""
 
