@@ -161,9 +161,9 @@ def test_batch_size_and_neighbours_do_not_change_scores(job):
     alone = [result.quality.score for result in one.assess(clips, maps=False)]
     together = [result.quality.score for result in four.assess(clips, maps=False)]
     turned = [result.quality.score for result in four.assess(clips[::-1], maps=False)][::-1]
-    # Scores are 100 times the head's output, for which 1e-5 is asked.
-    assert together == pytest.approx(alone, abs=1e-3)
-    assert turned == pytest.approx(alone, abs=1e-3)
+    # On the scale 0 to 100; what is left are the last bits of float32.
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert turned == pytest.approx(alone, abs=1e-4)
 
 
 def test_evaluate_scripts_print_what_the_summary_says(job, tmp_path, capsys):

@@ -204,7 +204,18 @@ MISTAKES = {
         "score {lists} --model {base} --out {out} --device typewriter",
         "typewriter",
     ),
-    "train text, no model in the folder": ("train text --out {out} --model {folder}", "{folder}"),
+    "train text, no data": (
+        "train text --out {out} --model {base} --data.root {absent}",
+        "text/train_quality.json",
+    ),
+    "train score, no data": (
+        "train score --out {out} --model {base} --data.root {absent}",
+        "{absent}",
+    ),
+    "train saliency, no data": (
+        "train saliency --out {out} --model {base} --data.root {absent}",
+        "{absent}",
+    ),
     "evaluate, no predictions": ("evaluate --predictions {absent} --data {lists}", "{absent}"),
     "evaluate, no list": ("evaluate --predictions {few} --data {absent}", "{absent}"),
     "evaluate, too few": ("evaluate --predictions {few} --data {lists}", "seed0001"),

@@ -25,7 +25,7 @@ from lmme3dhf.data.collation import Collator, Item
 from lmme3dhf.data.dialogue import Encoded, level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.pixels import Pixels, read_pixels
-from lmme3dhf.data.samples import Sample
+from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.video import FrameChoice
 from lmme3dhf.features import FeatureStore, recipe
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json, write_manifest
@@ -288,8 +288,18 @@ def save_probe(run: Path, batch: dict[str, Any]) -> None:
 
 
 def listed_samples(config: Config, names: list[str]) -> list[Sample]:
-    """The samples of some lists of the data set, with their labels."""
+    """The samples of some lists of the data set, with their labels.
+
+    Raises:
+        DataError: A list is missing; see also `data.gen3dhf.read_list`.
+    """
     data = config.data.resolved()
+    missing = [name for name in names if not (data.root / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{data.root}: {', '.join(missing)} not there; check --data.root, or take it off the "
+            "stage's lists"
+        )
     return [s for name in names for s in read_list(data.root / name, data.video_root)]
 
 

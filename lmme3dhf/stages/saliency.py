@@ -161,15 +161,6 @@ def train_saliency(config: Config, run: Path) -> Path:
         print(f"{run}: stage 3 is done")
         return run
     folder = runs.local_model(config.model)
-    model, processor = runs.load_model(config, folder)
-    set_seed(config.seed)
-    geometry = SaliencyConfig(
-        taps=config.saliency.taps or None, width=config.saliency.width or None
-    )
-    model.add_saliency_decoder(geometry)
-    model.eval().requires_grad_(False)
-    metric = runs.metric_of(model, processor, config)
-    runs.open_run(run, "saliency", config, folder, {"metric": metric.to_dict()})
     listed = runs.listed_samples(config, config.saliency.lists)
     samples = list({sample.video: sample for sample in listed}.values())
     maps = config.data.resolved().root / config.saliency.maps
@@ -179,6 +170,15 @@ def train_saliency(config: Config, run: Path) -> Path:
             f"{maps}: {len(missing)} of {len(samples)} maps are missing, the first is "
             f"{missing[0]}.png"
         )
+    model, processor = runs.load_model(config, folder)
+    set_seed(config.seed)
+    geometry = SaliencyConfig(
+        taps=config.saliency.taps or None, width=config.saliency.width or None
+    )
+    model.add_saliency_decoder(geometry)
+    model.eval().requires_grad_(False)
+    metric = runs.metric_of(model, processor, config)
+    runs.open_run(run, "saliency", config, folder, {"metric": metric.to_dict()})
     store = saliency_store(config, model, processor)
     encoder = DialogueEncoder(processor.tokenizer)
     collate = Collator(processor.tokenizer.pad_token_id)

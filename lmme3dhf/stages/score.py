@@ -107,8 +107,8 @@ def train_score(config: Config, run: Path) -> Path:
         print(f"{run}: stage 2 is done")
         return run
     folder = runs.local_model(config.model)
-    model, processor = runs.load_model(config, folder)
     samples = scored_samples(config)
+    model, processor = runs.load_model(config, folder)
     metric = runs.metric_of(model, processor, config, level_edges=level_edges(samples))
     runs.open_run(run, "score", config, folder, {"metric": metric.to_dict()})
     encode = encoder_for(config, DialogueEncoder(processor.tokenizer), metric.answer_prefix)

@@ -34,10 +34,10 @@ def train_text(config: Config, run: Path) -> Path:
         print(f"{run}: stage 1 is done")
         return run
     folder = runs.local_model(config.model)
+    samples = runs.listed_samples(config, config.text.lists)
     model, processor = runs.load_model(config, folder)
     metric = runs.metric_of(model, processor, config)
     runs.open_run(run, "text", config, folder, {"metric": metric.to_dict()})
-    samples = runs.listed_samples(config, config.text.lists)
     encoder = DialogueEncoder(processor.tokenizer)
 
     def encode(sample, video_tokens):
