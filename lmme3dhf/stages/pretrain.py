@@ -44,7 +44,7 @@ from lmme3dhf.data.synthetic.pretraining import (
     render_pool,
     vocabulary_corpus,
 )
-from lmme3dhf.files import replace_file
+from lmme3dhf.files import replace_file, without_nan, write_json
 from lmme3dhf.models.configuration import LMME3DHFConfig
 from lmme3dhf.models.grid import window_order
 from lmme3dhf.models.modeling import LMME3DHF
@@ -387,7 +387,7 @@ def train_tower(
     checkpoint = out / "tower_running.safetensors"
     if checkpoint.exists():
         first = _load_running(checkpoint, tower, readouts, optimiser)
-    started, seen = time.time(), 0.0
+    started, losses = time.time(), []
     for step in range(first, steps):
         rng = np.random.default_rng((seed, rank, step))
         drawn = np.searchsorted(chances, rng.random(batch), side="right")
@@ -396,20 +396,35 @@ def train_tower(
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"] * cosine_schedule(step, steps, 300)
         descend(loss, embed + rest, optimiser)
-        seen += loss.item()
-        if (step + 1) % 250 == 0 and is_lead():
-            report = {
-                "step": step + 1,
-                "loss": round(seen / 250, 4),
-                "seconds": round(time.time() - started),
-                "world": world,
-            }
-            if (step + 1) % 2500 == 0 or step + 1 == steps:
-                report |= measure_tower(packed, readouts, shards, clips, held_out)
+        losses.append(loss.item())
+        end = step + 1 == steps
+        if is_lead() and (end or (step + 1) % 250 == 0):
+            entry = {"step": step + 1, "loss": round(float(np.mean(losses)), 4), "world": world}
+            if end or (step + 1) % 2500 == 0:
+                entry |= measure_tower(packed, readouts, shards, clips, held_out)
                 _save_running(checkpoint, tower, readouts, optimiser, step + 1)
-            with (out / "tower.jsonl").open("a") as log:
-                log.write(json.dumps(report) + "\n")
-            seen = 0.0
+            _report(out / "tower.jsonl", entry, first, steps, time.time() - started)
+            losses = []
+
+
+def _report(log: Path, entry: dict, first: int, steps: int, seconds: float) -> None:
+    """Appends an entry to a log, and says how long the rest will take.
+
+    Args:
+        log: JSON lines, named for what is trained.
+        entry: With `step` and `loss`.
+        first: Step at which this process began.
+        steps: Step at which it will end.
+        seconds: Since it began.
+    """
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(without_nan(entry | {"seconds": round(seconds)})) + "\n")
+    step = entry["step"]
+    left = seconds / (step - first) * (steps - step)
+    print(
+        f"{log.stem}: step {step} of {steps}, loss {entry['loss']:.4f}, {left:.0f} s left",
+        flush=True,
+    )
 
 
 def _save_running(
@@ -592,30 +607,26 @@ def train_language(
     train = language_batches(
         tokenizer, tokens[:-held], shards, clips[:-held], batch, np.random.default_rng((seed, rank))
     )
-    started, seen = time.time(), 0.0
+    started, losses = time.time(), []
     for step in range(steps):
         loss = model(**next(train)).loss
         for group in optimiser.param_groups:
             group["lr"] = rate * cosine_schedule(step, steps, 200)
         descend(loss, parameters, optimiser)
-        seen += loss.item()
-        if (step + 1) % 200 == 0 and is_lead():
-            report = {
-                "step": step + 1,
-                "loss": round(seen / 200, 4),
-                "seconds": round(time.time() - started),
-            }
-            if (step + 1) % 1000 == 0 or step + 1 == steps:
+        losses.append(loss.item())
+        end = step + 1 == steps
+        if is_lead() and (end or (step + 1) % 200 == 0):
+            entry = {"step": step + 1, "loss": round(float(np.mean(losses)), 4)}
+            if end or (step + 1) % 1000 == 0:
                 check = language_batches(
                     tokenizer, tokens[-held:], shards, clips[-held:], 64, np.random.default_rng(1)
                 )
                 with torch.no_grad():
-                    report["held_out_loss"] = round(
+                    entry["held_out_loss"] = round(
                         float(np.mean([model(**next(check)).loss.item() for _ in range(6)])), 4
                     )
-            with (out / "language.jsonl").open("a") as log:
-                log.write(json.dumps(report) + "\n")
-            seen = 0.0
+            _report(out / "language.jsonl", entry, 0, steps, time.time() - started)
+            losses = []
 
 
 def _process(rank: int, out: Path, port: int, settings: dict) -> None:
@@ -709,7 +720,10 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--seed", type=int, default=1)
     settings = vars(parser.parse_args(argv))
     out = settings.pop("out")
-    out.mkdir(parents=True, exist_ok=True)
+    known = out / "settings.json"
+    if known.exists() and json.loads(known.read_text(encoding="utf-8")) != settings:
+        parser.error(f"{out} was started with other settings (settings.json); give another --out")
+    write_json(known, settings)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

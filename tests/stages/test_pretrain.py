@@ -191,9 +191,19 @@ def test_the_shipped_base_sees(base, pool):
 
 
 @pytest.mark.slow
-def test_the_command_rebuilds_a_base(tmp_path):
-    """The README's command, with a few clips and steps: it ends with a folder that loads."""
-    few = ["--clips", "64", "--held_out", "16", "--tower_steps", "2", "--language_steps", "2"]
-    folder = main(["--out", str(tmp_path), *few, "--processes", "2"])
+def test_the_command_rebuilds_a_base(tmp_path, capfd):
+    """The README's command, with a few clips and steps: it says how long it will take and ends with
+    a folder that loads. Other settings do not go on in its folder, the same ones do not train
+    again."""
+    few = ["--clips", "64", "--held_out", "16", "--language_steps", "2", "--processes", "2"]
+    folder = main(["--out", str(tmp_path), *few, "--tower_steps", "2"])
     Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
     assert AutoProcessor.from_pretrained(folder).tokenizer.chat_template
+    told = capfd.readouterr().out
+    assert "tower: step 2 of 2, loss" in told
+    assert "language: step 2 of 2, loss" in told
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path), *few, "--tower_steps", "3"])
+    assert "other settings" in capfd.readouterr().err
+    main(["--out", str(tmp_path), *few, "--tower_steps", "2"])
+    assert len((tmp_path / "tower.jsonl").read_text().splitlines()) == 1
