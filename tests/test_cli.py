@@ -204,6 +204,10 @@ MISTAKES = {
         "score {lists} --model {base} --out {out} --device typewriter",
         "typewriter",
     ),
+    "train text, no model in the folder": (
+        "train text --out {out} --model {folder} --text.lists [{lists}]",
+        "{folder}: not a whole model folder",
+    ),
     "train text, no data": (
         "train text --out {out} --model {base} --data.root {absent}",
         "text/train_quality.json",
