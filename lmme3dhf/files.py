@@ -2,10 +2,13 @@
 folder holds.
 """
 
+import csv
 import hashlib
+import io
 import json
 import math
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,18 @@ def write_json(path: Path, content: Any) -> None:
     NaN, which JSON does not know, becomes null: an undefined figure stays undefined, never 0.
     """
     replace_file(path, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV file as a whole (see `replace_file`), with \\n line ends; NaN and None become
+    empty cells.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    # The only value that is unlike itself is NaN.
+    writer.writerows(["" if cell is None or cell != cell else cell for cell in row] for row in rows)
+    replace_file(path, stream.getvalue())
 
 
 def without_nan(content: Any) -> Any:

@@ -21,12 +21,13 @@ import psutil
 import torch
 from PIL import Image
 
-from lmme3dhf.annotations.fixations import read_saliency_png
+from lmme3dhf.annotations.fixations import read_fixations, read_saliency, read_saliency_png
 from lmme3dhf.config import Config, dump_config
+from lmme3dhf.data.card import summary
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.data.labels import build_labels, read_points
+from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
 from lmme3dhf.data.samples import Sample
-from lmme3dhf.data.splits import grouped_split, latent, read_split
+from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.files import replace_file, write_json
 from lmme3dhf.predictions import read_predictions
@@ -42,7 +43,7 @@ from lmme3dhf.stages.text import train_text
 from lmme3dhf.training import LOSSES, TrainingError
 from lmme3dhf.vocabulary import DIMENSIONS
 
-SPLIT = {"train": 0.75, "val": 0.05, "eval": 0.20}
+EVAL_SHARE, VAL_SHARE = 0.20, 0.05  # of the faces
 # Share of the whole job that each step takes, measured once; for the estimate of the end alone.
 _SHARES = {
     "synthesize": 0.20,
@@ -190,8 +191,15 @@ def _synthesize(config: Config, data: Path) -> None:
 
 
 def _label(config: Config, data: Path) -> None:
-    videos = sorted(path.stem for path in (data / "video_RGB").glob("*.mp4"))
-    build_labels(data, grouped_split(videos, SPLIT, np.random.default_rng(config.seed)))
+    raw, videos = data / "raw", data / "video_RGB"
+    sources = Sources(
+        videos=videos,
+        ratings=raw / "ratings.csv",
+        marks=raw / "marks",
+        remarks=raw / "remarks.csv",
+    )
+    split = drawn_split(clips_in(videos), EVAL_SHARE, VAL_SHARE, config.seed)
+    print("\n".join(summary(build_labels(data, sources, split))))
 
 
 def _stage(train: Callable[[Config, Path], Path], config: Config, run: Path, merged: Path) -> None:
@@ -259,7 +267,9 @@ def evaluate_file(
         figures["level"]["majority"] = _majority_level(labels, train)
     predicted = {record.video: predictions.parent / record.map for record in records if record.map}
     if maps is not None and predicted:
-        points = read_points(fixations) if fixations is not None else None
+        points = None
+        if fixations is not None:
+            points = {video: f.points for video, f in read_fixations(fixations).items()}
         figures["saliency"] = evaluate_maps(predicted, maps, points, train.videos, labels.videos)
     return figures
 
@@ -352,7 +362,7 @@ def _overlay_rows(out: Path, labels: Labels, by_key: dict) -> list:
             (
                 caption.replace(", ", ",\n"),
                 strip,
-                read_saliency_png(data / "saliency_map" / f"{video}.png"),
+                read_saliency(data / "saliency_map", video),
                 read_saliency_png(out / record.map),
             )
         )

@@ -76,14 +76,20 @@ print(json.dumps([shown, sorted(m for m in sys.modules if "." not in m)]))
         ("predict", ("--model", "--data", "--video_root", "--out", "--evaluate")),
         ("score", ("paths", "--model", "--out", "--maps")),
         ("evaluate", ("--predictions", "--data", "--out")),
-        ("data", ("synthesize", "--out", "--synthetic.latents")),
+        ("data", ("synthesize", "labels", "check", "splits", "download", "stats")),
+        ("data synthesize", ("--out", "--synthetic.latents")),
+        ("data labels", ("--ratings", "--marks", "--remarks", "--videos", "--out", "--split")),
+        ("data check", ("path", "--video_root", "--decode")),
+        ("data splits", ("--out", "--videos")),
+        ("data download", ("--target_dir", "--dataset", "--dry_run")),
+        ("data stats", ("data", "--out")),
         ("demo", ("--out", "--clips", "--synthetic.latents")),
     ],
 )
 def test_verbs_have_the_documented_options(capsys, verb, options):
     """Catches an option that was renamed: scripts and README name them."""
     with pytest.raises(SystemExit) as stop:
-        cli.main([verb, "--help"])
+        cli.main([*verb.split(), "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for option in options:

@@ -20,6 +20,7 @@ FLOORS = {
     "vocabulary": 0,
     "errors": 0,
     "files": 0,
+    "progress": 0,
     "models": 1,
     "annotations": 2,
     "config": 2,
@@ -32,6 +33,7 @@ FLOORS = {
     "baselines": 3,
     "stages": 4,
     "scorer": 4,
+    "describe": 4,
     "pipeline": 5,
     "cli": 6,
 }
@@ -61,6 +63,7 @@ WITHOUT_TORCH = (
     "predictions",
     "metrics",
     "reports",
+    "describe",
 )
 # Settings stop at the door: everything else takes plain keywords.
 KNOWS_CONFIG = ("config", "stages", "pipeline", "cli")

@@ -1,141 +1,31 @@
 """From free remarks to the nine distortion categories, and the answer sentence that names them
 (paper, Section 3.3).
 
-Annotators describe what they marked in a few typed or dictated words. A remark is cut into clauses;
-a clause that calls things fine, or denies a defect, names nothing; every other clause is matched
-against a table of phrases per category. The categories of a video are the union over its
-annotators, and "Distortions found: A, B" is how a model is asked to say them.
+Annotators describe what they marked in a few typed or dictated words; `annotations.remarks` reads
+one remark. The categories of a video are the union over its annotators, and "Distortions found: A,
+B" is how a model is asked to say them.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmme3dhf.annotations import AnnotationError, csv_rows
+from lmme3dhf.annotations.marker_agreement import MarkerAgreement, marker_agreement
+from lmme3dhf.annotations.remarks import Reading, read_remark
+from lmme3dhf.annotations.rules import Rules, load_rules
 from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
 
 REMARK_COLUMNS = ("marker", "video", "remark")
 REPLY_PREFIX = "Distortions found:"
 
-# Phrases per category. A star lets the word go on ("blur*": blurry, blurred); a blank also stands
-# for a hyphen or for nothing ("over expos*": overexposed). Where phrases compete for the same
-# letters the longer one wins: "ear rings" are not ears.
-PHRASES = {
-    "Eye Distortions": (
-        "eye, eyes, eye ball*, eye lid*, eye lash*, pupil*, iris, irises, gaze*, squint*, "
-        "cross eyed"
-    ),
-    "Mouth Distortions": "mouth*, lip, lips, teeth, tooth*, tongue*, smil*, gum, gums",
-    "Hair Distortions": (
-        "hair*, bangs, fringe, ponytail*, beard*, mustache*, moustache*, bald*, wig, wigs"
-    ),
-    "Facial Feature Distortions": (
-        "facial feature*, nose*, nostril*, ear, ears, cheek*, chin, eye brow*, brow, brows, jaw*, "
-        "forehead*, wrinkle*"
-    ),
-    "Head Structure Distortions": (
-        "head, heads, skull*, neck, second face, extra face, two faces, double face"
-    ),
-    "Overlap or Blending Issues": (
-        "overlap*, blend*, merge*, merging, fuse*, fusing, fusion*, melt*, intersect*, ghost*, "
-        "seam, seams, transparen*, see through"
-    ),
-    "Blurring / Exposure / Grain": (
-        "blur*, fuzzy, out of focus, not sharp, unsharp*, grain*, noise*, noisy, exposure*, over "
-        "expos*, under expos*, too bright, too dark, pixelat*, haze, hazy, smear*, low res*, "
-        "glare*, washed out"
-    ),
-    "Accessories or Cloth Distortions": (
-        "accessor*, cloth*, glasses, sun glass*, eye glass*, eye wear, hat, hats, cap, caps, ear "
-        "ring*, necklace*, jewel*, scarf, scarves, shirt*, collar*, dress, suit, suits, tie, "
-        "ties, hair band*, head band*, head phone*, helmet*, mask, masks, hood*, garment*, "
-        "jacket*, coat, coats"
-    ),
-}
-# Where a defect is rather than what it is: counts only in a clause that names no category otherwise
-# ("the face is blurred").
-PLACES = {"Facial Feature Distortions": "face, faces, facial"}
 
-_DEFECT = (
-    r"distort\w*|deform\w*|art[ie]fact\w*|problems?|issues?|defects?|flaw(?:s|ed)?|errors?|anomal\w*|abnormal\w*|glitch\w*|"
-    r"imperfect\w*|blur\w*|nois[ey]\w*|grain\w*|overlap\w*|blend\w*|damag\w*"
-)
-_DEFECTIVE = r"broken|missing|lost|wrong|weird|strange|odd|bad|unnatural|unrealistic"
-_GOOD = (
-    r"fine|ok|okay|good|great|perfect|normal|natural|clean|clear|realistic|correct|nice|excellent|flawless|all\s?right|acceptable|"
-    r"undistorted"
-)
-_NOT = r"(?:(?:is|are|do|does|did|was|were|ca|could|would|wo)n'?t|cannot|not|never|hardly)"
-# Not across "and": in "without pupils and blurry" the hair is not denied.
-_UP_TO_FOUR_WORDS = r"(?:(?!and\b)[\w'-]+\s+){0,4}?"
-
-_CLAUSE_END = re.compile(
-    r"[.,;:!?\n]+|\b(?:but|however|although|though|except(?:\sfor)?|apart\sfrom|other\sthan|besides|while|only)\b"
-)
-_DENIED_DEFECT = re.compile(
-    rf"\b(?:no|without|zero|free\s+(?:of|from)|{_NOT})\s+{_UP_TO_FOUR_WORDS}(?:{_DEFECT})\b|"
-    rf"\b{_NOT}\s+{_UP_TO_FOUR_WORDS}(?:{_DEFECTIVE})\b"
-)
-_DENIED_GOOD = re.compile(rf"\b(?:no|nothing|none|{_NOT})\s+{_UP_TO_FOUR_WORDS}(?:{_GOOD})\b")
-_NOTHING = re.compile(r"\b(?:nothing|none|nil|nope)\b|^\s*no\s*$|\bn/a\b")
-_CALLED_GOOD = re.compile(rf"\b(?:{_GOOD})\b")
-_ANY_DEFECT = re.compile(rf"\b(?:{_DEFECT}|{_DEFECTIVE})\b")
-
-
-def _matcher(table: dict[str, str]) -> tuple[re.Pattern, list[str]]:
-    """One pattern with a group per phrase, longest first, and the category of each group."""
-    phrases = [
-        (phrase, category) for category, listed in table.items() for phrase in listed.split(", ")
-    ]
-    phrases.sort(key=lambda pair: -len(pair[0]))
-    groups = [
-        "("
-        + phrase.removesuffix("*").replace(" ", r"[\s-]?")
-        + ("" if phrase.endswith("*") else r"\b")
-        + ")"
-        for phrase, _ in phrases
-    ]
-    return re.compile(r"\b(?:" + "|".join(groups) + ")"), [category for _, category in phrases]
-
-
-_PHRASE_MATCHER = _matcher(PHRASES)
-_PLACE_MATCHER = _matcher(PLACES)
-
-
-def _matches(clause: str, matcher: tuple[re.Pattern, list[str]]) -> set[str]:
-    pattern, category_of_group = matcher
-    return {category_of_group[match.lastindex - 1] for match in pattern.finditer(clause)}
-
-
-def categories_of(remark: str) -> frozenset[str]:
-    """The categories that a remark names; {NO_DISTORTION} where it only says that nothing is wrong.
-
-    An empty set means that no rule matched (a blank remark included): the caller lists such
-    remarks. A remark that denies one defect and names another gets the other. "No" before a part of
-    the face is not a denial: "no left ear" is a distortion. Known limit: a denial reaches to the
-    end of its clause, so "no blur and crossed eyes" counts as clean; a comma helps.
+def categories_of(remark: str, rules: Rules | None = None) -> frozenset[str]:
+    """The categories that a remark names; {NO_DISTORTION} where it only says that nothing is wrong,
+    empty where no rule matched (see `read_remark`).
     """
-    named: set[str] = set()
-    clean = False
-    for clause in _CLAUSE_END.split(
-        remark.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    ):
-        if _says_clean(clause):
-            clean = True
-            continue
-        named |= _matches(clause, _PHRASE_MATCHER) or _matches(clause, _PLACE_MATCHER)
-    if not named and clean:
-        return frozenset({NO_DISTORTION})
-    return frozenset(named)
-
-
-def _says_clean(clause: str) -> bool:
-    if _DENIED_GOOD.search(clause):
-        return False
-    if _DENIED_DEFECT.search(clause) or _NOTHING.search(clause):
-        return True
-    return bool(_CALLED_GOOD.search(clause)) and not _ANY_DEFECT.search(clause)
+    return frozenset(read_remark(remark, rules).categories)
 
 
 def merge_markers(markers: Iterable[Collection[str]]) -> tuple[str, ...]:
@@ -158,6 +48,57 @@ def _in_order(categories: Collection[str]) -> tuple[str, ...]:
         )
     named = tuple(category for category in DISTORTIONS if category in categories)
     return tuple(category for category in named if category != NO_DISTORTION) or named
+
+
+@dataclass(frozen=True)
+class RemarkLabels:
+    """What the remarks on a set of videos come to.
+
+    Attributes:
+        labels: Video -> union of its markers' categories in vocabulary order; NO_DISTORTION only
+            alone. Without the undecided videos.
+        undecided: Videos whose remarks name no distortion while one of them, at least, could not be
+            read: it may be the one that does.
+        readings: Every remark, in the order of the table; those without categories fit no rule.
+        agreement: How far the markers agree.
+    """
+
+    labels: dict[str, tuple[str, ...]]
+    undecided: tuple[str, ...]
+    readings: tuple[Reading, ...]
+    agreement: MarkerAgreement
+
+
+def label_remarks(
+    remarks: Mapping[str, Mapping[str, str]], rules: Rules | None = None
+) -> RemarkLabels:
+    """Reads all remarks and merges those of each video.
+
+    Args:
+        remarks: Video -> marker -> text, as `read_remarks` gives them.
+        rules: The table of phrases; None for the built-in one.
+    """
+    rules = rules or load_rules()
+    readings = tuple(
+        read_remark(text, rules, marker, video)
+        for video, of_video in remarks.items()
+        for marker, text in of_video.items()
+    )
+    found: dict[str, dict[str, tuple[str, ...]]] = {video: {} for video in remarks}
+    for reading in readings:
+        found[reading.video][reading.marker] = reading.categories
+    merged = {video: merge_markers(of_video.values()) for video, of_video in found.items()}
+    undecided = tuple(
+        video
+        for video, categories in merged.items()
+        if not categories or (categories == (NO_DISTORTION,) and not all(found[video].values()))
+    )
+    return RemarkLabels(
+        labels={v: categories for v, categories in merged.items() if v not in set(undecided)},
+        undecided=undecided,
+        readings=readings,
+        agreement=marker_agreement(found),
+    )
 
 
 def read_remarks(path: Path) -> dict[str, dict[str, str]]:

@@ -6,16 +6,23 @@ strip's own size, the saliency map. Points are (x, y) in pixels of the strip, in
 centres, y downwards. Array legend: H height, W width.
 """
 
+import io
+import json
 import math
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations import AnnotationError, csv_rows
+from lmme3dhf.files import replace_file, write_json
 
+POINT_COLUMNS = ("marker", "video", "x", "y")
+STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
 SIGMA_PX = 5.0  # paper, Section 3.3
 
 # A dot is painted in pure red; lips, hats and blushed skin seldom reach this red, and the
@@ -147,3 +154,218 @@ def read_saliency_png(path: Path) -> np.ndarray:
             f"{path}: cannot be read as a picture ({error}); write the map again"
         ) from error
     return grey_HW.astype(np.float32) / 255
+
+
+def write_saliency(folder: Path, video: str, saliency_HW: np.ndarray) -> None:
+    """Writes a ground-truth map twice: `VIDEO.png`, 8-bit grey as the release has it, and
+    `VIDEO.npz` with the array `saliency` in float32, which loses nothing.
+
+    Raises:
+        AnnotationError: The map is not two-dimensional or leaves 0..1.
+    """
+    _check_map(folder / f"{video}.png", saliency_HW)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_saliency_png(folder / f"{video}.png", saliency_HW)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, saliency=saliency_HW.astype(np.float32))
+    replace_file(folder / f"{video}.npz", stream.getvalue())
+
+
+def read_saliency(folder: Path, video: str) -> np.ndarray:
+    """Float32 map (height, width) in 0..1 of a video: from its .npz, or from its .png where there
+    is no other, as in the release.
+
+    Raises:
+        AnnotationError: A file that is damaged, or holds anything but a map with values in 0..1.
+        FileNotFoundError: The video has no map.
+    """
+    path = folder / f"{video}.npz"
+    if not path.exists():
+        return read_saliency_png(folder / f"{video}.png")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            saliency_HW = arrays["saliency"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise AnnotationError(
+            f"{path}: cannot be read as a saliency map ({error}); make the labels again"
+        ) from error
+    _check_map(path, saliency_HW)
+    return saliency_HW.astype(np.float32)
+
+
+def _check_map(path: Path, saliency_HW: np.ndarray) -> None:
+    good = saliency_HW.ndim == 2 and saliency_HW.size > 0 and saliency_HW.dtype.kind == "f"
+    # Comparisons with NaN are false.
+    if not (good and saliency_HW.min() >= 0 and saliency_HW.max() <= 1):
+        raise AnnotationError(
+            f"{path}: {saliency_HW.dtype} map of shape {saliency_HW.shape}; expected floats of "
+            "(height, width) with values in 0..1"
+        )
+
+
+def write_fixation_png(path: Path, fixated_HW: np.ndarray) -> None:
+    """Writes a fixation map as a picture of one bit a pixel, white at the marked points."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(fixated_HW).save(path, format="PNG")
+
+
+@dataclass(frozen=True)
+class Fixations:
+    """What was marked on one video.
+
+    Attributes:
+        points: All markers' points, (x, y) in pixels of the strip.
+        dots: Marker -> number of its dots; empty where it is not known.
+        size: (width, height) of the strip; None where it is not known.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    dots: dict[str, int]
+    size: tuple[int, int] | None = None
+
+    @property
+    def no_distortion(self) -> bool:
+        """Whether nobody marked anything."""
+        return not self.points
+
+
+def write_fixations(path: Path, fixations: Mapping[str, Fixations]) -> None:
+    """Writes `fixations.json`: video -> points, dots by marker, size and no_distortion."""
+    write_json(
+        path,
+        {
+            video: {
+                "points": [list(point) for point in found.points],
+                "dots": found.dots,
+                "size": None if found.size is None else list(found.size),
+                "no_distortion": found.no_distortion,
+            }
+            for video, found in sorted(fixations.items())
+        },
+    )
+
+
+def read_fixations(path: Path) -> dict[str, Fixations]:
+    """Reads `fixations.json`, also in its plain form video -> [[x, y], ...].
+
+    Raises:
+        AnnotationError: Not JSON, or something else in it; with the video.
+        FileNotFoundError: No such file.
+    """
+    fixations = {}
+    for video, entry in _json_object(path).items():
+        where = f"{path}: {video}"
+        if isinstance(entry, list):
+            entry = {"points": entry}
+        if not isinstance(entry, dict) or "points" not in entry:
+            raise AnnotationError(f"{where}: {str(entry)[:60]!r}; expected points [[x, y], ...]")
+        points = tuple(_points(entry["points"], where))
+        dots, size = entry.get("dots") or {}, entry.get("size")
+        if not isinstance(dots, dict) or not all(type(n) is int and n >= 0 for n in dots.values()):
+            raise AnnotationError(f"{where}: dots are {dots!r}, expected a count for each marker")
+        if dots and sum(dots.values()) != len(points):
+            raise AnnotationError(
+                f"{where}: {len(points)} points, but the markers' dots add up to "
+                f"{sum(dots.values())}"
+            )
+        whole = isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)
+        if size is not None and not (whole and min(size) > 0):
+            raise AnnotationError(f"{where}: size is {size!r}, expected [width, height] in pixels")
+        if entry.get("no_distortion", not points) is not (not points):
+            raise AnnotationError(
+                f"{where}: no_distortion is {entry['no_distortion']!r} beside {len(points)} points"
+            )
+        fixations[video] = Fixations(points, dots, None if size is None else tuple(size))
+    return fixations
+
+
+def read_points(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Reads marked points: video -> marker -> (x, y) in pixels of the strip.
+
+    Either CSV `marker,video,x,y`, one point a row, or JSON {video: {marker: [[x, y], ...]}}; in
+    JSON a video's points may also stand without markers, [[x, y], ...], and then belong to the
+    marker "". The same point twice by one marker counts once: it is one dot.
+
+    Raises:
+        AnnotationError: With file and line, or video: something else, an empty name, a coordinate
+            that is no finite number.
+        FileNotFoundError: No such file.
+    """
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    if path.suffix.lower() == ".csv":
+        for line, (marker, video, x, y) in csv_rows(path, POINT_COLUMNS):
+            where = f"{path}:{line}"
+            if not marker or not video:
+                raise AnnotationError(f"{where}: marker or video is empty; name both")
+            try:
+                point = [float(x), float(y)]
+            except ValueError as error:
+                raise AnnotationError(
+                    f"{where}: point ({x}, {y}); expected two numbers, x and y in pixels"
+                ) from error
+            points.setdefault(video, {}).setdefault(marker, []).extend(_points([point], where))
+        if not points:
+            raise AnnotationError(
+                f"{path}: no points below the header; expected rows of {','.join(POINT_COLUMNS)}"
+            )
+    else:
+        for video, entry in _json_object(path).items():
+            by_marker = entry if isinstance(entry, dict) else {"": entry}
+            points[video] = {
+                marker: _points(listed, f"{path}: {video}{marker and ', '}{marker}")
+                for marker, listed in by_marker.items()
+            }
+    return {
+        video: {marker: list(dict.fromkeys(listed)) for marker, listed in by_marker.items()}
+        for video, by_marker in points.items()
+    }
+
+
+def _json_object(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path}: not JSON ({error}); correct the file there") from error
+    if not isinstance(content, dict) or not content:
+        raise AnnotationError(f"{path}: expected an object of videos, not an empty one")
+    return content
+
+
+def _points(listed: object, where: str) -> list[tuple[float, float]]:
+    if not isinstance(listed, list):
+        raise AnnotationError(f"{where}: {str(listed)[:60]!r}; expected points [[x, y], ...]")
+    for point in listed:
+        good = isinstance(point, list) and len(point) == 2
+        if not (good and all(type(n) in (int, float) and math.isfinite(n) for n in point)):
+            raise AnnotationError(
+                f"{where}: point {str(point)[:60]}; expected [x, y], two finite numbers"
+            )
+    return [(float(x), float(y)) for x, y in listed]
+
+
+def marked_strips(folder: Path) -> dict[str, dict[str, Path]]:
+    """Video -> marker -> marked strip, in a folder with one folder a marker: MARKER/VIDEO.png.
+
+    Raises:
+        AnnotationError: No marker's folder, a file that is no picture by its name, or two strips of
+            one marker for one video.
+    """
+    markers = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not markers:
+        raise AnnotationError(f"{folder}: no folders of markers; expected MARKER/VIDEO.png")
+    strips: dict[str, dict[str, Path]] = {}
+    for marker in markers:
+        for path in sorted(marker.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.suffix.lower() not in STRIP_SUFFIXES or not path.is_file():
+                raise AnnotationError(
+                    f"{path}: not a marked strip; expected VIDEO with {', '.join(STRIP_SUFFIXES)}"
+                )
+            of_video = strips.setdefault(path.stem, {})
+            if marker.name in of_video:
+                raise AnnotationError(
+                    f"{path}: {of_video[marker.name].name} is a strip of the same video; keep one"
+                )
+            of_video[marker.name] = path
+    return strips

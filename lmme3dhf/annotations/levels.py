@@ -1,16 +1,19 @@
 """Quality levels from opinion scores (paper, Section 4.2, Eq. 4): five equal intervals between the
-worst and the best score.
+worst and the best score, or, as an option, five levels with equally many videos.
 
 The edges are fitted on the training split and stored with the data (`levels.json`). Scores live on
 the 0..100 scale of the opinion scores; higher is better.
 """
 
+import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtr
 
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
@@ -62,13 +65,57 @@ class LevelScale:
         index = bisect_left(self.edges, mos) - 1
         return LEVELS[min(max(index, 0), len(LEVELS) - 1)]
 
+    def soft_label(self, mos: float, std: float) -> tuple[float, ...]:
+        """How probable each level is where opinions are normal around the score: the mass of
+        N(mos, std^2) between the level's edges, tails counted to bad and excellent.
 
-def fit_level_scale(mos_V: np.ndarray, dimension: str) -> LevelScale:
-    """Five equal intervals between the minimum and the maximum of the given scores, which should be
-    the training split's.
+        Args:
+            mos: Mean opinion score.
+            std: Standard deviation of the opinions over the subjects, on the same scale; 0 or NaN
+                (a single rating) puts all mass on `level(mos)`.
+
+        Returns:
+            Five probabilities in the order of `LEVELS`, which sum to 1.
+
+        Raises:
+            AnnotationError: The score is not finite, or the deviation is negative or infinite.
+        """
+        word = self.level(mos)
+        if std < 0 or math.isinf(std):
+            raise AnnotationError(
+                f"{self.dimension} levels: standard deviation {std} of score {mos:g}, expected a "
+                "finite number of at least 0"
+            )
+        if std == 0 or math.isnan(std):
+            return tuple(float(level == word) for level in LEVELS)
+        below = ndtr((np.array(self.edges[1:-1]) - mos) / std)
+        return tuple(np.diff(below, prepend=0.0, append=1.0).tolist())
+
+
+def _equal_width(mos_V: np.ndarray) -> np.ndarray:
+    return np.linspace(mos_V.min(), mos_V.max(), len(LEVELS) + 1)
+
+
+def _equal_count(mos_V: np.ndarray) -> np.ndarray:
+    return np.quantile(mos_V, np.linspace(0, 1, len(LEVELS) + 1))
+
+
+EDGES = {"equal_width": _equal_width, "equal_count": _equal_count}
+
+
+def fit_level_scale(mos_V: np.ndarray, dimension: str, edges: str = "equal_width") -> LevelScale:
+    """Fits the edges on the given scores, which should be the training split's.
+
+    Args:
+        mos_V: Scores, 0..100.
+        dimension: One of `DIMENSIONS`.
+        edges: "equal_width" is Eq. 4, five equal intervals between minimum and maximum;
+            "equal_count" puts a fifth of the scores into each level (the released scores have 85 %
+            of quality in the two best levels of Eq. 4).
 
     Raises:
-        AnnotationError: No scores, scores that are not finite, or scores that are all alike.
+        AnnotationError: No scores, scores that are not finite, scores that are all alike, or for
+            equal counts so many alike that two edges fall together.
     """
     mos_V = np.asarray(mos_V, dtype=float)
     if mos_V.size == 0 or not np.isfinite(mos_V).all():
@@ -84,7 +131,7 @@ def fit_level_scale(mos_V: np.ndarray, dimension: str) -> LevelScale:
         )
     # Departure D8: Eq. 4 prints the upper bound of every level as 1/5 of the range; i/5 is meant,
     # as in the released labels.
-    return LevelScale(dimension, tuple(np.linspace(low, high, len(LEVELS) + 1).tolist()))
+    return LevelScale(dimension, tuple(EDGES[edges](mos_V).tolist()))
 
 
 def to_json(scales: Mapping[str, LevelScale]) -> dict[str, list[float]]:
@@ -114,3 +161,16 @@ def from_json(content: object) -> dict[str, LevelScale]:
             )
         scales[dimension] = LevelScale(dimension, tuple(float(edge) for edge in edges))
     return scales
+
+
+def read_levels(path: Path) -> dict[str, LevelScale]:
+    """The level scales stored with a data set.
+
+    Raises:
+        AnnotationError: Not JSON, or as `from_json`; with the path.
+        FileNotFoundError: No such file.
+    """
+    try:
+        return from_json(json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:  # AnnotationError is a ValueError
+        raise AnnotationError(f"{path}: {error}") from error

@@ -93,6 +93,24 @@ def read_list(
     ]
 
 
+def scan_list(
+    path: Path, video_root: Path | None = None
+) -> Iterator[tuple[str, object, Sample | DataError]]:
+    """As `read_list`, but goes on after a row that cannot be read: yields (place, row as it stands
+    in the file, its sample or what is wrong with it).
+
+    Raises:
+        DataError: No row can be told from another: not UTF-8, an array that is not JSON, no rows.
+        FileNotFoundError: No such list.
+    """
+    path = Path(path)
+    for where, row in _rows(path):
+        try:
+            yield where, row, _sample(row, where, path, video_root, with_labels=True)
+        except DataError as error:
+            yield where, row, error
+
+
 def write_list(path: Path, samples: Iterable[Sample]) -> None:
     """Writes samples as a released list, replacing the file as a whole; `videos` holds file names,
     to be found by a video root.
@@ -115,7 +133,7 @@ def write_list(path: Path, samples: Iterable[Sample]) -> None:
 
 def _rows(path: Path) -> Iterator[tuple[str, object]]:
     """Yields (place for messages, decoded row); rows of an array count from 1, JSON lines by their
-    line.
+    line, and one that is not JSON comes as the error that says so.
     """
     try:
         # utf-8-sig: editors on Windows put a byte order mark before the text.
@@ -127,7 +145,11 @@ def _rows(path: Path) -> Iterator[tuple[str, object]]:
     if text.lstrip().startswith("{"):
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield f"{path}:{number}", _decoded(line, path, number)
+                try:
+                    row = _decoded(line, path, number)
+                except DataError as error:
+                    row = error
+                yield f"{path}:{number}", row
         return
     content = _decoded(text, path, 1)
     if not isinstance(content, list) or not content:
@@ -155,6 +177,8 @@ def _decoded(text: str, path: Path, first_line: int) -> object:
 def _sample(
     row: object, where: str, path: Path, video_root: Path | None, with_labels: bool
 ) -> Sample:
+    if isinstance(row, DataError):
+        raise row
     if not isinstance(row, dict) or set(row) != {"messages", "videos"}:
         found = f"keys {sorted(row)}" if isinstance(row, dict) else type(row).__name__
         raise DataError(f"{where}: {found}, expected an object with exactly messages and videos")

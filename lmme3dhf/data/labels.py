@@ -1,166 +1,412 @@
-"""Labels from raw annotations: opinion scores, levels, categories, maps and the lists that the
-stages read (Section 3.3, 4.2).
+"""A data set from raw annotations: opinion scores, levels, categories, maps, strips and the lists
+that the stages read (paper, Sections 3.2, 3.3 and 4.2).
 
-One path for synthetic and real annotations. What it reads and writes is described in
+One path for synthetic and for people's annotations. Everything is read and checked first; then it
+is written into a hidden folder of the data set and moved into place at the end, so that bad input
+or a kill leaves the data set as it was. What is read and written is described in
 `datasets/README.md`.
 """
 
-import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from lmme3dhf.annotations.descriptions import (
-    categories_of,
-    distortion_reply,
-    merge_markers,
-    read_remarks,
-)
-from lmme3dhf.annotations.fixations import red_dots, saliency_map, write_saliency_png
-from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, to_json
-from lmme3dhf.annotations.mos import mean_opinion_scores, read_ratings
-from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
+from lmme3dhf.annotations.descriptions import distortion_reply, label_remarks, read_remarks
+from lmme3dhf.annotations.levels import fit_level_scale, to_json
+from lmme3dhf.annotations.mos import SubjectReport, mean_opinion_scores
+from lmme3dhf.annotations.ratings import read_ratings
+from lmme3dhf.annotations.rules import load_rules
+from lmme3dhf.data.card import CARD, LabelReport, data_card
+from lmme3dhf.data.gen3dhf import PROMPTS, VIDEO_FOLDER, level_reply, write_list
+from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
+from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.data.splits import Split, write_split
-from lmme3dhf.files import write_json
-from lmme3dhf.vocabulary import DIMENSIONS
+from lmme3dhf.data.splits import Split, grouped_split, write_split
+from lmme3dhf.files import replace_file, write_csv, write_json
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+
+CLIP_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
+_STAGING = ".labels"
+# Folders that may hold more than this module puts there.
+_MERGED = (STRIP_FOLDER, VIDEO_FOLDER, "raw")
 
 
-def build_labels(root: Path, split: Split) -> None:
-    """Makes every label file of a data set from `root/raw`.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the raw annotations are, or what was made from them elsewhere.
+
+    Attributes:
+        videos: Folder of the clips.
+        ratings: CSV of slider ratings, long or wide (`annotations.ratings`).
+        mos: In place of ratings: a `MOS.json` as the release has it.
+        marks: Folder of marked strips, one folder a marker, or a CSV or JSON file of points
+            (`annotations.fixations`); None makes no maps.
+        strips: Folder of unmarked strips; what is missing there, or everything, is cut from the
+            clips.
+        remarks: CSV `marker,video,remark`; None makes no distortion answers.
+        rules: YAML that extends the built-in table of phrases.
+        distortions: In place of remarks: a `distortion_label.json` as the release has it.
+    """
+
+    videos: Path
+    ratings: Path | None = None
+    mos: Path | None = None
+    marks: Path | None = None
+    strips: Path | None = None
+    remarks: Path | None = None
+    rules: Path | None = None
+    distortions: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.ratings is None) == (self.mos is None):
+            raise DataError("labels: give either raw ratings (CSV) or finished scores (MOS.json)")
+        if self.remarks is not None and self.distortions is not None:
+            raise DataError(
+                "labels: give either raw remarks (CSV) or finished categories "
+                "(distortion_label.json), not both"
+            )
+
+
+def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed: int) -> Split:
+    """A split into train, val and eval, all videos of a latent in one part.
 
     Args:
-        root: Folder of the data set, with `raw/ratings.csv`, `raw/remarks.csv`, `raw/marks/` and
-            `image/`.
+        videos: Names seedNNNN.
+        eval_share: Share of the latents that eval gets.
+        val_share: Share of the latents that val gets; 0 makes no such part.
+        seed: Of the draw.
+
+    Raises:
+        DataError: As `data.splits.grouped_split`.
+    """
+    shares = {"train": 1 - val_share - eval_share, "val": val_share, "eval": eval_share}
+    return grouped_split(
+        videos,
+        {part: share for part, share in shares.items() if share != 0},
+        np.random.default_rng(seed),
+    )
+
+
+def clips_in(folder: Path) -> dict[str, Path]:
+    """Video -> clip, sorted by name.
+
+    Raises:
+        DataError: No such folder, no clip in it, or two clips of one name.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of the clips")
+    clips: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in CLIP_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in clips:
+            raise DataError(
+                f"{folder}: {clips[path.stem].name} and {path.name} are both clips of "
+                f"{path.stem}; keep one"
+            )
+        clips[path.stem] = path
+    if not clips:
+        raise DataError(f"{folder}: no clips ({', '.join(CLIP_SUFFIXES)}) in it")
+    return clips
+
+
+def build_labels(
+    root: Path,
+    sources: Sources,
+    split: Split,
+    *,
+    rule: str = "zscore",
+    screening: str = "bt500",
+    edges: str = "equal_width",
+) -> LabelReport:
+    """Makes every label file of a data set.
+
+    Args:
+        root: Folder of the data set, made where it is missing.
+        sources: The annotations.
         split: Part ("train", "val", "eval") -> videos. Level edges are fitted on train alone.
+        rule: How ratings become scores, one of `annotations.mos.RULES`.
+        screening: Which subjects are rejected, one of `annotations.screening.SCREENINGS`.
+        edges: How levels are cut, one of `annotations.levels.EDGES`.
+
+    Returns:
+        What was made. The caller tells it.
 
     Raises:
         AnnotationError: Raw annotations that cannot be used, with file and line.
-        DataError: A video of the split has no ratings or no remark, or a remark fits no category.
+        DataError: A video of the split lacks its clip, ratings or remarks; annotations of videos
+            that have no clip; a score outside 0..100.
+        VideoError: A clip from which no strip can be cut.
     """
-    mos = {}
-    for dimension, ratings in read_ratings(root / "raw" / "ratings.csv").items():
-        scores = mean_opinion_scores(ratings)
-        for subject, reason in scores.left_out.items():
-            print(f"{dimension}: ratings of {subject} are left out ({reason})")
-        mos[dimension] = dict(zip(scores.videos, scores.mos_V.tolist(), strict=True))
-    for dimension in DIMENSIONS:
-        if dimension not in mos:
-            raise DataError(f"{root / 'raw' / 'ratings.csv'}: no ratings of {dimension}; add them")
-    distortions = _categories(root / "raw" / "remarks.csv")
+    if "train" not in split:
+        raise DataError(f"split: parts {', '.join(split)}; one must be train, for the levels")
+    clips = clips_in(sources.videos)
     videos = [video for part in split.values() for video in part]
-    for video in videos:
-        if any(video not in mos[dimension] for dimension in DIMENSIONS) or video not in distortions:
-            raise DataError(
-                f"{root / 'raw'}: {video} is in the split but has no ratings or no remark; "
-                "annotate it or take it out"
+    _same_videos("the split", videos, clips, sources.videos)
+    choices = (
+        {"scores": "given"} if sources.ratings is None else {"scores": rule, "screening": screening}
+    )
+    report = LabelReport(
+        choices=choices | {"level edges": edges},
+        split=split,
+        unused=sorted(set(clips) - set(videos)),
+    )
+
+    mos, spread = _opinion_scores(sources, clips, videos, rule, screening, report)
+    for dimension in DIMENSIONS:
+        train = np.array([mos[dimension][video] for video in split["train"]])
+        scale = fit_level_scale(train, dimension, edges)
+        words = [scale.level(mos[dimension][video]) for video in videos]
+        report.scales[dimension] = scale
+        report.levels[dimension] = {level: words.count(level) for level in LEVELS}
+    _distortions(sources, clips, videos, report)
+    marks = None if sources.marks is None else open_marks(sources.marks)
+    if marks is not None:
+        _same_videos(str(sources.marks), marks.videos, clips, sources.videos)
+
+    if report.distortions is None and (root / "distortion").exists():
+        raise DataError(
+            f"{root / 'distortion'} holds answers for another split; give the remarks too, or "
+            "another folder"
+        )
+
+    staging, new = root / _STAGING, not root.exists()
+    shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
+    staging.mkdir(parents=True)
+    try:
+        strips = root / STRIP_FOLDER if sources.strips is None else sources.strips
+        report.strips_cut = write_strips(
+            staging / STRIP_FOLDER, {video: clips[video] for video in videos}, strips
+        )
+        if sources.strips is not None:
+            take_strips(staging / STRIP_FOLDER, videos, strips)
+        if marks is not None:
+            report.dots = write_maps(
+                staging, videos, marks, [staging / STRIP_FOLDER, root / STRIP_FOLDER]
             )
-        for dimension in DIMENSIONS:
-            if not 0 <= mos[dimension][video] <= 100:
-                # Three deviations from a rater's mean are the ends of the scale (Eq. 1).
-                raise DataError(
-                    f"{video}: its {dimension} score is {mos[dimension][video]:.1f}, outside 0 to "
-                    "100; its few ratings are extreme ones, let more people rate it"
-                )
-    scales = {
-        d: fit_level_scale(np.array([mos[d][video] for video in split["train"]]), d)
-        for d in DIMENSIONS
-    }
+        _write_tables(staging, videos, mos, spread, report)
+        for part, members in split.items():
+            _write_lists(staging, part, members, mos, clips, report)
+        replace_file(staging / CARD, data_card(report))
+        _take_raw(sources, staging)
+        _take_clips((clips[video] for video in videos), root, staging)
+        _publish(staging, root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if new and not any(root.iterdir()):
+            root.rmdir()
+    return report
+
+
+def _same_videos(who: str, videos: Iterable[str], clips: Mapping[str, Path], folder: Path) -> None:
+    absent = sorted(set(videos) - set(clips))
+    if absent:
+        raise DataError(
+            f"{who}: {len(absent)} videos have no clip in {folder}, first "
+            f"{', '.join(absent[:3])}; names are those of the clips without suffix: add the clips "
+            "or take the videos out"
+        )
+
+
+def _opinion_scores(
+    sources: Sources,
+    clips: Mapping[str, Path],
+    videos: list[str],
+    rule: str,
+    screening: str,
+    report: LabelReport,
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, tuple[float, int, float]]]]:
+    """Dimension -> video -> MOS, and (deviation, ratings, half confidence interval) where known."""
+    spread: dict[str, dict[str, tuple[float, int, float]]] = {d: {} for d in DIMENSIONS}
+    if sources.mos is not None:
+        source, by_video = sources.mos, read_mos(sources.mos)
+        mos = {d: {v: m[d] for v, m in by_video.items() if d in m} for d in DIMENSIONS}
+    else:
+        source, mos = sources.ratings, {d: {} for d in DIMENSIONS}
+        for dimension, ratings in read_ratings(source).items():
+            scores = mean_opinion_scores(ratings, rule=rule, screening=screening)
+            report.scores[dimension] = scores
+            columns = (scores.mos_V, scores.std_V, scores.count_V, scores.ci95_V)
+            for video, score, *rest in zip(
+                scores.videos, *(column.tolist() for column in columns), strict=True
+            ):
+                mos[dimension][video], spread[dimension][video] = score, tuple(rest)
+    for dimension in DIMENSIONS:
+        scored = mos[dimension]
+        if sources.ratings is not None:
+            # Finished scores may be those of the whole release beside a part of its clips.
+            _same_videos(str(source), scored, clips, sources.videos)
+        absent = [video for video in videos if video not in scored]
+        if absent:
+            raise DataError(
+                f"{source}: {len(absent)} of {len(videos)} videos have no {dimension} score, "
+                f"first {', '.join(absent[:3])}; rate them or take them out of the split"
+            )
+        outside = [video for video in videos if not 0 <= scored[video] <= 100]
+        if outside:
+            # Three deviations from a rater's mean are the ends of the scale (Eq. 1).
+            raise DataError(
+                f"{source}: {len(outside)} {dimension} scores lie outside 0 to 100, first "
+                f"{outside[0]} with {scored[outside[0]]:.1f}; its few ratings are extreme ones, "
+                "let more people rate it"
+            )
+    return mos, spread
+
+
+def _distortions(
+    sources: Sources, clips: Mapping[str, Path], videos: list[str], report: LabelReport
+) -> None:
+    if sources.distortions is not None:
+        report.distortions = read_distortion_labels(sources.distortions)
+        source, known = sources.distortions, set(report.distortions)
+    elif sources.remarks is not None:
+        remarks = read_remarks(sources.remarks)
+        _same_videos(str(sources.remarks), remarks, clips, sources.videos)
+        report.remarks = label_remarks(remarks, load_rules(sources.rules))
+        report.distortions = report.remarks.labels
+        source, known = sources.remarks, set(remarks)
+    else:
+        return
+    absent = [video for video in videos if video not in known]
+    if absent:
+        raise DataError(
+            f"{source}: {len(absent)} of {len(videos)} videos have no remark, first "
+            f"{', '.join(absent[:3])}; write what was seen, if only that nothing is wrong"
+        )
+
+
+def _write_tables(
+    folder: Path,
+    videos: list[str],
+    mos: Mapping[str, Mapping[str, float]],
+    spread: Mapping[str, Mapping[str, tuple[float, int, float]]],
+    report: LabelReport,
+) -> None:
     write_json(
-        root / "MOS.json",
+        folder / "MOS.json",
         {video: {d: mos[d][video] for d in DIMENSIONS} for video in sorted(videos)},
     )
-    write_json(
-        root / "distortion_label.json",
-        {video: list(distortions[video]) for video in sorted(videos)},
+    rows = []
+    for video in sorted(videos):
+        for dimension in DIMENSIONS:
+            score, scale = mos[dimension][video], report.scales[dimension]
+            known = spread[dimension].get(video, (float("nan"), None, float("nan")))
+            soft = [round(p, 6) for p in scale.soft_label(score, known[0])]
+            rows.append((video, dimension, score, *known, scale.level(score), *soft))
+    write_csv(
+        folder / "opinion_scores.csv",
+        ("video", "dimension", "mos", "std", "ratings", "ci95", "level", *LEVELS),
+        rows,
     )
-    write_json(root / "levels.json", to_json(scales))
-    write_split(root / "splits.json", split)
-    _write_maps(root, videos)
-    for part, members in split.items():
-        _write_lists(root, part, members, mos, scales, distortions)
-
-
-def _categories(path: Path) -> dict[str, tuple[str, ...]]:
-    merged, unmatched = {}, []
-    for video, remarks in read_remarks(path).items():
-        found = {marker: categories_of(text) for marker, text in remarks.items()}
-        unmatched += [
-            f"{video}, {marker}: {remarks[marker]!r}"
-            for marker, names in found.items()
-            if not names
-        ]
-        merged[video] = merge_markers(found.values())
-    if unmatched:
-        listed = "\n  ".join(unmatched[:20])
-        raise DataError(
-            f"{path}: {len(unmatched)} remarks fit none of the nine categories; reword them:\n  "
-            f"{listed}"
+    if report.scores:
+        names = [item.name for item in fields(SubjectReport)]
+        write_csv(
+            folder / "subjects.csv",
+            ("dimension", *names),
+            [
+                (dimension, *asdict(subject).values())
+                for dimension, scores in report.scores.items()
+                for subject in scores.subjects
+            ],
         )
-    return merged
-
-
-def _write_maps(root: Path, videos: Iterable[str]) -> None:
-    points_by_video = {}
-    (root / "saliency_map").mkdir(exist_ok=True)
-    markers = sorted(path for path in (root / "raw" / "marks").iterdir() if path.is_dir())
-    for video in videos:
-        with Image.open(root / "image" / f"{video}.png") as picture:
-            strip = np.asarray(picture.convert("RGB"))
-        points: list[tuple[float, float]] = []
-        for marker in markers:
-            path = marker / f"{video}.png"
-            # A marker who saw nothing left no picture.
-            if path.exists():
-                with Image.open(path) as picture:
-                    points += red_dots(np.asarray(picture.convert("RGB")), strip)
-        points_by_video[video] = points
-        write_saliency_png(
-            root / "saliency_map" / f"{video}.png", saliency_map(points, *strip.shape[:2])
+    write_json(folder / "levels.json", to_json(report.scales))
+    write_split(folder / "splits.json", report.split)
+    if report.distortions is not None:
+        decided = sorted(set(videos) & set(report.distortions))
+        write_json(
+            folder / "distortion_label.json", {v: list(report.distortions[v]) for v in decided}
         )
-    write_json(
-        root / "fixations.json",
-        {video: points_by_video[video] for video in sorted(points_by_video)},
-    )
+    if report.remarks is not None:
+        write_csv(
+            folder / "remark_readings.csv",
+            ("marker", "video", "remark", "categories", "corrections", "unread"),
+            [
+                (
+                    reading.marker,
+                    reading.video,
+                    reading.text,
+                    "; ".join(reading.categories),
+                    "; ".join(f"{typed} = {meant}" for typed, meant in reading.corrections),
+                    "; ".join(reading.unread),
+                )
+                for reading in report.remarks.readings
+            ],
+        )
 
 
 def _write_lists(
-    root: Path,
+    folder: Path,
     part: str,
     videos: list[str],
-    mos: dict[str, dict[str, float]],
-    scales: dict[str, LevelScale],
-    distortions: dict[str, tuple[str, ...]],
+    mos: Mapping[str, Mapping[str, float]],
+    clips: Mapping[str, Path],
+    report: LabelReport,
 ) -> None:
     def sample(video: str, task: str, reply: str) -> Sample:
-        return Sample(
-            video=video, path=Path(f"{video}.mp4"), task=task, prompt=PROMPTS[task], reply=reply
-        )
+        return Sample(video=video, path=clips[video], task=task, prompt=PROMPTS[task], reply=reply)
 
     for dimension in DIMENSIONS:
-        levels = {video: scales[dimension].level(mos[dimension][video]) for video in videos}
+        scored = [
+            (video, report.scales[dimension].level(mos[dimension][video]), mos[dimension][video])
+            for video in videos
+        ]
         write_list(
-            root / "text" / f"{part}_{dimension}.json",
-            [sample(video, dimension, level_reply(dimension, levels[video])) for video in videos],
+            folder / "text" / f"{part}_{dimension}.json",
+            [sample(video, dimension, level_reply(dimension, level)) for video, level, _ in scored],
         )
         write_list(
-            root / "numerical" / f"{part}_{dimension}.json",
-            [
-                sample(
-                    video, dimension, level_reply(dimension, levels[video], mos[dimension][video])
-                )
-                for video in videos
-            ],
+            folder / "numerical" / f"{part}_{dimension}.json",
+            [sample(video, dimension, level_reply(dimension, *rest)) for video, *rest in scored],
         )
-    write_list(
-        root / "distortion" / f"{part}.json",
-        [sample(video, "distortion", distortion_reply(distortions[video])) for video in videos],
-    )
+    if report.distortions is not None:
+        decided = [video for video in videos if video in report.distortions]
+        if not decided:
+            raise DataError(
+                f"split: none of the {len(videos)} videos of {part!r} has a remark that fits a "
+                "category; extend the table of phrases"
+            )
+        write_list(
+            folder / "distortion" / f"{part}.json",
+            [sample(v, "distortion", distortion_reply(report.distortions[v])) for v in decided],
+        )
 
 
-def read_points(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Reads `fixations.json`: the marked points of every video, (x, y) in the strip's pixels."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {video: [(float(x), float(y)) for x, y in points] for video, points in content.items()}
+def _take_raw(sources: Sources, staging: Path) -> None:
+    """Copies the annotators' tables, which `lmme3dhf data stats` reads; the marked strips stay
+    where they are.
+    """
+    for path, name in ((sources.ratings, "ratings.csv"), (sources.remarks, "remarks.csv")):
+        if path is not None:
+            (staging / "raw").mkdir(exist_ok=True)
+            shutil.copyfile(path, staging / "raw" / name)
+
+
+def _take_clips(clips: Iterable[Path], root: Path, staging: Path) -> None:
+    """Links the clips into the data set, or copies them where the disk cannot link."""
+    folder = root / VIDEO_FOLDER
+    for clip in clips:
+        if folder.exists() and clip.parent.samefile(folder):
+            continue
+        (staging / VIDEO_FOLDER).mkdir(exist_ok=True)
+        target = staging / VIDEO_FOLDER / clip.name
+        try:
+            target.hardlink_to(clip)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(clip, target)
+
+
+def _publish(staging: Path, root: Path) -> None:
+    """Moves what was made into place; what an earlier call made is replaced."""
+    for made in sorted(staging.iterdir()):
+        target = root / made.name
+        if made.is_dir() and made.name not in _MERGED and target.exists():
+            # Lists and maps of videos that are no longer in the set go.
+            shutil.rmtree(target)
+        if made.is_dir() and target.exists():
+            for path in made.iterdir():
+                path.replace(target / path.name)
+        else:
+            made.replace(target)

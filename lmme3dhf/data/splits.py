@@ -4,6 +4,10 @@ Section 5.1).
 A clip's identifier seedNNNN holds its origin: id = generator * 200 + latent. Different generators
 drew the same latents, so a face may come back under another generator; our splits and folds keep
 all videos of a latent on one side. The released split, 1,600 against 400 videos, does not.
+
+A split's file tells which protocol it belongs to, whether its parts may share faces, and its own
+hash: {"protocol": ..., "latents_shared": ..., "sha256": ..., "parts": {"train": [...], ...}}. Older
+files hold the parts alone.
 """
 
 import hashlib
@@ -11,10 +15,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lmme3dhf.data.release import read_json
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.files import replace_file
 
@@ -23,7 +29,24 @@ LATENTS = 200
 OFFICIAL_SPLIT = Path("datasets", "splits", "official.json")
 OFFICIAL_SIZES = {"train": 1600, "eval": 400}
 
+FOLDS, FOLD_SEED = 5, 0  # paper, Section 5.1: five folds; the seed is ours
+
 Split = dict[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFile:
+    """What a split's file says.
+
+    Attributes:
+        parts: Part -> identifiers.
+        protocol: Name of the protocol that the split is one round of ("latent_fold_0"), or None.
+        latents_shared: Whether a face may be in several parts; None where the file does not say.
+    """
+
+    parts: Split
+    protocol: str | None = None
+    latents_shared: bool | None = None
 
 
 def latent(video: str) -> int:
@@ -183,37 +206,139 @@ def split_hash(split: Mapping[str, Iterable[str]]) -> str:
 
 
 def read_split(path: Path) -> Split:
-    """Reads part -> identifiers from JSON; what the parts may share is for the caller to check.
+    """Reads part -> identifiers; what the parts may share is for the caller to check.
 
     Raises:
-        DataError: Not JSON, or not an object of lists of seedNNNN names.
+        DataError: As `read_split_file`.
         FileNotFoundError: No such file.
     """
-    try:
-        split = json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise DataError(
-            f"{path}: not JSON ({error}); correct the file or make the split again"
-        ) from error
-    parts = split.values() if isinstance(split, dict) and split else [None]
+    return read_split_file(path).parts
+
+
+def read_split_file(path: Path) -> SplitFile:
+    """Reads a split and what its file says about it; an older file says nothing.
+
+    Raises:
+        DataError: Not JSON, not an object of lists of seedNNNN names, a key twice, or parts that
+            are not those of the file's hash.
+        FileNotFoundError: No such file.
+    """
+    content, twice = read_json(path)
+    if twice:
+        raise DataError(f"{path}: the key {twice[0]!r} is there more than once; keep one")
+    header = {}
+    if isinstance(content, dict) and isinstance(content.get("parts"), dict):
+        header = {key: value for key, value in content.items() if key != "parts"}
+        content = content["parts"]
+    parts = content.values() if isinstance(content, dict) and content else [None]
     if not all(
         isinstance(part, list) and all(isinstance(video, str) for video in part) for part in parts
     ):
         raise DataError(
-            f'{path}: expected an object like {{"train": ["seed0000", ...], "eval": [...]}}'
+            f'{path}: expected an object like {{"parts": {{"train": ["seed0000", ...], "eval": '
+            "[...]}}"
         )
-    for videos in split.values():
+    _check_header(path, header)
+    for videos in parts:
         for video in videos:
-            _number(video)
-    return split
+            try:
+                _number(video)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from error
+    expected, found = header.get("sha256"), split_hash(content)
+    if expected is not None and expected != found:
+        raise DataError(
+            f"{path}: its parts are not those it was written with (their hash is {found[:12]}..., "
+            f"the file says {expected[:12]}...); restore the file, or write the split again if the "
+            "change was meant"
+        )
+    return SplitFile(
+        parts=content,
+        protocol=header.get("protocol"),
+        latents_shared=header.get("latents_shared"),
+    )
 
 
-def write_split(path: Path, split: Mapping[str, list[str]]) -> None:
-    """Writes part -> identifiers as JSON, one line per part, replacing the file as a whole."""
-    lines = ",\n".join(
+def _check_header(path: Path, header: dict[str, object]) -> None:
+    kinds = {"protocol": str, "latents_shared": bool, "sha256": str}
+    for key, value in header.items():
+        if key not in kinds or not isinstance(value, kinds[key]):
+            raise DataError(
+                f"{path}: {key!r} is {str(value)[:40]!r}; beside its parts a split has a protocol "
+                "(text), latents_shared (true or false) and sha256 (text)"
+            )
+
+
+def write_split(
+    path: Path,
+    split: Mapping[str, list[str]],
+    *,
+    protocol: str | None = None,
+    latents_shared: bool | None = None,
+) -> None:
+    """Writes a split with its hash as JSON, one line per part, replacing the file as a whole.
+
+    Args:
+        path: The file.
+        split: Part -> identifiers.
+        protocol: Name of the protocol, for people.
+        latents_shared: Whether a face may be in several parts; None leaves it unsaid, and the split
+            unchecked.
+
+    Raises:
+        DataError: The split is not what is said of it: see `check_split`.
+    """
+    header: dict[str, object] = {}
+    if protocol is not None:
+        header["protocol"] = protocol
+    if latents_shared is not None:
+        check_split(split, latents_may_be_shared=latents_shared)
+        header["latents_shared"] = latents_shared
+    header["sha256"] = split_hash(split)
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in header.items())
+    parts = ",\n".join(
         f"{json.dumps(part)}: {json.dumps(videos)}" for part, videos in split.items()
     )
-    replace_file(Path(path), f"{{\n{lines}\n}}\n")
+    replace_file(Path(path), f'{{\n{lines},\n"parts": {{\n{parts}\n}}\n}}\n')
+
+
+def write_protocols(
+    folder: Path, videos: Iterable[str] | None = None, official: Path = OFFICIAL_SPLIT
+) -> list[Path]:
+    """Writes the splits of our protocols: five folds grouped by latent, `latent_fold_0.json` to
+    `latent_fold_4.json`, and one split for each generator left out, `generator_0.json` and so on.
+
+    The same videos give the same bytes. Everything is drawn before the first file is written.
+
+    Args:
+        folder: Where to write.
+        videos: Identifiers, in any order; those of the official split where none are given, which
+            is then written too, as `official.json`.
+        official: The file of the official split; not read where videos are given.
+
+    Returns:
+        The files, in the order above, the official split first.
+
+    Raises:
+        DataError: Fewer latents than folds, fewer than two generators, a video twice, a name that
+            is not seedNNNN, or no official split.
+        FileNotFoundError: No file of the official split.
+    """
+    splits: dict[str, tuple[Split, bool]] = {}
+    if videos is None:
+        split = official_split(official)
+        splits["official"] = (split, True)
+        videos = [video for part in split.values() for video in part]
+    videos = list(videos)
+    for fold, split in enumerate(grouped_folds(videos, k=FOLDS, seed=FOLD_SEED)):
+        splits[f"latent_fold_{fold}"] = (split, False)
+    for split in leave_one_generator_out(videos):
+        splits[f"generator_{generator(split['eval'][0])}"] = (split, True)
+    paths = []
+    for name, (split, shared) in splits.items():
+        paths.append(Path(folder) / f"{name}.json")
+        write_split(paths[-1], split, protocol=name, latents_shared=shared)
+    return paths
 
 
 def official_split(path: Path = OFFICIAL_SPLIT) -> Split:

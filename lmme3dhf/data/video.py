@@ -171,7 +171,7 @@ class Clip:
     """Pictures read from a clip.
 
     Attributes:
-        frames: uint8, (T, 3, H, W), RGB, resized; both sides are multiples of 28.
+        frames: uint8, (T, 3, H, W), RGB, resized so that both sides are multiples of 28.
         indices: Which pictures of the clip these are, from 0.
         total_frames: Pictures in the clip.
         source_fps: Pictures per second in the clip.
@@ -428,7 +428,7 @@ def read_clip(path: Path, choice: FrameChoice) -> Clip:
         }
     count = smart_nframes(wanted, total_frames=header.frames, video_fps=header.fps)
     indices = torch.linspace(0, header.frames - 1, count).round().long().tolist()
-    return _read(path, header, indices, choice)
+    return _read(path, header, indices, _resized_size(header, len(indices), choice))
 
 
 def read_views(path: Path, views: Sequence[float], choice: FrameChoice) -> Clip:
@@ -444,17 +444,36 @@ def read_views(path: Path, views: Sequence[float], choice: FrameChoice) -> Clip:
         VideoError: As `probe`, and decode_error where the clip breaks.
         ValueError: No view, or a fraction outside 0..1.
     """
-    if not views or not all(0 <= fraction <= 1 for fraction in views):
-        raise ValueError(f"views at {views}, expected fractions of the clip in 0..1")
     path = Path(path)
     header = probe(path)
-    return _read(
-        path, header, [round(fraction * (header.frames - 1)) for fraction in views], choice
-    )
+    indices = _view_indices(header, views)
+    return _read(path, header, indices, _resized_size(header, len(indices), choice))
 
 
-def _read(path: Path, header: VideoHeader, indices: list[int], choice: FrameChoice) -> Clip:
-    size = _resized_size(header, len(indices), choice)
+def read_strip(path: Path, views: Sequence[float]) -> np.ndarray:
+    """The pictures of `read_views` side by side and at the clip's own size: the strip that
+    annotators mark (paper, Fig. 4).
+
+    Returns:
+        uint8 (height, views * width, 3), RGB.
+
+    Raises:
+        VideoError: As `probe`, and decode_error where the clip breaks.
+        ValueError: No view, or a fraction outside 0..1.
+    """
+    path = Path(path)
+    header = probe(path)
+    clip = _read(path, header, _view_indices(header, views), [header.height, header.width])
+    return np.hstack(list(clip.frames.permute(0, 2, 3, 1).numpy()))
+
+
+def _view_indices(header: VideoHeader, views: Sequence[float]) -> list[int]:
+    if not views or not all(0 <= fraction <= 1 for fraction in views):
+        raise ValueError(f"views at {views}, expected fractions of the clip in 0..1")
+    return [round(fraction * (header.frames - 1)) for fraction in views]
+
+
+def _read(path: Path, header: VideoHeader, indices: list[int], size: list[int]) -> Clip:
     decoder, pictures = "decord", _decord_pictures(path, header, set(indices), size)
     if pictures is None:
         decoder, pictures = "pyav", _pyav_pictures(path, header, set(indices), size)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmme3dhf.annotations.fixations import fixation_map, read_saliency_png
+from lmme3dhf.annotations.fixations import fixation_map, read_saliency, read_saliency_png
 from lmme3dhf.metrics.correlation import correlations, level_accuracy
 from lmme3dhf.metrics.saliency import mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
@@ -163,10 +163,10 @@ def evaluate_maps(
         )
     mean_map = None
     if train_videos:
-        mean_map = np.mean([read_saliency_png(truth / f"{v}.png") for v in train_videos], axis=0)
+        mean_map = np.mean([read_saliency(truth, video) for video in train_videos], axis=0)
     ours, floor = [], []
     for video in videos:
-        density = read_saliency_png(truth / f"{video}.png")
+        density = read_saliency(truth, video)
         if points is not None:
             if video not in points:
                 raise PredictionError(f"{video} is not in the file of marked points; add it there")

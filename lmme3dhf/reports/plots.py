@@ -1,6 +1,9 @@
-"""Pictures of the report; the only module that draws."""
+"""Pictures of the reports; the only module that draws."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -103,6 +106,257 @@ def saliency_overlays(
             if index == 0:
                 axis.set_title(title, fontsize=9)
         axes[index, 0].set_ylabel(caption, fontsize=6.5, rotation=0, ha="right", va="center")
+    _save(figure, path)
+
+
+def mos_distributions(
+    path: Path, histogram: Sequence[Mapping[str, float]], density: Sequence[Mapping[str, float]]
+) -> None:
+    """Histogram of the opinion scores, one panel a dimension, with a density laid over (Fig. 2a).
+
+    Args:
+        path: PNG to write.
+        histogram: Bins: "low", "high", and videos under each dimension.
+        density: Points of the curves: "score", and density per point of the scale under each
+            dimension (NaN for none).
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    dimensions = [dimension for dimension in DIMENSIONS if dimension in histogram[0]]
+    axes = figure.subplots(1, len(dimensions), squeeze=False, sharey=True)[0]
+    low = np.array([bin["low"] for bin in histogram])
+    width = histogram[0]["high"] - histogram[0]["low"]
+    for axis, dimension in zip(axes, dimensions, strict=True):
+        counts = np.array([bin[dimension] for bin in histogram])
+        axis.bar(
+            low,
+            counts,
+            width,
+            align="edge",
+            color=_COLOURS[dimension],
+            alpha=0.55,
+            edgecolor="white",
+            linewidth=0.4,
+        )
+        axis.plot(
+            [point["score"] for point in density],
+            [point[dimension] * counts.sum() * width for point in density],
+            color="black",
+            linewidth=1.4,
+        )
+        axis.set_title(f"{dimension}, {counts.sum():.0f} videos", fontsize=11)
+        axis.set_xlabel("mean opinion score (0-100)")
+        axis.set_ylim(bottom=0)
+    axes[0].set_ylabel(f"videos per {width:g} points")
+    _save(figure, path)
+
+
+def generator_bars(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Mean opinion score of each generator in both dimensions, with the interval of the mean (Fig.
+    2b).
+
+    Args:
+        path: PNG to write.
+        rows: "generator", and under each dimension "mean", "low" and "high".
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axis = figure.subplots()
+    place = np.arange(len(rows))
+    dimensions = [dimension for dimension in DIMENSIONS if dimension in rows[0]]
+    width = 0.8 / len(dimensions)
+    for index, dimension in enumerate(dimensions):
+        mean, low, high = (
+            np.array([row[dimension][name] for row in rows]) for name in ("mean", "low", "high")
+        )
+        axis.bar(
+            place + (index - (len(dimensions) - 1) / 2) * width,
+            mean,
+            width * 0.94,
+            yerr=np.nan_to_num(np.array([mean - low, high - mean])),
+            color=_COLOURS[dimension],
+            label=dimension,
+            error_kw={"linewidth": 1.3, "capsize": 3},
+        )
+    axis.set_xticks(place, [str(row["generator"]) for row in rows])
+    axis.set_xlabel("generator (by number)")
+    axis.set_ylabel("mean opinion score (0-100)")
+    figure.legend(loc="outside upper right", ncols=len(dimensions), frameon=False)
+    _save(figure, path)
+
+
+def partition_curves(path: Path, eta2: Mapping[str, Sequence[float]], period: int) -> None:
+    """Variance of the scores that a cut every `period` numbers explains, against the place where
+    the cut begins.
+
+    Args:
+        path: PNG to write.
+        eta2: Dimension -> share of the variance at each offset.
+        period: Numbers in a block.
+    """
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for (dimension, shares), style in zip(eta2.items(), ("-", "--"), strict=False):
+        axis.plot(shares, style, color=_COLOURS[dimension], label=dimension, linewidth=1.8)
+    axis.set_xlabel(f"number at which the first block of {period} begins")
+    axis.set_ylabel("explained variance (eta squared)")
+    figure.legend(loc="outside upper right", ncols=len(eta2), frameon=False)
+    _save(figure, path)
+
+
+def distortion_bars(path: Path, counts: Mapping[str, int], videos: int) -> None:
+    """Videos in which each category was named, in the given order from top to bottom (Fig. 3a)."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axis = figure.subplots()
+    bars = axis.barh(list(counts), list(counts.values()), color="#009E73")
+    axis.bar_label(
+        bars, [f"{count} ({count / videos:.0%})" for count in counts.values()], padding=3
+    )
+    axis.margins(x=0.12)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"videos with the category (of {videos}; a video may have several)")
+    _save(figure, path)
+
+
+def category_heat_map(path: Path, rows: Mapping[str, tuple[int, Mapping[str, int]]]) -> None:
+    """Videos of each generator with each category: the number in the cell, its share of the
+    generator's videos as colour (Fig. 3b).
+
+    Args:
+        path: PNG to write.
+        rows: Generator -> (its videos, category -> videos with it).
+    """
+    categories = list(next(iter(rows.values()))[1])
+    counts = np.array([[named[category] for category in categories] for _, named in rows.values()])
+    shares = counts / np.array([[videos] for videos, _ in rows.values()])
+    figure = Figure(figsize=(9, 1.9 + 0.36 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    picture = axis.imshow(shares, cmap="cividis", vmin=0, vmax=max(shares.max(), 0.01))
+    axis.set_aspect("auto")
+    for (row, column), count in np.ndenumerate(counts):
+        bright = shares[row, column] > 0.55 * picture.norm.vmax
+        axis.text(
+            column,
+            row,
+            str(count),
+            ha="center",
+            va="center",
+            color="black" if bright else "white",
+            fontsize=10,
+        )
+    axis.set_xticks(
+        range(len(categories)),
+        ["\n".join(wrap(category, 13)) for category in categories],
+        fontsize=8,
+    )
+    axis.set_yticks(range(len(rows)), [f"{name} ({videos})" for name, (videos, _) in rows.items()])
+    axis.set_ylabel("generator (its videos)")
+    figure.colorbar(picture, ax=axis, label="share of the generator's videos", pad=0.01)
+    _save(figure, path)
+
+
+def marked_strips(
+    path: Path,
+    rows: Sequence[
+        tuple[str, str, np.ndarray, Sequence[tuple[float, float]] | None, np.ndarray | None]
+    ],
+) -> None:
+    """Strips with the annotators' dots on the left and the map laid over on the right (Fig. 5).
+
+    Args:
+        path: PNG to write.
+        rows: (caption on the left, on the right, strip HW3 uint8, dots (x, y) in its pixels or
+            None, map HW 0..1 or None). Without any map there is no right column.
+    """
+    columns = 1 + any(map_HW is not None for *_, map_HW in rows)
+    height, width = rows[0][2].shape[:2]
+    figure = Figure(
+        figsize=(11, (11 / columns * height / width + 0.34) * len(rows)), layout="constrained"
+    )
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for index, (caption, note, strip, points, map_HW) in enumerate(rows):
+        shown = [(caption, strip), (note, strip if map_HW is None else overlay(strip, map_HW))]
+        for axis, (title, picture) in zip(axes[index], shown, strict=False):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(title, fontsize=10, loc="left")
+        if points:
+            axes[index, 0].scatter(*zip(*points, strict=True), s=18, color="#D55E00", ec="white")
+    _save(figure, path)
+
+
+def marks_scatter(
+    path: Path,
+    panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float], str]]]],
+) -> None:
+    """Opinion score against what was marked, a column for each measure and a row for each dimension
+    (Section 3.4, Fig. 6); the line joins the means of about ten groups of like marks and size.
+
+    Args:
+        path: PNG to write.
+        panels: (axis label, dimension -> (measure, scores, note in the title)).
+    """
+    dimensions = list(panels[0][1])
+    figure = Figure(figsize=(3.2 * len(panels) + 0.6, 3.1 * len(dimensions)), layout="constrained")
+    axes = figure.subplots(len(dimensions), len(panels), squeeze=False, sharex="col", sharey="row")
+    for column, (label, by_dimension) in enumerate(panels):
+        for row, (dimension, (values, scores, note)) in enumerate(by_dimension.items()):
+            axis = axes[row, column]
+            x, y = np.array(values, dtype=float), np.array(scores, dtype=float)
+            axis.scatter(x, y, s=12, alpha=0.45, color=_COLOURS[dimension], edgecolors="none")
+            edges = np.unique(np.quantile(x, np.linspace(0, 1, 11)))
+            group = np.searchsorted(edges[1:-1], x, side="right")
+            middles = [(x[group == g].mean(), y[group == g].mean()) for g in np.unique(group)]
+            axis.plot(*zip(*middles, strict=True), ".-", color="black")
+            axis.set_title(note, fontsize=10)
+            if column == 0:
+                axis.set_ylabel(f"{dimension}\nmean opinion score (0-100)")
+            if row == len(dimensions) - 1:
+                axis.set_xlabel(label)
+    _save(figure, path)
+
+
+def split_half_histograms(
+    path: Path, srcc: Mapping[str, Sequence[float]], means: Mapping[str, float]
+) -> None:
+    """SRCC between the scores of two halves of the raters, over many ways to halve them.
+
+    Args:
+        path: PNG to write.
+        srcc: Dimension -> one value a halving.
+        means: Dimension -> the value that a line marks.
+    """
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(srcc), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, (dimension, values) in zip(axes, srcc.items(), strict=True):
+        axis.hist(values, bins=20, color=_COLOURS[dimension], alpha=0.6, edgecolor="white")
+        axis.axvline(means[dimension], color="black", linestyle="--", linewidth=1.4)
+        axis.set_title(f"{dimension}, mean {means[dimension]:.3f}", fontsize=11)
+        axis.set_xlabel("SRCC of one half of the raters with the other")
+    axes[0].set_ylabel("halvings")
+    _save(figure, path)
+
+
+def subject_bars(path: Path, rows: Mapping[str, Sequence[tuple[str, float, bool]]]) -> None:
+    """How well each rater agrees with the mean of the others.
+
+    Args:
+        path: PNG to write.
+        rows: Dimension -> (rater, Pearson's r, whether the screening rejects the rater); an r that
+            is NaN has no bar.
+    """
+    figure = Figure(figsize=(9, 2.6 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axis, (dimension, subjects) in zip(axes, rows.items(), strict=True):
+        values = np.nan_to_num([r for _, r, _ in subjects])
+        bars = axis.bar([name for name, _, _ in subjects], values, color=_COLOURS[dimension])
+        for bar, (_, _, rejected) in zip(bars, subjects, strict=True):
+            if rejected:
+                bar.set(alpha=0.45, hatch="//")
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set_ylim(min(0.0, *values) - 0.02, 1)
+        axis.margins(x=0.01)
+        axis.tick_params(axis="x", rotation=90, labelsize=8)
+        axis.set_title(f"{dimension} (hatched: rejected by the screening)", fontsize=11)
+        axis.set_ylabel("r with the others")
     _save(figure, path)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin, set_seed
 
-from lmme3dhf.annotations.fixations import read_saliency_png
+from lmme3dhf.annotations.fixations import read_saliency
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import Collator, view_batch
 from lmme3dhf.data.dialogue import DialogueEncoder
@@ -99,7 +99,7 @@ class SaliencyItems(Dataset):
         sample = self.samples[index]
         stored = self.store.read(sample.path)
         _, h, w, _ = stored["tokens"].shape
-        target = view_maps(read_saliency_png(self.maps / f"{sample.video}.png"), 8 * h, 8 * w)
+        target = view_maps(read_saliency(self.maps, sample.video), 8 * h, 8 * w)
         return {
             "name": sample.video,
             "tokens": stored["tokens"],

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lmme3dhf.annotations.levels import fit_level_scale
+from lmme3dhf.annotations.levels import fit_level_scale, read_levels
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import Collator
 from lmme3dhf.data.dialogue import DialogueEncoder
@@ -71,8 +71,17 @@ def scored_samples(config: Config) -> list[Sample]:
     return samples
 
 
-def level_edges(samples: list[Sample]) -> dict[str, tuple[float, ...]]:
-    """Edges of the level scales (Eq. 4) from the training scores, by dimension."""
+def level_edges(root: Path, samples: list[Sample]) -> dict[str, tuple[float, ...]]:
+    """Edges of the level scales by dimension: those stored with the data set, which its lists were
+    labelled with; where it has none (the release), Eq. 4 on the training scores.
+
+    Args:
+        root: Folder of the data set.
+        samples: The training samples.
+    """
+    stored = root / "levels.json"
+    if stored.exists():
+        return {dimension: scale.edges for dimension, scale in read_levels(stored).items()}
     by_dimension = {
         d: np.array([s.mos for s in samples if s.task == d and s.mos is not None])
         for d in DIMENSIONS
@@ -109,7 +118,8 @@ def train_score(config: Config, run: Path) -> Path:
     folder = runs.local_model(config.model)
     samples = scored_samples(config)
     model, processor = runs.load_model(config, folder)
-    metric = runs.metric_of(model, processor, config, level_edges=level_edges(samples))
+    edges = level_edges(config.data.root, samples)
+    metric = runs.metric_of(model, processor, config, level_edges=edges)
     runs.open_run(run, "score", config, folder, {"metric": metric.to_dict()})
     encode = encoder_for(config, DialogueEncoder(processor.tokenizer), metric.answer_prefix)
 

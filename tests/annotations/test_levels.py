@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from lmme3dhf.annotations import AnnotationError
-from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, from_json, to_json
+from lmme3dhf.annotations.levels import (
+    LevelScale,
+    fit_level_scale,
+    from_json,
+    read_levels,
+    to_json,
+)
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 from tests.conftest import shared_data
 
@@ -54,6 +60,45 @@ def test_edges_are_five_equal_intervals():
     assert (ends[0], ends[-1]) == (0.1 + 0.2, 0.7)
 
 
+def test_equal_counts_put_a_fifth_into_each_level():
+    """Ten skewed scores by hand: two to a level, where equal widths put seven into the last.
+    Catches edges on a score that fall to the wrong side.
+    """
+    mos = np.array([1.0, 20, 48, 52, 53, 54, 55, 56, 57, 61])
+    scale = fit_level_scale(mos, "quality", "equal_count")
+    assert [scale.level(score) for score in mos] == [word for word in LEVELS for _ in range(2)]
+    assert (scale.edges[0], scale.edges[-1]) == (1.0, 61.0)
+    assert scale.edges[1] == pytest.approx(20 + 0.8 * 28)  # position 0.2 * 9 = 1.8
+    counts = Counter(fit_level_scale(mos, "quality").level(score) for score in mos)
+    assert counts == {"bad": 1, "poor": 1, "good": 1, "excellent": 7}
+
+
+def test_equal_counts_of_ties_are_refused():
+    """Catches two edges on one score, between which no score can lie."""
+    with pytest.raises(AnnotationError, match="expected 6 finite increasing numbers"):
+        fit_level_scale(np.array([1.0, 5, 5, 5, 5, 5, 9]), "quality", "equal_count")
+
+
+def test_soft_labels_are_the_mass_of_a_normal_between_the_edges():
+    """From a printed table of the normal distribution: Phi(1) = .8413, Phi(3) = .9987. Score 25 and
+    deviation 5 have the edges 10, 20, 30, 40 at z = -3, -1, 1, 3. Catches lost tails.
+    """
+    soft = TENS.soft_label(25, 5)
+    assert soft == pytest.approx((0.0013, 0.1573, 0.6827, 0.1573, 0.0013), abs=1e-4)
+    for mos, std in ((-20, 4), (25, 1e-9), (49, 300), (10, 3)):
+        assert sum(TENS.soft_label(mos, std)) == pytest.approx(1)
+    assert TENS.soft_label(10, 3)[0] == pytest.approx(0.5)
+
+
+def test_soft_labels_without_deviation_are_hard():
+    """One rating has no deviation, agreeing raters have 0. Catches 0 / 0."""
+    assert TENS.soft_label(20, float("nan")) == (0, 1, 0, 0, 0)
+    assert TENS.soft_label(20, 0) == (0, 1, 0, 0, 0)
+    for std in (-1, float("inf")):
+        with pytest.raises(AnnotationError, match="standard deviation"):
+            TENS.soft_label(20, std)
+
+
 @pytest.mark.parametrize("mos", [[], [40.0, 40.0], [1.0, float("nan")]])
 def test_scores_without_a_range_are_refused(mos):
     """Catches a scale of zero width, which would call everything bad."""
@@ -95,6 +140,15 @@ def test_broken_levels_are_refused(content):
     """Catches a stray file that is taken for level edges."""
     with pytest.raises(AnnotationError, match=r"expected|not one of"):
         from_json(content)
+
+
+def test_a_broken_levels_file_is_named(tmp_path):
+    """Catches a decoder's message without the file."""
+    path = tmp_path / "levels.json"
+    for content in ("{", '{"quality": [1, 2]}', "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(AnnotationError, match=r"levels\.json: "):
+            read_levels(path)
 
 
 def _official_rows(split, dimension):

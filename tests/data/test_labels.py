@@ -8,11 +8,15 @@ import pytest
 from PIL import Image
 
 from lmme3dhf.annotations import AnnotationError
-from lmme3dhf.annotations.fixations import read_saliency_png
+from lmme3dhf.annotations.fixations import read_fixations, read_saliency, read_saliency_png
+from lmme3dhf.annotations.levels import read_levels
+from lmme3dhf.data.card import CARD, LabelReport, summary
 from lmme3dhf.data.gen3dhf import PROMPTS, read_list
-from lmme3dhf.data.labels import build_labels, read_points
+from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
 from lmme3dhf.data.samples import DataError
-from lmme3dhf.data.splits import read_split
+from lmme3dhf.data.splits import Split, latent, read_split
+from lmme3dhf.data.synthetic.render import write_clip
+from lmme3dhf.data.video import read_strip
 from lmme3dhf.vocabulary import DIMENSIONS
 
 SPLIT = {"train": ["seed0000", "seed0001", "seed0002"], "val": ["seed0003"], "eval": ["seed0004"]}
@@ -57,9 +61,27 @@ def remark_rows() -> list[tuple]:
     ]
 
 
+def build(root: Path, split: Split = SPLIT, **choices) -> LabelReport:
+    """From the folder's own `raw`, as for a synthetic set; choices may name other sources."""
+    names = ("ratings", "mos", "marks", "strips", "remarks", "rules", "distortions", "videos")
+    sources = {
+        "videos": root / "video_RGB",
+        "ratings": root / "raw/ratings.csv",
+        "marks": root / "raw/marks",
+        "remarks": root / "raw/remarks.csv",
+    } | {name: choices.pop(name) for name in names if name in choices}
+    out = choices.pop("out", root)
+    return build_labels(out, Sources(**sources), split, **choices)
+
+
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Annotations of five videos; strips of 40 x 120 pixels in plain grey."""
+    """Annotations of five videos; strips of 40 x 120 pixels in plain grey, clips that nobody has to
+    open.
+    """
+    (tmp_path / "video_RGB").mkdir()
+    for video in VIDEOS:
+        (tmp_path / "video_RGB" / f"{video}.mp4").touch()
     write_csv(tmp_path / "raw/ratings.csv", "subject,video,dimension,rating", rating_rows())
     write_csv(tmp_path / "raw/remarks.csv", "marker,video,remark", remark_rows())
     (tmp_path / "image").mkdir()
@@ -84,7 +106,7 @@ def test_scores_and_levels_are_those_worked_out_by_hand(root):
     part holds the lowest three in quality, so its edges end at the middle score; what lies above is
     excellent. Catches edges fitted on all videos, and one dimension written for the other.
     """
-    build_labels(root, SPLIT)
+    build(root)
     z = np.array([-2, -1, 0, 1, 2]) / np.sqrt(2.5)
     mos = 100 * (z + 3) / 6
     expected = {"quality": mos, "authenticity": mos[::-1]}
@@ -114,7 +136,7 @@ def test_lists_hold_their_part_in_the_released_words(root):
     """The sentences of the release, letter by letter. Catches lists of another part, replies with
     the score in the text lists, and absolute paths.
     """
-    build_labels(root, SPLIT)
+    build(root)
     for part, members in SPLIT.items():
         for task in (*DIMENSIONS, "distortion"):
             kinds = ("text", "numerical") if task in DIMENSIONS else ("distortion",)
@@ -137,7 +159,7 @@ def test_lists_hold_their_part_in_the_released_words(root):
 
 def test_categories_are_the_union_of_the_markers(root):
     """By hand: what one marker names counts, and clean only where nobody names anything."""
-    build_labels(root, SPLIT)
+    build(root)
     assert content(root / "distortion_label.json") == {
         "seed0000": ["Eye Distortions"],
         "seed0001": ["No Distortion"],
@@ -151,16 +173,22 @@ def test_points_and_maps_join_the_markers(root):
     """The planted centres come back, and the map is the Gaussian of 5 pixels around one of them in
     closed form. Catches a marker left out, and maps of clean videos that are not zero.
     """
-    build_labels(root, SPLIT)
-    points = read_points(root / "fixations.json")
-    assert {video: sorted(found) for video, found in points.items()} == {
+    build(root)
+    fixations = read_fixations(root / "fixations.json")
+    assert {video: sorted(found.points) for video, found in fixations.items()} == {
         "seed0000": [(20, 10)],
         "seed0001": [],
         "seed0002": [(40, 12), (60, 30), (100, 20)],
         "seed0003": [],
         "seed0004": [],
     }
-    maps = {video: read_saliency_png(root / "saliency_map" / f"{video}.png") for video in VIDEOS}
+    assert fixations["seed0002"].dots == {"anna": 1, "ben": 2}
+    assert {v for v, found in fixations.items() if found.no_distortion} == {
+        "seed0001",
+        "seed0003",
+        "seed0004",
+    }
+    maps = {video: read_saliency(root / "saliency_map", video) for video in VIDEOS}
     assert {m.shape for m in maps.values()} == {(40, 120)}
     assert {video for video, m in maps.items() if m.any()} == {"seed0000", "seed0002"}
     # Right of the point, away from the border that reflects.
@@ -168,19 +196,25 @@ def test_points_and_maps_join_the_markers(root):
     closed_form = np.exp(-((x - 20) ** 2) / 50)
     row = maps["seed0000"][10, 20:38] / maps["seed0000"][10, 20]
     assert row == pytest.approx(closed_form, abs=0.02)
+    # The released 8-bit form is the same map, to half a grey value.
+    grey = read_saliency_png(root / "saliency_map" / "seed0000.png")
+    assert np.abs(grey - maps["seed0000"]).max() == pytest.approx(0.5 / 255, abs=0.2 / 255)
+    with Image.open(root / "fixation_map" / "seed0002.png") as picture:
+        fixated = np.argwhere(np.asarray(picture))
+    assert sorted(map(tuple, fixated[:, ::-1].tolist())) == [(40, 12), (60, 30), (100, 20)]
 
 
 def test_building_again_gives_the_same_files(root):
     """Catches labels that depend on what an earlier call left behind."""
-    build_labels(root, SPLIT)
+    build(root)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    build_labels(root, SPLIT)
+    build(root)
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def test_videos_outside_the_split_get_no_labels(root):
     """Catches labels of videos that were taken out; they still count for the raters' own means."""
-    build_labels(root, {"train": SPLIT["train"], "eval": SPLIT["eval"]})
+    build(root, {"train": SPLIT["train"], "eval": SPLIT["eval"]})
     assert "seed0003" not in content(root / "MOS.json")
     assert not (root / "saliency_map" / "seed0003.png").exists()
     assert content(root / "MOS.json")["seed0002"]["quality"] == pytest.approx(50)
@@ -190,15 +224,30 @@ def test_a_video_without_ratings_or_remark_is_refused(root):
     """In one dimension, in both, or without a remark. Catches a video that drops out silently."""
     kept = [row for row in rating_rows() if row[1:3] != ("seed0004", "quality")]
     write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", kept)
-    with pytest.raises(DataError, match="seed0004 is in the split but has no ratings"):
-        build_labels(root, SPLIT)
+    with pytest.raises(DataError, match="1 of 5 videos have no quality score, first seed0004"):
+        build(root)
     write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", rating_rows())
-    with pytest.raises(DataError, match="seed0777 is in the split but has no ratings"):
-        build_labels(root, {**SPLIT, "eval": ["seed0004", "seed0777"]})
+    with pytest.raises(DataError, match=r"the split: 1 videos have no clip in .*first seed0777"):
+        build(root, {**SPLIT, "eval": ["seed0004", "seed0777"]})
     kept = [row for row in remark_rows() if row[1] != "seed0001"]
     write_csv(root / "raw/remarks.csv", "marker,video,remark", kept)
-    with pytest.raises(DataError, match="seed0001 is in the split but has no ratings or no remark"):
-        build_labels(root, SPLIT)
+    with pytest.raises(DataError, match="1 of 5 videos have no remark, first seed0001"):
+        build(root)
+
+
+@pytest.mark.parametrize("kind", ["ratings", "remarks", "marks"])
+def test_annotations_of_videos_without_a_clip_are_refused(root, kind):
+    """A name that was mistyped. Catches annotations that are lost without a word."""
+    if kind == "ratings":
+        rows = [*rating_rows(), ("rater1", "seed00O4", "quality", 3)]
+        write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", rows)
+    elif kind == "remarks":
+        rows = [*remark_rows(), ("anna", "seed00O4", "fine")]
+        write_csv(root / "raw/remarks.csv", "marker,video,remark", rows)
+    else:
+        (root / "raw/marks/anna/seed0000.png").rename(root / "raw/marks/anna/seed00O4.png")
+    with pytest.raises(DataError, match=r"1 videos have no clip in .*first seed00O4"):
+        build(root)
 
 
 def test_a_dimension_nobody_rated_is_refused(root):
@@ -206,19 +255,53 @@ def test_a_dimension_nobody_rated_is_refused(root):
     kept = [row for row in rating_rows() if row[2] == "quality"]
     write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", kept)
     with pytest.raises((DataError, AnnotationError), match=r"authenticity|no ratings"):
-        build_labels(root, SPLIT)
+        build(root)
 
 
 def test_remarks_that_fit_no_category_are_all_listed(root):
-    """Catches a remark that is skipped, and a user who has to mend them one by one."""
-    unclear = {("anna", "seed0000"): "hm", ("ben", "seed0002"): "purple", ("ben", "seed0004"): ""}
+    """One beside a named distortion, one beside a clean remark, one alone. Catches a remark that is
+    skipped, and a video that counts as clean because its only complaint was not understood.
+    """
+    unclear = {
+        ("anna", "seed0000"): "hm",  # the other marker says that it looks fine
+        ("ben", "seed0002"): "purple",  # the other marker names the mouth
+        ("anna", "seed0003"): "",
+        ("ben", "seed0003"): "purple",
+    }
     rows = [(m, v, unclear.get((m, v), text)) for m, v, text in remark_rows()]
     write_csv(root / "raw/remarks.csv", "marker,video,remark", rows)
-    with pytest.raises(DataError, match="3 remarks fit none of the nine categories") as error:
-        build_labels(root, SPLIT)
+    report = build(root, {"train": SPLIT["train"], "eval": ["seed0003", "seed0004"]})
+    assert report.undecided == ["seed0000", "seed0003"]
+    told = "\n".join(summary(report))
     for (marker, video), text in unclear.items():
-        assert f"{video}, {marker}: {text!r}" in str(error.value)
-    assert not (root / "MOS.json").exists()
+        assert f"unmatched remark: {marker} on {video}: {text!r}" in told
+    assert "2 videos are in no distortion list" in told
+    assert content(root / "distortion_label.json")["seed0002"] == ["Mouth Distortions"]
+    answers = {path.stem: content(path) for path in (root / "distortion").iterdir()}
+    assert [row["videos"] for row in answers["train"]] == ["seed0001.mp4", "seed0002.mp4"]
+    assert [row["videos"] for row in answers["eval"]] == ["seed0004.mp4"]
+    # Their scores are not lost with it.
+    assert len(read_list(root / "text/train_quality.json")) == 3
+    readings = (root / "remark_readings.csv").read_text(encoding="utf-8").splitlines()
+    assert len(readings) == 1 + len(remark_rows())
+
+
+def test_a_part_without_any_answer_is_refused(root):
+    """Catches an empty list, which no stage can read."""
+    rows = [(m, v, "hm" if v == "seed0004" else text) for m, v, text in remark_rows()]
+    write_csv(root / "raw/remarks.csv", "marker,video,remark", rows)
+    with pytest.raises(DataError, match="none of the 1 videos of 'eval' has a remark that fits"):
+        build(root)
+
+
+def test_a_users_phrases_are_used(root, tmp_path):
+    """Catches a rule file that is read and forgotten."""
+    rows = [(m, v, "hm freckles" if v == "seed0004" else text) for m, v, text in remark_rows()]
+    write_csv(root / "raw/remarks.csv", "marker,video,remark", rows)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("categories:\n  Facial Feature Distortions: [freckles]\n", encoding="utf-8")
+    build(root, rules=rules)
+    assert content(root / "distortion_label.json")["seed0004"] == ["Facial Feature Distortions"]
 
 
 def test_a_broken_table_is_refused_with_its_line(root):
@@ -227,15 +310,213 @@ def test_a_broken_table_is_refused_with_its_line(root):
     rows[2] = (*rows[2][:3], 5.5)
     write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", rows)
     with pytest.raises(AnnotationError, match=r"ratings\.csv:4: rating 5\.5 is outside"):
-        build_labels(root, SPLIT)
+        build(root)
 
 
-def test_a_careless_rater_is_named(root, capsys):
+def test_a_careless_rater_is_named(root):
     """One who moved no slider has no deviation: left out, and said so. Catches a silent loss, and a
     mean that is spoilt.
     """
     idle = [("idle", video, "quality", 3) for video in VIDEOS]
     write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", [*rating_rows(), *idle])
-    build_labels(root, SPLIT)
-    assert "quality: ratings of idle are left out (gave all 5 videos" in capsys.readouterr().out
+    told = "\n".join(summary(build(root)))
+    assert "quality: ratings of 2 of 3 subjects count" in told
+    assert "quality: idle left out, gave all 5 videos the same rating" in told
     assert content(root / "MOS.json")["seed0002"]["quality"] == pytest.approx(50)
+    subjects = (root / "subjects.csv").read_text(encoding="utf-8").splitlines()
+    assert len(subjects) == 1 + 3 + 2
+    card = (root / CARD).read_text(encoding="utf-8")
+    assert "| quality | idle | 5 | gave all 5 videos the same rating, 3 |" in card
+
+
+def test_strips_are_cut_from_the_clips_where_there_are_none(root, tmp_path):
+    """The pictures at a quarter, half and three quarters of the clip. Catches other pictures, a
+    resized strip, and strips that an annotator saw being overwritten.
+    """
+    frames = [np.full((40, 40, 3), 40 + 8 * index, np.uint8) for index in range(17)]
+    write_clip(root / "video_RGB/seed0003.mp4", frames, 8)
+    (root / "image/seed0003.png").unlink()
+    report = build(root)
+    assert report.strips_cut == 1
+    with Image.open(root / "image/seed0003.png") as picture:
+        strip = np.asarray(picture)
+    assert strip.shape == (40, 120, 3)
+    for view, index in enumerate((4, 8, 12)):
+        assert np.abs(strip[:, 40 * view : 40 * view + 40].astype(int) - (40 + 8 * index)).max() < 4
+    assert (strip == read_strip(root / "video_RGB/seed0003.mp4", (0.25, 0.5, 0.75))).all()
+    with Image.open(root / "image/seed0000.png") as picture:
+        assert (np.asarray(picture) == 120).all()
+
+
+def test_all_clips_that_give_no_strip_are_named(root):
+    """Catches one fault a run, and strips of the good clips that are left behind."""
+    for video in ("seed0001", "seed0003"):
+        (root / f"image/{video}.png").unlink()
+    before = sorted(root.rglob("*"))
+    with pytest.raises(DataError, match=r"2 of 2 clips give no strip: seed0001, seed0003; first"):
+        build(root)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_another_folder_becomes_a_whole_data_set(root, tmp_path):
+    """Clips, strips and raw tables come along. Catches lists whose clips are somewhere else."""
+    out = tmp_path / "set"
+    build(root, out=out, strips=root / "image")
+    for part in SPLIT:
+        for sample in read_list(out / "numerical" / f"{part}_quality.json"):
+            assert sample.path.parent == out / "video_RGB"
+            assert sample.path.exists()
+    assert {path.stem for path in (out / "image").iterdir()} == set(VIDEOS)
+    assert (out / "raw/ratings.csv").read_bytes() == (root / "raw/ratings.csv").read_bytes()
+
+
+def test_points_in_a_table_do_as_well_as_marked_strips(root, tmp_path):
+    """The planted centres as CSV. Catches another path for points, with other maps."""
+    table = tmp_path / "points.csv"
+    rows = [(marker, video, x, y) for (marker, video), at in DOTS.items() for x, y in at]
+    write_csv(table, "marker,video,x,y", rows)
+    build(root)
+    from_dots = read_fixations(root / "fixations.json")
+    build(root, marks=table)
+    from_points = read_fixations(root / "fixations.json")
+    for video in VIDEOS:
+        assert sorted(from_points[video].points) == sorted(from_dots[video].points)
+        assert from_points[video].size == (120, 40)
+    write_csv(table, "marker,video,x,y", [("anna", "seed0002", 120, 3)])
+    with pytest.raises(AnnotationError, match=r"marks on seed0002: .* outside the picture"):
+        build(root, marks=table)
+
+
+def test_a_marked_strip_of_another_picture_is_named(root):
+    """Catches a size error without the file in it."""
+    Image.new("RGB", (60, 20)).save(root / "raw/marks/ben/seed0002.png")
+    with pytest.raises(AnnotationError, match=r"ben.seed0002\.png: marked strip is \(20, 60\)"):
+        build(root)
+    (root / "raw/marks/ben/seed0002.png").write_bytes(b"\x89PNG")
+    with pytest.raises(AnnotationError, match=r"ben.seed0002\.png: cannot be read as a picture"):
+        build(root)
+
+
+def test_finished_scores_and_categories_of_the_release_make_lists(root, tmp_path):
+    """`MOS.json` and `distortion_label.json` in place of raw tables. Catches answers for stage 1
+    that only a synthetic set can have.
+    """
+    scores, labels = tmp_path / "MOS.json", tmp_path / "distortion_label.json"
+    scores.write_text(
+        json.dumps(
+            {v: {"quality": 10 + 9 * i, "authenticity": 60 - i} for i, v in enumerate(VIDEOS)}
+        )
+    )
+    labels.write_text(json.dumps({v: "Eye Distortions, Hair Distortions" for v in VIDEOS}))
+    out = tmp_path / "set"
+    report = build(
+        root, out=out, ratings=None, remarks=None, marks=None, mos=scores, distortions=labels,
+        strips=root / "image",
+    )  # fmt: skip
+    assert report.scores == {}
+    assert content(out / "MOS.json")["seed0003"]["quality"] == 37
+    (sample,) = read_list(out / "distortion/eval.json")
+    assert sample.distortions == ("Eye Distortions", "Hair Distortions")
+    assert not (out / "saliency_map").exists()
+    row = (out / "opinion_scores.csv").read_text(encoding="utf-8").splitlines()[1]
+    assert row == "seed0000,quality,10.0,,,,bad,1.0,0.0,0.0,0.0,0.0"
+
+
+def test_spread_and_soft_labels_stand_beside_the_score(root):
+    """By hand: with raters at z 1 and 2 / sqrt(2.5) steps alike the deviation is 0; a third who
+    swaps the last two gives those a deviation and a soft label. Catches columns of another video.
+    """
+    third = [("rater3", v, d, STEPS[d][i]) for d in DIMENSIONS for i, v in enumerate(VIDEOS)]
+    third[3], third[4] = (*third[3][:3], third[4][3]), (*third[4][:3], third[3][3])
+    write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", [*rating_rows(), *third])
+    build(root, screening="none")
+    lines = (root / "opinion_scores.csv").read_text(encoding="utf-8").splitlines()
+    rows = {tuple(line.split(",")[:2]): line.split(",")[2:] for line in lines[1:]}
+    z = np.array([1, 1, 2]) / np.sqrt(2.5)
+    mos, std, count, ci95, level, *soft = rows["seed0003", "quality"]
+    assert float(mos) == pytest.approx((100 * (z + 3) / 6).mean())
+    assert float(std) == pytest.approx((100 * z / 6).std(ddof=1))
+    assert (count, level) == ("3", "excellent")
+    assert float(ci95) == pytest.approx(1.96 * float(std) / 3**0.5)
+    assert sum(map(float, soft)) == pytest.approx(1, abs=1e-5)
+    assert 0.5 < float(soft[4]) < 1
+    assert rows["seed0000", "authenticity"][5:] == ["0.0", "0.0", "0.0", "0.0", "1.0"]
+
+
+def test_levels_of_equal_count_reach_the_lists(root):
+    """Catches an option that changes `levels.json` and not the words, or the other way round."""
+    split = {"train": VIDEOS}
+    build(root, split, edges="equal_count")
+    words = [sample.level for sample in read_list(root / "text/train_quality.json")]
+    assert words == ["bad", "poor", "fair", "good", "excellent"]
+    edges = read_levels(root / "levels.json")["quality"].edges
+    scores = sorted(m["quality"] for m in content(root / "MOS.json").values())
+    assert edges == pytest.approx(np.quantile(scores, np.linspace(0, 1, 6)).tolist())
+
+
+def test_a_failure_leaves_the_data_set_as_it_was(root):
+    """The last marked strip is broken, after hundreds of good ones. Catches half a set of new maps
+    beside old lists, and a hidden folder that stays.
+    """
+    build(root)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    (root / "raw/marks/ben/seed0002.png").write_bytes(b"broken")
+    before[root / "raw/marks/ben/seed0002.png"] = b"broken"
+    rows = [(*row[:3], 5 - row[3]) for row in rating_rows()]
+    write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", rows)
+    before[root / "raw/ratings.csv"] = (root / "raw/ratings.csv").read_bytes()
+    with pytest.raises(AnnotationError):
+        build(root)
+    assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_lists_of_an_earlier_split_do_not_stay(root):
+    """Catches an eval list of videos that are now in train, and answers that are not made again."""
+    build(root)
+    build(root, {"train": SPLIT["train"], "test": ["seed0003", "seed0004"]})
+    assert {path.name for path in (root / "distortion").iterdir()} == {"train.json", "test.json"}
+    with pytest.raises(DataError, match="distortion holds answers for another split"):
+        build(root, remarks=None)
+
+
+def test_contradicting_sources_are_refused(root):
+    """Catches one of two sources silently ignored."""
+    with pytest.raises(DataError, match="either raw ratings"):
+        build(root, mos=root / "MOS.json")
+    with pytest.raises(DataError, match="either raw ratings"):
+        build(root, ratings=None)
+    with pytest.raises(DataError, match="either raw remarks"):
+        build(root, distortions=root / "distortion_label.json")
+    with pytest.raises(DataError, match="one must be train"):
+        build(root, {"eval": VIDEOS})
+
+
+def test_clips_are_found_by_name(tmp_path):
+    """Catches other files taken for clips, and two clips of one video."""
+    with pytest.raises(DataError, match="no such folder"):
+        clips_in(tmp_path / "absent")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="no clips"):
+        clips_in(tmp_path)
+    for name in ("b.webm", "a.MP4", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    assert list(clips_in(tmp_path)) == ["a", "b"]
+    (tmp_path / "b.mp4").touch()
+    with pytest.raises(DataError, match=r"b\.mp4 and b\.webm are both clips of b"):
+        clips_in(tmp_path)
+
+
+def test_drawn_splits_keep_faces_apart():
+    """Twenty latents under three generators. Catches a face on both sides and a wrong share."""
+    videos = [f"seed{200 * g + n:04d}" for g in range(3) for n in range(20)]
+    split = drawn_split(videos, 0.2, 0.05, 1)
+    assert {part: len(members) for part, members in split.items()} == {
+        "train": 45,
+        "val": 3,
+        "eval": 12,
+    }
+    faces = [{latent(video) for video in members} for members in split.values()]
+    assert sum(map(len, faces)) == len(set.union(*faces)) == 20
+    assert set(drawn_split(videos, 0.2, 0, 1)) == {"train", "eval"}
+    with pytest.raises(DataError, match="shares"):
+        drawn_split(videos, 0.9, 0.2, 1)

@@ -12,6 +12,7 @@ from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import (
     OFFICIAL_SPLIT,
+    SplitFile,
     check_split,
     generator,
     grouped_folds,
@@ -20,7 +21,9 @@ from lmme3dhf.data.splits import (
     leave_one_generator_out,
     official_split,
     read_split,
+    read_split_file,
     split_hash,
+    write_protocols,
     write_split,
 )
 from tests.conftest import shared_data
@@ -156,6 +159,127 @@ def test_a_written_split_is_read_again(tmp_path):
         (tmp_path / "splits.json").write_text(content)
         with pytest.raises(DataError):
             read_split(tmp_path / "splits.json")
+
+
+def test_a_split_tells_its_protocol_and_older_files_are_read(tmp_path):
+    """Catches a header that is lost or taken for a part, and data sets of last month that cannot be
+    read any more.
+    """
+    split = {"train": ["seed0000", "seed0200"], "eval": ["seed0001"]}
+    path = tmp_path / "split.json"
+    write_split(path, split, protocol="mine", latents_shared=False)
+    assert read_split_file(path) == SplitFile(parts=split, protocol="mine", latents_shared=False)
+    assert json.loads(path.read_text())["sha256"] == split_hash(split)
+    write_split(path, split)
+    assert read_split_file(path) == SplitFile(parts=split)
+    for older in (split, {"parts": ["seed0002"], **split}):
+        path.write_text(json.dumps(older))
+        assert read_split_file(path) == SplitFile(parts=older)
+
+
+def test_a_split_that_was_changed_by_hand_is_noticed(tmp_path):
+    """One video moved, one dropped. Catches results on a split that is not the one they name."""
+    path = tmp_path / "split.json"
+    split = {"train": ["seed0000", "seed0002"], "eval": ["seed0001"]}
+    write_split(path, split)
+    content = json.loads(path.read_text())
+    for parts in (
+        {"train": ["seed0000"], "eval": ["seed0001", "seed0002"]},
+        {"train": ["seed0000"], "eval": ["seed0001"]},
+    ):
+        path.write_text(json.dumps({**content, "parts": parts}))
+        with pytest.raises(DataError, match=r"split\.json: its parts are not those"):
+            read_split(path)
+    reordered = {"eval": ["seed0001"], "train": ["seed0002", "seed0000"]}
+    path.write_text(json.dumps({**content, "parts": reordered}))
+    assert read_split(path) == reordered
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ('{"parts": {"train": ["seed0000"]}, "latent_shared": true}', "'latent_shared' is 'True'"),
+        ('{"parts": {"train": ["seed0000"]}, "latents_shared": "no"}', "'latents_shared' is 'no'"),
+        ('{"parts": {"train": ["seed0000"]}, "sha256": 1}', "'sha256' is '1'"),
+        ('{"parts": {}}', "expected an object like"),
+        ('{"train": ["seed0000"],\n "train": ["seed0001"]}', "'train' is there more than once"),
+        ('{"train": ["seed0000"],\n "eval": ["seed0001",]}', r"split\.json:2:2\d: not JSON"),
+        ('{"train": ["clip1"]}', r"split\.json: video 'clip1'"),
+    ],
+)
+def test_split_files_with_faults_are_refused(tmp_path, content, cause):
+    """Catches a misspelt promise that nobody checks, and parts that replace each other."""
+    path = tmp_path / "split.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=cause):
+        read_split(path)
+
+
+def test_nothing_false_is_written_about_a_split(tmp_path):
+    """A face on both sides under latents_shared=False. Catches a promise without a check."""
+    leaking = {"train": ["seed0000"], "eval": ["seed0200"]}
+    with pytest.raises(DataError, match="latent 0 "):
+        write_split(tmp_path / "split.json", leaking, latents_shared=False)
+    assert not list(tmp_path.iterdir())
+    write_split(tmp_path / "split.json", leaking, latents_shared=True)
+    assert read_split_file(tmp_path / "split.json").latents_shared is True
+
+
+def test_the_protocols_of_the_repository_are_remade_byte_for_byte(tmp_path):
+    """Catches a file edited by hand, a draw that changed, and a protocol without its file."""
+    folder = REPOSITORY / OFFICIAL_SPLIT.parent
+    written = write_protocols(tmp_path, official=REPOSITORY / OFFICIAL_SPLIT)
+    expected = [
+        "official.json",
+        *(f"latent_fold_{fold}.json" for fold in range(5)),
+        *(f"generator_{number}.json" for number in range(10)),
+    ]
+    assert [path.name for path in written] == expected
+    assert sorted(expected) == sorted(path.name for path in folder.glob("*.json"))
+    for path in written:
+        assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
+        assert path.stat().st_size < 40_000
+
+
+def test_the_protocols_hold_what_their_names_say():
+    """Read with the json module alone. Catches folds that share a face and a generator that is in
+    training.
+    """
+    folder = REPOSITORY / OFFICIAL_SPLIT.parent
+    evaluated = []
+    for fold in range(5):
+        content = json.loads((folder / f"latent_fold_{fold}.json").read_text())
+        parts = content["parts"]
+        assert content["protocol"] == f"latent_fold_{fold}"
+        assert content["latents_shared"] is False
+        assert not latents(parts["train"]) & latents(parts["eval"])
+        assert sorted(parts["train"] + parts["eval"]) == RELEASED
+        evaluated += parts["eval"]
+    assert sorted(evaluated) == RELEASED
+    for number in range(10):
+        content = json.loads((folder / f"generator_{number}.json").read_text())
+        parts = content["parts"]
+        assert content["latents_shared"] is True
+        assert parts["eval"] == RELEASED[number * 200 : (number + 1) * 200]
+        assert sorted(parts["train"] + parts["eval"]) == RELEASED
+    assert json.loads((folder / "official.json").read_text())["latents_shared"] is True
+
+
+def test_protocols_for_other_videos_come_without_the_official_split(tmp_path):
+    """Generators 3 and 7, five faces. Catches generators numbered by their order, and an official
+    split of videos that are not there.
+    """
+    videos = [f"seed{generator_ * 200 + face:04d}" for generator_ in (3, 7) for face in range(5)]
+    written = write_protocols(tmp_path, videos)
+    assert {path.name for path in written} == {
+        *(f"latent_fold_{fold}.json" for fold in range(5)),
+        "generator_3.json",
+        "generator_7.json",
+    }
+    assert read_split(tmp_path / "generator_7.json")["train"] == videos[:5]
+    with pytest.raises(DataError, match="5 folds of 4 latents"):
+        write_protocols(tmp_path / "few", videos[:4])
+    assert not (tmp_path / "few").exists()
 
 
 def test_official_split_is_that_of_the_released_lists():

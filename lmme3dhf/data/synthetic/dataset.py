@@ -4,7 +4,6 @@ Labels are not written here: `data.labels` makes them from the raw annotations, 
 people's. `truth.json` keeps what was planted, for ceilings and checks only.
 """
 
-import csv
 import io
 import json
 import time
@@ -21,7 +20,7 @@ from lmme3dhf.data.synthetic.clips import ClipRenderer, turntable_yaws
 from lmme3dhf.data.synthetic.generators import GENERATORS, clip_plan, video_name
 from lmme3dhf.data.synthetic.raters import MARKERS, mark, painted, simulated_ratings, true_opinion
 from lmme3dhf.data.synthetic.render import write_clip
-from lmme3dhf.files import replace_file, write_json
+from lmme3dhf.files import write_csv, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, VIEWS
 
 _MARKS, _RATINGS = 0x6D61_726B, 0x7261_7465  # names of the random streams
@@ -84,7 +83,7 @@ def synthesize(
         video_name(*clip): json.loads(_notes(root, video_name(*clip)).read_text(encoding="utf-8"))
         for clip in clips
     }
-    _write_csv(
+    write_csv(
         root / "raw" / "remarks.csv",
         ("marker", "video", "remark"),
         (
@@ -102,7 +101,7 @@ def synthesize(
                 (f"rater{subject + 1:02d}", video, dimension, f"{r:g}")
                 for video, r in zip(notes, ratings, strict=True)
             ]
-    _write_csv(root / "raw" / "ratings.csv", ("subject", "video", "dimension", "rating"), rows)
+    write_csv(root / "raw" / "ratings.csv", ("subject", "video", "dimension", "rating"), rows)
     write_json(
         root / "truth.json",
         {video: {k: note[k] for k in ("opinion", "severity")} for video, note in notes.items()},
@@ -153,11 +152,3 @@ def _write_png(path: Path, picture_HW3: np.ndarray) -> None:
     stream = io.BytesIO()
     Image.fromarray(picture_HW3).save(stream, "PNG", compress_level=1)
     path.write_bytes(stream.getvalue())
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows) -> None:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    replace_file(path, stream.getvalue())

@@ -48,15 +48,18 @@ def true_opinion(plan: ClipPlan) -> tuple[float, float]:
     )
 
 
-def simulated_ratings(opinion_V: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def simulated_ratings(
+    opinion_V: np.ndarray, rng: np.random.Generator, *, careless: int = CARELESS
+) -> np.ndarray:
     """Slider positions of all raters.
 
     Args:
         opinion_V: True opinions of one dimension, 0 to 5, shape (videos,).
         rng: Draws the raters and their noise.
+        careless: How many of the `RATERS` do not look, 0 to all.
 
     Returns:
-        (raters, videos), 0 to 5 in steps of 0.01. The last `CARELESS` raters do not look.
+        (raters, videos), 0 to 5 in steps of 0.01. The last `careless` raters do not look.
     """
     rating_SV = np.empty((RATERS, opinion_V.size))
     for rater in range(RATERS):
@@ -64,7 +67,7 @@ def simulated_ratings(opinion_V: np.ndarray, rng: np.random.Generator) -> np.nda
         rating_SV[rater] = (
             2.7 + gain * (opinion_V - 2.7) + bias + rng.normal(0, spread, opinion_V.size)
         )
-        if rater >= RATERS - CARELESS:
+        if rater >= RATERS - careless:
             rating_SV[rater] = rng.normal(3.0, 0.9, opinion_V.size)
     return np.round(np.clip(rating_SV, 0, 5), 2)
 

@@ -12,10 +12,10 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from lmme3dhf.annotations import csv_rows
-from lmme3dhf.annotations.fixations import read_saliency_png
+from lmme3dhf.annotations.fixations import read_fixations, read_saliency
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.data.labels import build_labels
-from lmme3dhf.data.splits import grouped_split, latent
+from lmme3dhf.data.labels import Sources, build_labels
+from lmme3dhf.data.splits import grouped_split, latent, read_split
 from lmme3dhf.data.synthetic.clips import ClipRenderer, turntable_yaws
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.data.synthetic.generators import clip_plan, video_name
@@ -36,7 +36,14 @@ def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     make(folder)
     split = grouped_split(VIDEOS, {"train": 0.5, "eval": 0.5}, np.random.default_rng(0))
-    build_labels(folder, split)
+    raw = folder / "raw"
+    sources = Sources(
+        videos=folder / "video_RGB",
+        ratings=raw / "ratings.csv",
+        marks=raw / "marks",
+        remarks=raw / "remarks.csv",
+    )
+    build_labels(folder, sources, split)
     return folder
 
 
@@ -54,7 +61,8 @@ def test_the_layout_is_the_one_of_the_release(root):
     expected = {
         *(f"video_RGB/{video}.mp4" for video in VIDEOS),
         *(f"image/{video}.png" for video in VIDEOS),
-        *(f"saliency_map/{video}.png" for video in VIDEOS),
+        *(f"saliency_map/{video}{end}" for video in VIDEOS for end in (".png", ".npz")),
+        *(f"fixation_map/{video}.png" for video in VIDEOS),
         *(f"raw/clips/{video}.json" for video in VIDEOS),
         *(
             f"{kind}/{part}_{d}.json"
@@ -68,6 +76,10 @@ def test_the_layout_is_the_one_of_the_release(root):
         "truth.json",
         "raw/ratings.csv",
         "raw/remarks.csv",
+        "opinion_scores.csv",
+        "subjects.csv",
+        "remark_readings.csv",
+        "data_card.md",
     }
     found = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     marks = {name for name in found if name.startswith("raw/marks/")}
@@ -130,7 +142,7 @@ def test_marks_are_red_dots_on_the_strip_and_nothing_else(root):
 
 def test_parts_share_no_face_and_cover_everything(root):
     """Catches a split that is not respected by the lists."""
-    split = content(root / "splits.json")
+    split = read_split(root / "splits.json")
     assert sorted(split["train"] + split["eval"]) == VIDEOS
     assert not {latent(v) for v in split["train"]} & {latent(v) for v in split["eval"]}
     for part in ("train", "eval"):
@@ -149,7 +161,7 @@ def test_levels_are_fifths_of_the_training_range(root):
     """Eq. 4 by hand: level i holds the scores above min + i/5 of the range, up to the next edge.
     Catches edges fitted on the test part, levels off by one, and lists that disagree.
     """
-    mos, split = content(root / "MOS.json"), content(root / "splits.json")
+    mos, split = content(root / "MOS.json"), read_split(root / "splits.json")
     edges = content(root / "levels.json")
     seen: Counter = Counter()
     for dimension in DIMENSIONS:
@@ -203,11 +215,11 @@ def test_maps_are_zero_exactly_where_nothing_is_marked(root):
     """Of the strip's size, peak 255, zero beyond four deviations of 5 pixels from every point.
     Catches a stretched empty map, maps of other videos, and x and y swapped.
     """
-    points = content(root / "fixations.json")
+    points = {v: f.points for v, f in read_fixations(root / "fixations.json").items()}
     assert set(points) == set(VIDEOS)
     empty = 0
     for video in VIDEOS:
-        saliency = read_saliency_png(root / "saliency_map" / f"{video}.png")
+        saliency = read_saliency(root / "saliency_map", video)
         assert saliency.shape == (SIZE, 3 * SIZE)
         marked = any((root / "raw/marks" / m / f"{video}.png").exists() for m in MARKERS)
         assert bool(points[video]) == marked == bool(saliency.any())

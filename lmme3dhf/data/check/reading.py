@@ -1,0 +1,244 @@
+"""Reads the files of a data set one by one, for a check: what is good in them is kept, what is
+wrong is reported.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations.descriptions import read_remarks
+from lmme3dhf.annotations.fixations import Fixations, read_fixations
+from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, read_levels
+from lmme3dhf.annotations.ratings import read_ratings
+from lmme3dhf.data.check.kinds import (
+    CATEGORIES,
+    CLIP,
+    FIXATIONS,
+    LIST,
+    MAP,
+    RATINGS,
+    REMARKS,
+    SCALES,
+    SCORES,
+    SPLIT,
+    STRIP,
+    kind_of,
+)
+from lmme3dhf.data.check.report import Report
+from lmme3dhf.data.gen3dhf import scan_list
+from lmme3dhf.data.release import Labels, read_json, scan_distortion_labels, scan_mos
+from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.data.splits import SplitFile, read_split_file
+from lmme3dhf.errors import UserError
+from lmme3dhf.vocabulary import DIMENSIONS
+
+Rows = list[tuple[str, Sample]]
+_MEDIA = (MAP, STRIP, CLIP)
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What the files hold, as far as it could be read; None for a file that is not there.
+
+    Attributes:
+        lists: List -> (place, sample) of its good rows.
+        bad_rows: List -> number of its other rows.
+        scores: Video -> dimension -> score, and what was wrong.
+        categories: Video -> categories, and what was wrong.
+        scales: Dimension -> scale of `levels.json`.
+        split: The content of `splits.json`.
+        fixations: Video -> its fixations.
+        rated: Videos with ratings.
+        clips: Clip -> the place that names it first.
+        not_sought: Clips behind absolute paths of another machine.
+    """
+
+    lists: dict[Path, Rows] = field(default_factory=dict)
+    bad_rows: Counter = field(default_factory=Counter)
+    scores: Labels | None = None
+    categories: Labels | None = None
+    scales: Mapping[str, LevelScale] = field(default_factory=dict)
+    split: SplitFile | None = None
+    fixations: Mapping[str, Fixations] | None = None
+    rated: set[str] | None = None
+    clips: dict[Path, str] = field(default_factory=dict)
+    not_sought: set[Path] = field(default_factory=set)
+
+    def rows(self) -> Iterator[tuple[str, Sample]]:
+        """(place, sample) of the good rows of all lists."""
+        for rows in self.lists.values():
+            yield from rows
+
+
+def read_file(
+    path: Path, expected: str | None, video_root: Path | None, report: Report, found: Found
+) -> str | None:
+    """Reads a file into `found` and reports what is wrong in it.
+
+    Args:
+        path: The file.
+        expected: The kind that its name promises, or None.
+        video_root: Folder of the clips, or None.
+        report: Takes the findings.
+        found: Takes the content. Media are left to be opened later.
+
+    Returns:
+        Its kind; None where it is not known or not the expected one.
+    """
+    try:
+        kind = kind_of(path) or expected  # the reader of what is expected says what it misses
+        if expected not in (None, kind):
+            report.add_error("file", path, f"holds {kind}, expected {expected}; is it misnamed?")
+            return None
+        if kind is None:
+            return None
+        if kind == LIST:
+            _read_list(path, video_root, report, found)
+        elif kind not in _MEDIA:
+            _READERS[kind](path, report, found)
+    except UserError as error:
+        report.add_message("file", path, str(error))
+        return expected
+    if kind not in _MEDIA:
+        report.looked_at[_PLURALS[kind]] += 1
+    return kind
+
+
+def _read_list(path: Path, video_root: Path | None, report: Report, found: Found) -> None:
+    rows: Rows = []
+    first: dict[tuple[str, str], tuple[str, Sample]] = {}
+    absolute: list[str] = []
+    for where, row, sample in scan_list(path, video_root):
+        report.looked_at["rows"] += 1
+        if isinstance(sample, DataError):
+            report.add_message("row", where, str(sample))
+            found.bad_rows[path] += 1
+            continue
+        before = first.setdefault((sample.video, sample.task), (where, sample))
+        if before[0] != where:
+            same = "the same" if before[1] == sample else "another"
+            place = before[0].removeprefix(str(path)).lstrip(": ")
+            report.add_error(
+                "duplicate",
+                where,
+                f"{sample.video} has {same} answer on {sample.task} in {place} already; keep one",
+            )
+            found.bad_rows[path] += 1
+            continue
+        rows.append((where, sample))
+        if " is None." in row["messages"][1]["content"]:
+            sentence = f"{sample.video} has level 'None', which is read as bad"
+            report.add_odd("level None", where, sentence)
+        entry = row["videos"][0] if isinstance(row["videos"], list) else row["videos"]
+        if PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute():
+            absolute.append(entry)
+            if video_root is None and not sample.path.parent.is_dir():
+                found.not_sought.add(sample.path)
+                continue
+        found.clips.setdefault(sample.path, where)
+    if absolute:
+        report.add_odd(
+            "absolute path",
+            path,
+            f"{len(absolute)} of {len(rows) + found.bad_rows[path]} rows hold absolute paths, "
+            f"first {absolute[0]!r}; given a video root, only the file name counts",
+        )
+    found.lists[path] = rows
+
+
+def _read_scores(path: Path, report: Report, found: Found) -> None:
+    found.scores = scan_mos(path)
+    for entry, sentence in found.scores.faults:
+        report.add_error("score", f"{path}: {entry}", sentence)
+
+
+def _read_categories(path: Path, report: Report, found: Found) -> None:
+    found.categories = scan_distortion_labels(path)
+    for entry, sentence in found.categories.faults:
+        report.add_error("category", f"{path}: {entry}", sentence)
+
+
+def _read_scales(path: Path, report: Report, found: Found) -> None:
+    _refuse_double_keys(path)
+    found.scales = read_levels(path)
+
+
+def _read_split(path: Path, report: Report, found: Found) -> None:
+    found.split = read_split_file(path)
+
+
+def _read_fixations(path: Path, report: Report, found: Found) -> None:
+    if path.suffix == ".json":
+        _refuse_double_keys(path)
+    found.fixations = read_fixations(path)
+
+
+def _read_ratings(path: Path, report: Report, found: Found) -> None:
+    found.rated = {video for table in read_ratings(path).values() for video in table.videos}
+
+
+def _read_remarks(path: Path, report: Report, found: Found) -> None:
+    read_remarks(path)
+
+
+def _refuse_double_keys(path: Path) -> None:
+    _, twice = read_json(path)
+    if twice:
+        raise DataError(f"{path}: the key {twice[0]!r} is there more than once; keep one")
+
+
+_READERS = {
+    SCORES: _read_scores,
+    CATEGORIES: _read_categories,
+    SCALES: _read_scales,
+    SPLIT: _read_split,
+    FIXATIONS: _read_fixations,
+    RATINGS: _read_ratings,
+    REMARKS: _read_remarks,
+}
+_PLURALS = {LIST: "lists", **{kind: f"files of {kind}" for kind in _READERS}, SPLIT: "splits"}
+
+
+def scales_beside(path: Path) -> Mapping[str, LevelScale]:
+    """The level scales for a list that is checked alone: those of the data set's `levels.json`, or
+    fitted on the training lists in the same folder. Faults of those files are theirs.
+    """
+    try:
+        return read_levels(path.parent.parent / "levels.json")
+    except (UserError, FileNotFoundError):
+        pass
+    lists = {}
+    for beside in (path.parent / f"train_{dimension}.json" for dimension in DIMENSIONS):
+        try:
+            scanned = list(scan_list(beside))
+        except (UserError, FileNotFoundError):
+            continue
+        lists[beside] = [(at, sample) for at, _, sample in scanned if isinstance(sample, Sample)]
+    return fitted_scales(lists)
+
+
+def fitted_scales(lists: Mapping[Path, Rows], edges: str = "equal_width") -> dict[str, LevelScale]:
+    """The level scales fitted on the scores in the training lists; none where the scores are too
+    few or all alike.
+    """
+    scores = defaultdict(list)
+    for path, rows in lists.items():
+        for _, sample in rows:
+            if part_of(path) == "train" and sample.mos is not None:
+                scores[sample.task].append(sample.mos)
+    scales = {}
+    for dimension, given in scores.items():
+        try:
+            scales[dimension] = fit_level_scale(np.array(given), dimension, edges)
+        except AnnotationError:
+            continue
+    return scales
+
+
+def part_of(path: Path) -> str:
+    """The part of a list by its name: "train" of text/train_quality.json."""
+    return path.stem.split("_")[0]

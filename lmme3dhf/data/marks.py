@@ -1,0 +1,187 @@
+"""Strips and marks of a data set: strips cut from the clips, and maps and fixations made from what
+annotators marked on them (paper, Sections 3.2 and 3.3).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations.fixations import (
+    Fixations,
+    fixation_map,
+    marked_strips,
+    read_points,
+    red_dots,
+    saliency_map,
+    write_fixation_png,
+    write_fixations,
+    write_saliency,
+)
+from lmme3dhf.data.samples import DataError
+from lmme3dhf.progress import with_progress
+from lmme3dhf.vocabulary import VIEWS
+
+STRIP_FOLDER, MAP_FOLDER, FIXATION_FOLDER = "image", "saliency_map", "fixation_map"
+_STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the markers left: marked strips, or points.
+
+    Attributes:
+        pictures: Video -> marker -> marked strip.
+        points: Video -> marker -> points, (x, y) in pixels of the strip.
+    """
+
+    pictures: Mapping[str, Mapping[str, Path]]
+    points: Mapping[str, Mapping[str, Points]]
+
+    @property
+    def videos(self) -> set[str]:
+        """The videos that somebody marked."""
+        return set(self.pictures) | set(self.points)
+
+    def on(self, video: str, plain_HW3: np.ndarray) -> dict[str, Points]:
+        """Marker -> points on one video, given its unmarked strip.
+
+        Raises:
+            AnnotationError: A marked strip that cannot be read, or is another picture than the
+                unmarked one; with its path.
+        """
+        found = {}
+        for marker, path in self.pictures.get(video, {}).items():
+            try:
+                found[marker] = red_dots(read_picture(path), plain_HW3)
+            except AnnotationError as error:
+                raise AnnotationError(f"{path}: {error}") from error
+        return found | {marker: list(p) for marker, p in self.points.get(video, {}).items()}
+
+
+def open_marks(path: Path) -> Marks:
+    """The marks in a folder of marked strips, or in a CSV or JSON file of points.
+
+    Raises:
+        AnnotationError: Nothing there, or not what was expected; with the place.
+    """
+    if path.is_dir():
+        return Marks(marked_strips(path), {})
+    return Marks({}, read_points(path))
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """RGB picture (H, W, 3) in uint8.
+
+    Raises:
+        AnnotationError: Not a picture, or a damaged one.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AnnotationError(f"cannot be read as a picture ({error}); save it again") from error
+
+
+def strip_path(folder: Path, video: str) -> Path | None:
+    """A video's strip in a folder, None where it has none."""
+    paths = (folder / f"{video}{suffix}" for suffix in _STRIP_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)
+
+
+def write_strips(folder: Path, clips: Mapping[str, Path], known: Path) -> int:
+    """Writes the strip of every clip that has none in `known`: its pictures at -45, 0 and +45
+    degrees side by side, at the clip's own size.
+
+    Returns:
+        How many were cut.
+
+    Raises:
+        DataError: Clips that cannot be read, all of them named with the reason of the first.
+    """
+    missing = [video for video in clips if strip_path(known, video) is None]
+    if not missing:
+        return 0
+    from lmme3dhf.data.video import VideoError, read_strip  # torch, needed for nothing else here
+
+    folder.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, VideoError] = {}
+    for video in with_progress(missing, "strips", len(missing)):
+        try:
+            strip_HW3 = read_strip(clips[video], [view.clip_fraction for view in VIEWS])
+        except VideoError as error:
+            failed[video] = error
+            continue
+        Image.fromarray(strip_HW3).save(folder / f"{video}.png")
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(missing)} clips give no strip: {', '.join(failed)}; first "
+            f"reason: {next(iter(failed.values()))}"
+        )
+    return len(missing)
+
+
+def take_strips(folder: Path, videos: Iterable[str], source: Path) -> None:
+    """Copies the strips of videos, as PNG, from the folder that somebody gave.
+
+    Raises:
+        AnnotationError: One that is no picture; with its path.
+    """
+    for video in videos:
+        path = strip_path(source, video)
+        if path is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_picture_at(path)).save(folder / f"{video}.png")
+
+
+def _picture_at(path: Path) -> np.ndarray:
+    try:
+        return read_picture(path)
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {error}") from error
+
+
+def write_maps(
+    folder: Path, videos: Sequence[str], marks: Marks, strips: Iterable[Path]
+) -> dict[str, int]:
+    """Writes the saliency map (8-bit and float), the fixation map and the points of every video;
+    where nobody marked anything, all are empty and `no_distortion` is set.
+
+    Args:
+        folder: Of the data set.
+        videos: Videos to write.
+        marks: Of all markers; a video's points are their union.
+        strips: Folders of unmarked strips; the first that has one counts.
+
+    Returns:
+        Video -> number of dots.
+
+    Raises:
+        AnnotationError: A marked strip of another size, a point outside the strip; with the place.
+    """
+    strips = list(strips)
+    fixations = {}
+    (folder / FIXATION_FOLDER).mkdir(parents=True)
+    for video in with_progress(videos, "maps", len(videos)):
+        path = next(path for path in (strip_path(s, video) for s in strips) if path is not None)
+        plain_HW3 = _picture_at(path)
+        by_marker = marks.on(video, plain_HW3)
+        points = [point for marked in by_marker.values() for point in marked]
+        height, width = plain_HW3.shape[:2]
+        try:
+            fixated_HW = fixation_map(points, height, width)
+        except AnnotationError as error:
+            raise AnnotationError(f"marks on {video}: {error}") from error
+        write_fixation_png(folder / FIXATION_FOLDER / f"{video}.png", fixated_HW)
+        write_saliency(folder / MAP_FOLDER, video, saliency_map(points, height, width))
+        fixations[video] = Fixations(
+            points=tuple(points),
+            dots={marker: len(marked) for marker, marked in by_marker.items()},
+            size=(width, height),
+        )
+    write_fixations(folder / "fixations.json", fixations)
+    return {video: len(fixated.points) for video, fixated in fixations.items()}

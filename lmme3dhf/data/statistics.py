@@ -1,0 +1,596 @@
+"""What a data set holds, in figures: scores, levels, generators, distortions, marks and raters
+(paper, Section 3.4 and Fig. 2, 3 and 6).
+
+Pure functions of labels by video; nothing is read, written or drawn here. The results are plain
+dictionaries, ready for JSON; what is undefined is NaN, never 0. Identifiers hold the generator and
+the latent (see `splits`). Array legend: S subjects, V videos, H height, W width.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy import ndimage, stats
+
+from lmme3dhf.annotations.agreement import intraclass_correlation, split_half
+from lmme3dhf.annotations.mos import mean_opinion_scores
+from lmme3dhf.annotations.ratings import Ratings
+from lmme3dhf.annotations.screening import correlations as subject_correlations
+from lmme3dhf.data.splits import LATENTS, generator, latent
+from lmme3dhf.metrics.correlation import correlations
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
+
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+BIN_WIDTH = 2.0  # of the score histograms, on the 0..100 scale
+# Level of a saliency map, whose peak is 1, from which a pixel belongs to a marked region. A lone
+# dot smoothed with 5 px then covers a disc of 10.7 px radius.
+REGION_LEVEL = 0.1
+UNNAMED_LEVEL = "None"  # what the release calls the level of its lowest scores
+
+Scores = Mapping[str, float]
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripMarks:
+    """What annotators marked on one strip; None where it is not known.
+
+    Attributes:
+        dots: Number of dots.
+        regions: Number of connected areas of the map at `REGION_LEVEL` or above.
+        area: Their share of the strip, 0..1.
+        outside: Dots that lie in none of these areas.
+    """
+
+    dots: int | None = None
+    regions: int | None = None
+    area: float | None = None
+    outside: int | None = None
+
+
+MEASURES = ("dots", "regions", "area")
+
+
+def summarise(mos: Scores) -> Figures:
+    """Number, extremes with their videos, mean, deviation (ddof 1), percentiles (linear) and skew
+    of one dimension.
+
+    The skew is Fisher and Pearson's g1 = m3 / m2^1.5 with population moments; below 0 the long tail
+    is on the left, at the low scores. NaN where the scores are alike or too few.
+    """
+    videos, mos_V = _sorted(mos)
+    lowest, highest = int(mos_V.argmin()), int(mos_V.argmax())
+    spread = bool(np.ptp(mos_V) > 0)
+    return {
+        "n": len(videos),
+        "distinct": len(np.unique(mos_V)),
+        "min": float(mos_V[lowest]),
+        "min_video": videos[lowest],
+        "max": float(mos_V[highest]),
+        "max_video": videos[highest],
+        "mean": float(mos_V.mean()),
+        "std": float(mos_V.std(ddof=1)) if len(mos_V) > 1 else math.nan,
+        "percentiles": {
+            str(p): float(value)
+            for p, value in zip(PERCENTILES, np.percentile(mos_V, PERCENTILES), strict=True)
+        },
+        "skew": float(stats.skew(mos_V)) if spread else math.nan,
+    }
+
+
+def histogram(mos: Mapping[str, Scores]) -> list[Figures]:
+    """Videos in each bin of `BIN_WIDTH`, from the lowest score of any dimension to the highest;
+    lower end included, upper end not.
+    """
+    every = np.concatenate([_sorted(scores)[1] for scores in mos.values()])
+    first = math.floor(every.min() / BIN_WIDTH)
+    last = math.floor(every.max() / BIN_WIDTH)
+    counts = {
+        dimension: Counter(math.floor(score / BIN_WIDTH) for score in scores.values())
+        for dimension, scores in mos.items()
+    }
+    return [
+        {"low": b * BIN_WIDTH, "high": (b + 1) * BIN_WIDTH, **{d: counts[d][b] for d in mos}}
+        for b in range(first, last + 1)
+    ]
+
+
+def density(mos: Mapping[str, Scores]) -> list[Figures]:
+    """Density of each dimension at every half point, per point of the scale: Gaussian kernels,
+    Scott's width. NaN where all scores of a dimension are alike.
+    """
+    every = np.concatenate([_sorted(scores)[1] for scores in mos.values()])
+    grid = np.arange(math.floor(every.min()) - 5, math.ceil(every.max()) + 5.25, 0.5)
+    curves = {}
+    for dimension, scores in mos.items():
+        _, mos_V = _sorted(scores)
+        if np.ptp(mos_V) > 0:
+            curves[dimension] = stats.gaussian_kde(mos_V)(grid)
+        else:
+            curves[dimension] = np.full(len(grid), math.nan)
+    return [
+        {"score": float(score), **{d: float(curve[i]) for d, curve in curves.items()}}
+        for i, score in enumerate(grid)
+    ]
+
+
+def agreement(first: Scores, second: Scores) -> Figures:
+    """SRCC, PLCC, KRCC and n over the videos that both have."""
+    both = sorted(set(first) & set(second))
+    found = correlations(
+        np.array([first[video] for video in both]), np.array([second[video] for video in both])
+    )
+    return dataclasses.asdict(found)
+
+
+def levels(words: Mapping[str, str], mos: Scores, parts: Mapping[str, Collection[str]]) -> Figures:
+    """Videos and mean score per level word, and how often the most frequent level is right.
+
+    Args:
+        words: Video -> level word; the released "None" may be among them.
+        mos: Scores of the same dimension.
+        parts: Part -> videos. The most frequent level is that of "train" (of all videos where there
+            is no such part), its accuracy is counted on "eval".
+
+    Returns:
+        "counts": part or "all" -> word -> number; "mean_mos": word -> mean, for words that occur;
+        "majority": its word, and its accuracy on eval (NaN without that part).
+    """
+    order = (UNNAMED_LEVEL, *LEVELS) if UNNAMED_LEVEL in words.values() else LEVELS
+    counts = {}
+    for part, videos in {"all": words, **parts}.items():
+        found = Counter(words[video] for video in videos if video in words)
+        counts[part] = {word: found[word] for word in order}
+    means = {}
+    for word in order:
+        scores = [mos[video] for video, given in words.items() if given == word and video in mos]
+        if scores:
+            means[word] = float(np.mean(scores))
+    known = counts.get("train", counts["all"])
+    majority = max(order, key=known.__getitem__)
+    held_out = counts.get("eval", {})
+    total = sum(held_out.values())
+    return {
+        "counts": counts,
+        "mean_mos": means,
+        "majority": {
+            "level": majority,
+            "accuracy": held_out[majority] / total if total else math.nan,
+        },
+    }
+
+
+def per_generator(mos: Mapping[str, Scores]) -> list[Figures]:
+    """Each generator's mean score with its deviation (ddof 1) and the 95 % interval of the mean
+    (Student's t over its videos), and the mean difference of the two dimensions.
+    """
+    videos = sorted({video for scores in mos.values() for video in scores})
+    rows = []
+    for group, members in _by_generator(videos).items():
+        row: Figures = {"generator": group, "videos": len(members)}
+        for dimension, scores in mos.items():
+            values = np.array([scores[video] for video in members if video in scores])
+            row[dimension] = _mean_with_interval(values)
+        if len(mos) > 1:
+            first, second = mos.values()
+            both = [first[v] - second[v] for v in members if v in first and v in second]
+            row["difference"] = float(np.mean(both)) if both else math.nan
+        rows.append(row)
+    return rows
+
+
+def _mean_with_interval(values: np.ndarray) -> Figures:
+    n = len(values)
+    mean = float(values.mean()) if n else math.nan
+    std = float(values.std(ddof=1)) if n > 1 else math.nan
+    half = float(stats.t.ppf(0.975, n - 1) * std / math.sqrt(n)) if n > 1 else math.nan
+    return {"n": n, "mean": mean, "std": std, "low": mean - half, "high": mean + half}
+
+
+def dealt_out(part: Collection[str], videos: Collection[str]) -> Figures:
+    """How many videos of a part each generator has, and a chi-squared test of whether the part was
+    drawn without looking at generators (expected: its share of all videos).
+    """
+    groups = _by_generator(videos)
+    taken = {group: sum(video in part for video in members) for group, members in groups.items()}
+    share = sum(taken.values()) / len(videos)
+    if len(groups) < 2 or not taken or share == 0:
+        chi2 = p = math.nan
+    else:
+        expected = [share * len(members) for members in groups.values()]
+        chi2, p = (float(x) for x in stats.chisquare(list(taken.values()), expected))
+    return {"counts": {str(group): n for group, n in taken.items()}, "chi2": chi2, "p": p}
+
+
+def explained(values_V: np.ndarray, groups_V: np.ndarray) -> float:
+    """eta squared: the share of the values' variance that lies between the groups, 0..1; NaN for
+    constant values.
+    """
+    _, index_V = np.unique(groups_V, return_inverse=True)
+    n = np.bincount(index_V)
+    means = np.bincount(index_V, weights=values_V) / n
+    total = float(((values_V - values_V.mean()) ** 2).sum())
+    return float((n * (means - values_V.mean()) ** 2).sum()) / total if total else math.nan
+
+
+def partition(mos: Mapping[str, Scores], period: int = LATENTS) -> Figures | None:
+    """Evidence that a clip's number divided by 200 is its generator: how much of the scores'
+    variance a cut every 200 numbers explains, at each of the 200 places to begin it.
+
+    The first and the last block of a cut that does not begin at 0 are short ones of their own,
+    which favours such cuts a little.
+
+    Returns:
+        None where the numbers have gaps or there are fewer than two periods of them. Otherwise
+        "eta2" (dimension -> offset -> share) and their "sum" over the dimensions, the "best" and
+        "worst" offset by that sum, "modulo_10" (dimension -> share explained by the number modulo
+        10, for comparison), and "steps": Student's t between the 100 videos on either side of each
+        multiple of the period, for each dimension and the difference of two.
+    """
+    shared = sorted(set.intersection(*(set(scores) for scores in mos.values())))
+    numbers_V = np.array([generator(video) * LATENTS + latent(video) for video in shared])
+    if len(shared) < 2 * period or np.any(np.diff(np.sort(numbers_V)) != 1):
+        return None
+    order = np.argsort(numbers_V)
+    numbers_V = numbers_V[order]
+    values = {d: np.array([scores[v] for v in shared])[order] for d, scores in mos.items()}
+    eta2 = {
+        d: [explained(values_V, (numbers_V - offset) // period) for offset in range(period)]
+        for d, values_V in values.items()
+    }
+    total = np.sum(list(eta2.values()), axis=0)
+    compared = dict(values)
+    if len(values) > 1:
+        first, second = values.values()
+        compared["difference"] = first - second
+    steps = []
+    for at in range(int(numbers_V[0]) + period, int(numbers_V[-1]) + 1, period):
+        place = int(np.searchsorted(numbers_V, at))
+        before, after = slice(max(0, place - 100), place), slice(place, place + 100)
+        t = {
+            name: _student_t(values_V[before], values_V[after])
+            for name, values_V in compared.items()
+        }
+        steps.append({"at": at, **t})
+    return {
+        "period": period,
+        "eta2": eta2,
+        "sum": total.tolist(),
+        "best": {"offset": int(total.argmax()), "eta2": float(total.max())},
+        "worst": {"offset": int(total.argmin()), "eta2": float(total.min())},
+        "modulo_10": {d: explained(values_V, numbers_V % 10) for d, values_V in values.items()},
+        "steps": steps,
+    }
+
+
+def _student_t(before_V: np.ndarray, after_V: np.ndarray) -> float:
+    """With pooled variance; NaN where neither side varies."""
+    n, m = len(before_V), len(after_V)
+    squares = n * before_V.var() + m * after_V.var()
+    if n + m < 3 or squares == 0:
+        return math.nan
+    pooled = squares / (n + m - 2)
+    return float((before_V.mean() - after_V.mean()) / math.sqrt(pooled * (1 / n + 1 / m)))
+
+
+def latents(mos: Scores) -> Figures:
+    """Whether generators share their latents: what the latent explains beyond the generator, and
+    how the scores of two generators go together at equal latents.
+
+    Returns:
+        "eta2": share of the variance within generators that an additive effect of the latent
+        explains, "by_chance": what a latent without any effect would explain on average, "f" and
+        "p" of the test of that effect (two-way analysis of variance without interaction); "pairs":
+        Pearson's r of each two generators over their common latents, with n and p, and p times the
+        number of pairs (Bonferroni, at most 1), strongest first. NaN where nothing can be tested.
+    """
+    videos, mos_V = _sorted(mos)
+    generator_V = np.array([generator(video) for video in videos])
+    latent_V = np.array([latent(video) for video in videos])
+    generators = _indicators(generator_V)
+    rest, rank = _residual(mos_V, generators)
+    rest_both, rank_both = _residual(mos_V, np.hstack([generators, _indicators(latent_V)]))
+    gained, free = rank_both - rank, len(videos) - rank_both
+    f = p = share = math.nan
+    if gained > 0 and free > 0 and rest_both > 1e-12 * rest:
+        share = 1 - rest_both / rest
+        f = (rest - rest_both) / gained / (rest_both / free)
+        p = float(stats.f.sf(f, gained, free))
+    return {
+        "eta2": share,
+        "by_chance": gained / (gained + free) if gained + free else math.nan,
+        "f": f,
+        "p": p,
+        "pairs": _pairs(mos),
+    }
+
+
+def _pairs(mos: Scores) -> list[Figures]:
+    table: dict[int, dict[int, float]] = {}
+    for video, score in mos.items():
+        table.setdefault(generator(video), {})[latent(video)] = score
+    pairs = list(combinations(sorted(table), 2))
+    rows = []
+    for first, second in pairs:
+        common = sorted(set(table[first]) & set(table[second]))
+        x = np.array([table[first][i] for i in common])
+        y = np.array([table[second][i] for i in common])
+        r = p = math.nan
+        if len(common) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
+            r, p = (float(value) for value in stats.pearsonr(x, y))
+        rows.append(
+            {
+                "first": first,
+                "second": second,
+                "n": len(common),
+                "r": r,
+                "p": p,
+                "p_adjusted": min(1.0, p * len(pairs)) if p == p else math.nan,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["r"] != row["r"], -abs(row["r"])))
+
+
+def _indicators(group_V: np.ndarray) -> np.ndarray:
+    return (group_V[:, None] == np.unique(group_V)).astype(float)
+
+
+def _residual(values_V: np.ndarray, columns: np.ndarray) -> tuple[float, int]:
+    """Sum of squares that the columns leave, and their rank."""
+    weights, _, rank, _ = np.linalg.lstsq(columns, values_V, rcond=None)
+    return float(((values_V - columns @ weights) ** 2).sum()), int(rank)
+
+
+def generator_floor(mos: Scores, parts: Mapping[str, Collection[str]]) -> Figures | None:
+    """SRCC, PLCC and KRCC on "eval" of a predictor that knows the generator alone and says its mean
+    score in "train" (the mean of all of train for a generator that is not there). A method that is
+    worse has not looked at the clip. None where either part has no scores.
+    """
+    train = {video: mos[video] for video in parts.get("train", ()) if video in mos}
+    held_out = [video for video in parts.get("eval", ()) if video in mos]
+    if not train or not held_out:
+        return None
+    means = {
+        group: float(np.mean([train[video] for video in members]))
+        for group, members in _by_generator(train).items()
+    }
+    overall = float(np.mean(list(train.values())))
+    return agreement(
+        {video: means.get(generator(video), overall) for video in held_out},
+        {video: mos[video] for video in held_out},
+    )
+
+
+def count_distortions(categories: Mapping[str, Collection[str]]) -> Figures:
+    """How often each category was named, overall, per generator and together with each other.
+
+    Returns:
+        "videos"; "counts" and "shares" per category; "per_video": number of categories ("No
+        Distortion" is none) -> videos; "generators": generator -> its "videos" and "counts";
+        "together": category -> category -> videos with both (on the diagonal: with this one);
+        "contradictory": videos that have "No Distortion" and another category.
+    """
+    counts = _counts(categories.values())
+    groups = _by_generator(categories)
+    number = Counter(number_of_categories(names) for names in categories.values())
+    return {
+        "videos": len(categories),
+        "counts": counts,
+        "shares": {name: count / len(categories) for name, count in counts.items()},
+        "per_video": {str(k): number[k] for k in range(max(number) + 1)},
+        "generators": {
+            str(group): {
+                "videos": len(members),
+                "counts": _counts(categories[video] for video in members),
+            }
+            for group, members in groups.items()
+        },
+        "together": {
+            name: _counts(names for names in categories.values() if name in names)
+            for name in DISTORTIONS
+        },
+        "contradictory": sorted(
+            video
+            for video, names in categories.items()
+            if NO_DISTORTION in names and len(set(names)) > 1
+        ),
+    }
+
+
+def _counts(named: Iterable[Collection[str]]) -> dict[str, int]:
+    found = Counter(name for names in named for name in set(names))
+    return {name: found[name] for name in DISTORTIONS}
+
+
+def number_of_categories(names: Collection[str]) -> int:
+    """Distortions among the categories of a video; "No Distortion" is none."""
+    return len(set(names) - {NO_DISTORTION})
+
+
+def categories_against(categories: Mapping[str, Collection[str]], mos: Scores) -> Figures:
+    """Scores of one dimension against the categories.
+
+    Returns:
+        "number": SRCC, PLCC, KRCC and n of the number of categories with the scores; "by_number":
+        number -> "n" and "mean"; "by_category": category -> "n", and the mean score "with" and
+        "without" it (NaN where there is no such video).
+    """
+    videos = sorted(set(categories) & set(mos))
+    number = {video: float(number_of_categories(categories[video])) for video in videos}
+    by_number = {}
+    for count in sorted(set(number.values())):
+        scores = [mos[video] for video in videos if number[video] == count]
+        by_number[str(int(count))] = {"n": len(scores), "mean": float(np.mean(scores))}
+    by_category = {}
+    for name in DISTORTIONS:
+        having = [mos[video] for video in videos if name in categories[video]]
+        others = [mos[video] for video in videos if name not in categories[video]]
+        by_category[name] = {
+            "n": len(having),
+            "with": float(np.mean(having)) if having else math.nan,
+            "without": float(np.mean(others)) if others else math.nan,
+        }
+    return {
+        "number": agreement(number, mos),
+        "by_number": by_number,
+        "by_category": by_category,
+    }
+
+
+def measure_marks(
+    map_HW: np.ndarray | None, points: Sequence[tuple[float, float]] | None
+) -> StripMarks:
+    """Dots and marked areas of one strip.
+
+    Args:
+        map_HW: Saliency map, 0..1, or None. Areas touch at sides or corners of pixels to be one.
+        points: Dots (x, y) in the map's pixels, integers at pixel centres, or None.
+
+    Raises:
+        ValueError: A dot outside the map.
+    """
+    dots = None if points is None else len(points)
+    if map_HW is None:
+        return StripMarks(dots=dots)
+    marked_HW = map_HW >= REGION_LEVEL
+    _, regions = ndimage.label(marked_HW, structure=np.ones((3, 3)))
+    outside = None
+    if points is not None:
+        outside = 0
+        height, width = map_HW.shape
+        for x, y in points:
+            column, row = math.floor(x + 0.5), math.floor(y + 0.5)
+            if not (0 <= column < width and 0 <= row < height):
+                raise ValueError(f"dot ({x:g}, {y:g}) lies outside the map of {width} x {height}")
+            outside += not marked_HW[row, column]
+    return StripMarks(
+        dots=dots, regions=int(regions), area=float(marked_HW.mean()), outside=outside
+    )
+
+
+def marks_against(marks: Mapping[str, StripMarks], mos: Mapping[str, Scores]) -> Figures:
+    """Marks of all strips and how they go with the scores.
+
+    Returns:
+        "videos", "clean" (no dots, or no areas where dots are not known); "dots" and "outside" in
+        all, None where they are not known; "measures": measure -> "strips" that have it, "mean",
+        "median", "max", and for each dimension SRCC, PLCC, KRCC and n with the scores;
+        "generators": generator -> measure -> mean. Measures that no strip has are left out.
+    """
+    figures: Figures = {"videos": len(marks), "measures": {}, "generators": {}}
+    dots = [one.dots for one in marks.values() if one.dots is not None]
+    outside = [one.outside for one in marks.values() if one.outside is not None]
+    figures["dots"] = sum(dots) if dots else None
+    figures["outside"] = sum(outside) if outside else None
+    figures["clean"] = sum(
+        (one.dots if one.dots is not None else one.regions) == 0 for one in marks.values()
+    )
+    for measure in MEASURES:
+        values = {
+            video: float(getattr(one, measure))
+            for video, one in marks.items()
+            if getattr(one, measure) is not None
+        }
+        if not values:
+            continue
+        listed = list(values.values())
+        figures["measures"][measure] = {
+            "strips": len(listed),
+            "mean": float(np.mean(listed)),
+            "median": float(np.median(listed)),
+            "max": float(np.max(listed)),
+            **{dimension: agreement(values, scores) for dimension, scores in mos.items()},
+        }
+        for group, members in _by_generator(values).items():
+            mean = float(np.mean([values[video] for video in members]))
+            figures["generators"].setdefault(str(group), {})[measure] = mean
+    return figures
+
+
+def raters(ratings: Ratings, rng: np.random.Generator) -> Figures:
+    """How far the raters of one dimension agree.
+
+    Args:
+        ratings: Their raw ratings.
+        rng: Draws the halves of the panel.
+
+    Returns:
+        "subjects", "videos", "ratings" and "missing" as numbers; "split_half" (SRCC between random
+        halves, one value a split under "srcc") and "icc" as in `annotations.agreement`; "reports":
+        for each subject what `mean_opinion_scores` says of it by its default rule and screening,
+        with mean and deviation (ddof 1) of its ratings on the slider; "between": subject -> subject
+        -> Pearson's r over their common videos, and "mean_between" over all pairs; "mos": video ->
+        opinion score by the default rule.
+
+    Raises:
+        AnnotationError: Too few subjects or common videos, or a video without a rating that counts.
+    """
+    rating_SV = ratings.rating_SV
+    scores = mean_opinion_scores(ratings)
+    halves = split_half(ratings, rng)
+    figures = dataclasses.asdict(halves)
+    figures["srcc"] = figures.pop("srcc_H").tolist()
+    reports = []
+    for report, rating_V in zip(scores.subjects, rating_SV, strict=True):
+        given = rating_V[~np.isnan(rating_V)]
+        mean = float(given.mean()) if len(given) else math.nan
+        std = float(given.std(ddof=1)) if len(given) > 1 else math.nan
+        reports.append({**dataclasses.asdict(report), "mean": mean, "std": std})
+    r_SS = np.array(
+        [
+            subject_correlations(rating_SV, np.broadcast_to(rating_V, rating_SV.shape))
+            for rating_V in rating_SV
+        ]
+    )
+    pairs = r_SS[np.triu_indices(len(r_SS), 1)]
+    return {
+        "subjects": len(ratings.subjects),
+        "videos": len(ratings.videos),
+        "ratings": int(np.count_nonzero(~np.isnan(rating_SV))),
+        "missing": int(np.count_nonzero(np.isnan(rating_SV))),
+        "split_half": figures,
+        "icc": dataclasses.asdict(intraclass_correlation(ratings)),
+        "reports": reports,
+        "between": {
+            subject: dict(zip(ratings.subjects, row.tolist(), strict=True))
+            for subject, row in zip(ratings.subjects, r_SS, strict=True)
+        },
+        "mean_between": float(np.nanmean(pairs)) if np.isfinite(pairs).any() else math.nan,
+        "mos": dict(zip(scores.videos, scores.mos_V.tolist(), strict=True)),
+    }
+
+
+def exemplars(videos: Collection[str], mos: Mapping[str, Scores]) -> list[tuple[str, str]]:
+    """Five videos to look at, (what, video): the worst, the best, and those at the quartiles, by
+    the mean score over the dimensions. No chance and no taste is in the choice.
+    """
+    rated = [video for video in videos if all(video in scores for scores in mos.values())]
+    if not mos or not rated:
+        ranked = sorted(videos)
+        names = ("first", "at 1/4", "middle", "at 3/4", "last")
+    else:
+        ranked = sorted(
+            rated, key=lambda video: (np.mean([scores[video] for scores in mos.values()]), video)
+        )
+        names = ("worst", "lower quartile", "median", "upper quartile", "best")
+    chosen: dict[str, str] = {}
+    for name, share in zip(names, (0, 0.25, 0.5, 0.75, 1), strict=True):
+        chosen.setdefault(ranked[round(share * (len(ranked) - 1))], name)
+    return [(name, video) for video, name in chosen.items()]
+
+
+def _sorted(mos: Scores) -> tuple[list[str], np.ndarray]:
+    videos = sorted(mos)
+    return videos, np.array([mos[video] for video in videos], dtype=float)
+
+
+def _by_generator(videos: Collection[str]) -> dict[int, list[str]]:
+    groups: dict[int, list[str]] = {}
+    for video in sorted(videos):
+        groups.setdefault(generator(video), []).append(video)
+    return dict(sorted(groups.items()))

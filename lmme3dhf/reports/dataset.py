@@ -1,0 +1,369 @@
+"""The page that describes a data set: its figures, its pictures, and what they mean (paper, Section
+3.4).
+"""
+
+import math
+import re
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+_PAGE = """\
+# Data set {{ f.name | cell }}
+
+{{ f.videos }} videos. {% if f.parts -%}
+Parts: {% for part, n in f.parts.sizes.items() %}{{ part }} {{ n }}{{ "" if loop.last else ", " }}\
+{% endfor %}. {% if f.parts.in_several -%}
+**{{ f.parts.in_several }} entries are in a second part as well.** {% endif -%}
+{% if "eval_with_latent_in_train" in f.parts -%}
+Of the {{ f.parts.sizes.eval }} videos of eval, {{ f.parts.eval_with_latent_in_train }} have a \
+latent that is in train too. {% endif -%}
+{% endif %}
+{% if f.sources %}
+Read from: {% for what, where in f.sources.items() %}{{ what }} from `{{ where }}`\
+{{ "" if loop.last else ", " }}{% endfor %}.
+{% endif %}
+| what | videos with it | without | the first of these |
+|---|---|---|---|
+{% for what, c in f.coverage.items() -%}
+| {{ what }} | {{ c.n }} | {{ c.missing }} | {{ c.first | join(", ") if c.n else "" }} |
+{% endfor %}
+{% if f.left_out -%}
+Not described, because its input is not in the folder:
+
+| what | needs |
+|---|---|
+{% for what, needs in f.left_out.items() -%}
+| {{ what }} | {{ needs }} |
+{% endfor %}
+{% endif -%}
+{% if f.scores %}
+## Scores
+
+![distribution of the opinion scores](fig2a_mos.png)
+
+Videos per bin of two points, and a density (Gaussian kernels, Scott's width) scaled to them; as \
+Fig. 2(a) of the paper. Table: [fig2a_mos.csv](fig2a_mos.csv), [fig2a_density.csv]\
+(fig2a_density.csv).
+
+| | n | min | max | mean | std | p1 | p5 | p10 | p25 | median | p75 | p90 | p95 | p99 | skew |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+{% for dimension, parts in f.scores.summary.items() -%}
+{% for part, s in parts.items() -%}
+| {{ dimension }}, {{ part }} | {{ s.n }} | {{ s.min | d(4) }} ({{ s.min_video }}) | \
+{{ s.max | d(4) }} ({{ s.max_video }}) | {{ s.mean | d(3) }} | {{ s.std | d(3) }} | \
+{% for p in s.percentiles.values() %}{{ p | d(2) }} | {% endfor %}{{ s.skew | d(2) }} |
+{% endfor -%}
+{% endfor %}
+The deviation has n - 1 below the line, percentiles are interpolated, the skew is Fisher and
+Pearson's g1 (population moments). {% for dimension, parts in f.scores.summary.items() -%}
+{{ dimension | capitalize }}: {{ parts.all.skew | skewed }}, densest at \
+{{ f.scores.densest_at[dimension] | d(1) }}, {{ parts.all.distinct }} distinct values. {% endfor %}
+The paper calls the scores of Gen3DHF "slightly right-skewed", with a peak at 55 to 60 and few low
+ones; a long tail at the low scores is a left skew. All figures: [scores.csv](scores.csv).
+{% if f.scores.between_dimensions %}
+| quality against authenticity | SRCC | PLCC | KRCC | n |
+|---|---|---|---|---|
+{% for part, c in f.scores.between_dimensions.items() -%}
+| {{ part }} | {{ c.srcc | d(4) }} | {{ c.plcc | d(4) }} | {{ c.krcc | d(4) }} | {{ c.n }} |
+{% endfor -%}
+{% endif -%}
+{% endif -%}
+{% if f.levels %}
+## Levels
+
+Five equal intervals between the lowest and the highest score (Eq. 4), each closed above, the first
+closed below as well.
+{% for dimension, one in f.levels.items() %}
+{% if one.edges -%}
+| {{ dimension }}: edges from | | | | | | |
+|---|---|---|---|---|---|---|
+{% for source, edges in one.edges.items() -%}
+| {{ source }} |{% for edge in edges %} {{ edge | d(6) }} |{% endfor %}
+{% endfor %}
+{% endif -%}
+{% set shown = one.as_listed or one.by_equation_4 -%}
+{% if shown -%}
+| {{ dimension }}: videos{{ " as listed" if one.as_listed else " by Eq. 4" }} |\
+{% for word in shown.counts.all %} {{ word }} |{% endfor %}
+|---|{% for word in shown.counts.all %}---|{% endfor %}
+{% for part, counts in shown.counts.items() -%}
+| {{ part }} |{% for n in counts.values() %} {{ n }} |{% endfor %}
+{% endfor -%}
+| mean score |{% for word in shown.counts.all %} \
+{{ shown.mean_mos[word] | d(1) if word in shown.mean_mos else "" }} |{% endfor %}
+
+{% if shown.majority.accuracy | defined_number -%}
+Always "{{ shown.majority.level }}", the most frequent level, is right for \
+{{ (100 * shown.majority.accuracy) | d(2) }} % of eval. {% endif -%}
+{% if one.as_listed and one.by_equation_4 -%}
+{{ one.listed_against_equation_4 }} of {{ one.compared }} listed levels differ from Eq. 4. \
+{% endif %}
+{% endif -%}
+{% endfor %}
+Table: [levels.csv](levels.csv).
+{% endif -%}
+{% if f.lists %}
+## Lists
+
+{{ f.lists.rows.values() | sum }} rows in {{ f.lists.rows | length }} lists\
+{% if "compared" in f.lists %}; {{ f.lists.text_against_numerical }} of {{ f.lists.compared }} \
+levels differ between `text/` and `numerical/`{% endif %}; the lists of a part \
+{{ "have" if f.lists.same_order else "do **not** have" }} the same videos in the same order. \
+{% if "largest_gap_to_mos" in f.lists -%}
+The largest gap between a score in `numerical/` and in `MOS.json` is \
+{{ "%.2g" | format(f.lists.largest_gap_to_mos) }}. {% endif -%}
+{% if f.lists.unnamed %}Levels called "None" (we read them as "bad"): \
+{% for u in f.lists.unnamed %}{{ u.dimension }} of {{ u.video }} ({{ u.part }})\
+{{ "" if loop.last else ", " }}{% endfor %}.{% else %}No level is called "None".{% endif %}
+{% endif -%}
+{% if f.generators %}
+## Generators
+
+![mean score of each generator](fig2b_generators.png)
+
+Mean scores with the 95 % interval of the mean (Student's t over the generator's videos); as Fig.
+2(b). A generator's number is its videos' number divided by 200; the release does not name them.
+Table: [fig2b_generators.csv](fig2b_generators.csv).
+
+{% set dimensions = f.scores.summary | list -%}
+| generator | videos |{% for d in dimensions %} {{ d }} mean / std | 95 % |{% endfor %}\
+{% if dimensions | length > 1 %} difference |{% endif %}{% for part in f.generators.dealt_out %} \
+{{ part }} |{% endfor %}
+|---|---|{% for d in dimensions %}---|---|{% endfor %}{% if dimensions | length > 1 %}---|\
+{% endif %}{% for part in f.generators.dealt_out %}---|{% endfor %}
+{% for row in f.generators.rows -%}
+| {{ row.generator }} | {{ row.videos }} |{% for d in dimensions %} {{ row[d].mean | d(2) }} / \
+{{ row[d].std | d(2) }} | {{ row[d].low | d(2) }} to {{ row[d].high | d(2) }} |{% endfor %}\
+{% if dimensions | length > 1 %} {{ row.difference | signed }} |{% endif %}\
+{% for dealt in f.generators.dealt_out.values() %} {{ dealt.counts[row.generator | string] }} |\
+{% endfor %}
+{% endfor %}
+{% for part, dealt in f.generators.dealt_out.items() if dealt.p | defined_number -%}
+Videos of {{ part }} per generator against an even draw: chi2 {{ dealt.chi2 | d(2) }}, \
+p {{ dealt.p | p }}. {% endfor %}
+{% if f.generators.floor.values() | select | list %}
+**Floor.** A predictor that knows nothing but the generator, and says its mean score in train,
+reaches on eval:
+
+| | SRCC | PLCC | KRCC | n |
+|---|---|---|---|---|
+{% for d, c in f.generators.floor.items() if c -%}
+| {{ d }} | {{ c.srcc | d(3) }} | {{ c.plcc | d(3) }} | {{ c.krcc | d(3) }} | {{ c.n }} |
+{% endfor -%}
+{% endif -%}
+{% if f.generators.partition -%}
+{% set part = f.generators.partition %}
+**Is number / {{ part.period }} the generator?** Blocks of {{ part.period }} numbers that begin at \
+{{ part.best.offset }} explain the most: eta squared \
+{% for d, shares in part.eta2.items() %}{{ d }} {{ shares[part.best.offset] | d(3) }}, {% endfor %}\
+together {{ part.best.eta2 | d(3) }}; those that begin at {{ part.worst.offset }} explain the \
+least, together {{ part.worst.eta2 | d(3) }}. The number modulo 10 explains \
+{% for d, share in part.modulo_10.items() %}{{ share | d(4) }} ({{ d }})\
+{{ "" if loop.last else ", " }}{% endfor %}.
+
+![explained variance against the beginning of the blocks](partition.png)
+
+Table: [partition.csv](partition.csv). Student's t between the 100 videos on either side:
+
+| at |{% for name in part.steps[0] if name != "at" %} {{ name }} |{% endfor %}
+|---|{% for name in part.steps[0] if name != "at" %}---|{% endfor %}
+{% for step in part.steps -%}
+| {{ step.at }} |{% for name, t in step.items() if name != "at" %} {{ t | d(2) }} |{% endfor %}
+{% endfor -%}
+{% endif %}
+**Latents.** {% for d, one in f.generators.latents.items() -%}
+{% if one.p | defined_number -%}
+Within generators the latent explains {{ one.eta2 | d(3) }} of the variance of {{ d }} \
+({{ one.by_chance | d(3) }} by chance; F {{ one.f | d(2) }}, p {{ one.p | p }})\
+{% else %}An effect of the latent on {{ d }} cannot be tested{% endif %}{% if one.pairs %}; \
+the two generators that agree best at equal latents are {{ one.pairs[0].first }} and \
+{{ one.pairs[0].second }}, r {{ one.pairs[0].r | d(3) }}, p {{ one.pairs[0].p | p }} \
+({{ one.pairs[0].p_adjusted | p }} for {{ one.pairs | length }} pairs){% endif %}. {% endfor %}
+Table: [latents.csv](latents.csv).
+{% endif -%}
+{% if f.distortions %}
+## Distortions
+
+![videos with each category](fig3a_distortions.png)
+
+As Fig. 3(a); {{ f.distortions.videos }} videos have categories. Table: \
+[fig3a_distortions.csv](fig3a_distortions.csv), which videos have two at a time: \
+[together.csv](together.csv).
+
+![categories of each generator](fig3b_generators.png)
+
+As Fig. 3(b): the videos of each generator with each category, coloured by their share. Table: \
+[fig3b_generators.csv](fig3b_generators.csv).
+
+{% set against = f.distortions.against -%}
+| category | videos | share |{% for d in against %} {{ d }} with / without |{% endfor %}
+|---|---|---|{% for d in against %}---|{% endfor %}
+{% for name, n in f.distortions.counts.items() -%}
+| {{ name }} | {{ n }} | {{ f.distortions.shares[name] | percent }} |\
+{% for one in against.values() %} \
+{{ one.by_category[name].with | d(1) }} / {{ one.by_category[name].without | d(1) }} |{% endfor %}
+{% endfor %}
+| categories in a video | videos |{% for d in against %} mean {{ d }} |{% endfor %}
+|---|---|{% for d in against %}---|{% endfor %}
+{% for number, n in f.distortions.per_video.items() -%}
+| {{ number }} | {{ n }} |{% for one in against.values() %} \
+{{ one.by_number[number].mean | d(1) if number in one.by_number else "" }} |{% endfor %}
+{% endfor %}
+{% for d, one in against.items() -%}
+Number of categories against {{ d }}: SRCC {{ one.number.srcc | d(3) }}, n {{ one.number.n }}. \
+{% endfor %}
+{% if f.distortions.contradictory -%}
+**{{ f.distortions.contradictory | length }} videos have "No Distortion" beside another \
+category**, the first are {{ f.distortions.contradictory[:5] | join(", ") }}.
+{% endif -%}
+{% endif -%}
+{% if f.marks or f.strips %}
+## Marks
+{% if f.strips %}
+![strips with their marks](fig5_strips.png)
+
+As Fig. 5: the strips of the worst, the best and the quartiles of the mean of both scores (of those
+that have marks; without scores, by name), with the annotators' dots and the map over the grey
+strip. Table: [fig5_strips.csv](fig5_strips.csv).
+{% endif -%}
+{% if f.marks %}
+{{ f.marks.videos }} strips are marked, or are known to have nothing to mark ({{ f.marks.clean }}).\
+{% if f.marks.dots is not none %} They have {{ f.marks.dots }} dots\
+{% if f.marks.outside is not none %}, of which {{ f.marks.outside }} lie in no region{% endif %}.\
+{% endif %} A region is a connected area of the map at {{ f.marks.level | d(2) }} of its scale 0 \
+to 1 or above; the map's own peak is 1, so that a lone dot beside a crowd may fall short of it.
+
+{% set measured = f.marks.measures -%}
+{% set names = {"dots": "dots", "regions": "regions", "area": "marked share of the strip"} -%}
+{% set rated = f.scores.summary | list if f.scores else [] -%}
+| | strips | mean | median | max |{% for d in rated %} SRCC with {{ d }} | n |{% endfor %}
+|---|---|---|---|---|{% for d in rated %}---|---|{% endfor %}
+{% for measure, m in measured.items() -%}
+{% set places = 4 if measure == "area" else 1 -%}
+| {{ names[measure] }} | {{ m.strips }} | {{ m.mean | d(places) }} | \
+{{ m.median | d(places) }} | {{ m.max | d(places) }} |{% for d in rated %} \
+{{ m[d].srcc | d(3) }} | {{ m[d].n }} |{% endfor %}
+{% endfor %}
+{% if f.scores -%}
+![marks against the scores](fig6_marks.png)
+
+The paper (Section 3.4, Fig. 6) says that more and larger marked regions go with lower scores. The
+line joins the means of about ten groups of like marks and size. {% endif -%}
+Table: [fig6_marks.csv](fig6_marks.csv).
+
+| generator |{% for measure in measured %} {{ names[measure] }} |{% endfor %}
+|---|{% for measure in measured %}---|{% endfor %}
+{% for generator, means in f.marks.generators.items() -%}
+| {{ generator }} |{% for measure in measured %} \
+{{ means[measure] | d(4 if measure == "area" else 2) if measure in means else "" }} |{% endfor %}
+{% endfor -%}
+{% endif -%}
+{% endif %}
+{% if f.raters %}
+## Raters
+
+| | raters | videos | ratings | missing | split-half SRCC | 95 % of the splits | whole panel | \
+ICC(2,1) | ICC(2,k) | r between two |
+|---|---|---|---|---|---|---|---|---|---|---|
+{% for d, one in f.raters.items() -%}
+{% set half, icc = one.split_half, one.icc -%}
+| {{ d }} | {{ one.subjects }} | {{ one.videos }} | {{ one.ratings }} | {{ one.missing }} | \
+{{ half.mean | d(3) }} | {{ half.low | d(3) }} to {{ half.high | d(3) }} | \
+{{ half.spearman_brown | d(3) }} | {{ icc.single | d(3) }} | {{ icc.average | d(3) }} | \
+{{ one.mean_between | d(3) }} |
+{% endfor %}
+![SRCC between halves of the raters](raters_halves.png)
+
+The panel is halved at random, each half scores the videos (mean z-scores), and the two orders are
+compared; "whole panel" is the Spearman-Brown value for twice as many raters. ICC: two-way random
+effects, absolute agreement, of one rater and of the mean of all, over the videos that all have
+rated. Table: [raters_halves.csv](raters_halves.csv).
+
+![agreement of each rater with the others](raters.png)
+
+Pearson's r of each rater's ratings with the mean of all others. \
+{% for d, one in f.raters.items() -%}
+{% set rejected = one.reports | rejectattr("rejected", "none") | list -%}
+{{ d | capitalize }}: {{ rejected | length }} of {{ one.subjects }} rejected\
+{% for report in rejected %}{{ ": " if loop.first else "; " }}{{ report.subject | cell }} \
+({{ report.rejected | cell }}){% endfor %}. \
+{% if one.largest_gap_to_mos | defined_number -%}
+The scores made from these ratings by Eq. 1-3 after ITU-R BT.500 screening differ from those of \
+the data set by {{ "%.2g" | format(one.largest_gap_to_mos) }} at most. {% endif -%}
+{% endfor %}
+Tables: [raters.csv](raters.csv), [raters_between.csv](raters_between.csv).
+{% endif -%}
+{% if f.markers %}
+## Markers
+
+{% set m = f.markers -%}
+{{ m.markers | length }} markers remarked on {{ m.videos }} videos; {{ m.compared }} can be \
+compared. Two markers' categories of the same video overlap by {{ m.jaccard | d(3) }} on average \
+(Jaccard index). \
+{% if m.undecided %}{{ m.undecided | length }} videos stay undecided, the first are \
+{{ m.undecided[:5] | join(", ") }}. {% endif -%}
+{% if m.compared_with_labels -%}
+The union of the markers, read by the built-in rules, differs from the data set's categories in \
+{{ m.against_labels }} of {{ m.compared_with_labels }} videos.{% endif %}
+
+| category | kappa |{% for k in range(m.markers | length + 1) %} named by {{ k }} |{% endfor %}
+|---|---|{% for k in range(m.markers | length + 1) %}---|{% endfor %}
+{% for category, kappa in m.kappa.items() -%}
+| {{ category }} | {{ kappa | d(3) }} |{% for n in m.named_by[category] %} {{ n }} |{% endfor %}
+{% endfor %}
+| marker | videos without a remark | remarks that fit no rule | overlap with the others |\
+{% if m.dots %} dots |{% endif %}
+|---|---|---|---|{% if m.dots %}---|{% endif %}
+{% for marker in m.markers -%}
+| {{ marker | cell }} | {{ m.missing[marker] }} | {{ m.unmatched[marker] }} | \
+{{ m.jaccard_of[marker] | d(3) }} |{% if m.dots %} {{ m.dots.get(marker, 0) }} |{% endif %}
+{% endfor %}
+Kappa: Fleiss, on naming a category or not. Table: [markers.csv](markers.csv).
+{% endif %}
+## Files
+
+| file | what |
+|---|---|
+{% for name, what in f.files.items() -%}
+| [{{ name }}]({{ name }}) | {{ what }} |
+{% endfor -%}
+| [stats.json](stats.json) | every figure of this page |
+"""
+
+
+def dataset_page(figures: dict[str, Any]) -> str:
+    """The page as Markdown, with links relative to the folder that holds it.
+
+    Args:
+        figures: What `stats.json` holds; sections that are None are left out. NaN and None read as
+            "undefined".
+    """
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= {
+        "d": _decimals,
+        "defined_number": lambda x: not _undefined(x),
+        "signed": lambda x: "undefined" if _undefined(x) else f"{x:+.2f}",
+        "percent": lambda x: f"{x:.1%}".replace("%", " %"),
+        "p": lambda p: "undefined" if _undefined(p) else f"{p:.2f}" if p >= 0.01 else f"{p:.1g}",
+        "skewed": _skewed,
+        "cell": lambda text: text.replace("|", "\\|"),
+    }
+    page = environment.from_string(_PAGE).render(f=figures)
+    # Blank lines and blanks at line ends are all that sections leave behind that are not there.
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", page))
+
+
+def _undefined(x: float | None) -> bool:
+    return x is None or math.isnan(x)
+
+
+def _decimals(x: float | None, places: int) -> str:
+    return "undefined" if _undefined(x) else f"{x:.{places}f}"
+
+
+def _skewed(skew: float | None) -> str:
+    if _undefined(skew):
+        return "skew undefined"
+    side = "left-skewed" if skew < 0 else "right-skewed"
+    return f"{side} ({skew:.2f})" if abs(skew) >= 0.1 else f"nearly symmetric ({skew:.2f})"
