@@ -145,7 +145,6 @@ def mos_distributions(
         )
         axis.set_title(f"{dimension}, {counts.sum():.0f} videos", fontsize=11)
         axis.set_xlabel("mean opinion score (0-100)")
-        axis.set_ylim(bottom=0)
     axes[0].set_ylabel(f"videos per {width:g} points")
     _save(figure, path)
 

@@ -99,23 +99,27 @@ def test_undefined_figures_are_called_so():
 
 def test_distributions_show_both_dimensions(tmp_path):
     """Bars of half transparent blue on the left and orange on the right, the taller bin twice the
-    other. Catches an empty panel, and counts of one dimension under the other's name.
+    other, on one scale. Catches an empty panel, counts of one dimension under the other's name, and
+    bars of the second that are cut off at the height of the first.
     """
     bins = [
-        {"low": 40.0, "high": 42.0, "quality": 10, "authenticity": 20},
-        {"low": 42.0, "high": 44.0, "quality": 20, "authenticity": 10},
+        {"low": 40.0, "high": 42.0, "quality": 10, "authenticity": 40},
+        {"low": 42.0, "high": 44.0, "quality": 20, "authenticity": 20},
     ]
     curve = [{"score": s, "quality": math.nan, "authenticity": 0.1} for s in (39.0, 45.0)]
     mos_distributions(tmp_path / "mos.png", bins, curve)
     picture = read(tmp_path / "mos.png")
     assert picture.shape == (494, 1170, 3)
     left, right = picture[:, :585], picture[:, 585:]
+    tallest = []
     for half, colour, rises in ((left, BLUE, True), (right, ORANGE, False)):
         washed = tuple(round(255 - 0.55 * (255 - value)) for value in colour)
         heights = close_to(half, washed).sum(axis=0)
         bars = heights[heights > 50]
         assert max(bars) > 1.7 * min(bars)
         assert (bars[: len(bars) // 3].mean() < bars[-len(bars) // 3 :].mean()) == rises
+        tallest.append(max(bars))
+    assert tallest[1] == pytest.approx(2 * tallest[0], rel=0.03)
 
 
 def test_generator_bars_have_the_height_of_the_mean(tmp_path):

@@ -13,7 +13,7 @@ from lmme3dhf.vocabulary import DIMENSIONS
 # The kinds, as they stand in sentences.
 LIST, SPLIT, SCALES = "a list", "a split", "level edges"
 SCORES, CATEGORIES, FIXATIONS = "opinion scores", "distortion categories", "fixations"
-RATINGS, REMARKS = "ratings", "remarks"
+RATINGS, REMARKS, POINTS = "ratings", "remarks", "marked points"
 MAP, STRIP, CLIP = "a saliency map", "a strip", "a clip"
 
 PARTS = ("train", "val", "eval", "test")
@@ -69,7 +69,7 @@ def _table_kind(cells: list[str]) -> str | None:
         return REMARKS
     if "rating" in cells or (cells[:2] == ["video", "dimension"] and "mos" not in cells):
         return RATINGS
-    return FIXATIONS if {"x", "y"} <= set(cells) else None
+    return POINTS if {"x", "y"} <= set(cells) else None
 
 
 def _json_kind(path: Path) -> str | None:
@@ -99,8 +99,11 @@ def _entry_kind(key: str, entry: object) -> str | None:
         words = " ".join(entry).casefold()
         if any(dimension in words for dimension in DIMENSIONS):
             return SCORES
-        if {"points", "x", "no_distortion"} & set(entry):
+        if {"points", "no_distortion"} & set(entry):
             return FIXATIONS
+        if entry and all(isinstance(value, list) for value in entry.values()) and is_video:
+            of_marker = [point for points in entry.values() for point in points]
+            return POINTS if all(isinstance(point, list) for point in of_marker) else CATEGORIES
         return CATEGORIES if re.search(r"label|distort|categor", words) else None
     if isinstance(entry, list) and entry:
         if all(isinstance(item, str) for item in entry):

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.descriptions import read_remarks
-from lmme3dhf.annotations.fixations import Fixations, read_fixations
+from lmme3dhf.annotations.fixations import Fixations, read_fixations, read_points
 from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, read_levels
 from lmme3dhf.annotations.ratings import read_ratings
 from lmme3dhf.data.check.kinds import (
@@ -20,6 +20,7 @@ from lmme3dhf.data.check.kinds import (
     FIXATIONS,
     LIST,
     MAP,
+    POINTS,
     RATINGS,
     REMARKS,
     SCALES,
@@ -172,8 +173,7 @@ def _read_split(path: Path, report: Report, found: Found) -> None:
 
 
 def _read_fixations(path: Path, report: Report, found: Found) -> None:
-    if path.suffix == ".json":
-        _refuse_double_keys(path)
+    _refuse_double_keys(path)
     found.fixations = read_fixations(path)
 
 
@@ -183,6 +183,12 @@ def _read_ratings(path: Path, report: Report, found: Found) -> None:
 
 def _read_remarks(path: Path, report: Report, found: Found) -> None:
     read_remarks(path)
+
+
+def _read_points(path: Path, report: Report, found: Found) -> None:
+    if path.suffix.lower() != ".csv":
+        _refuse_double_keys(path)
+    read_points(path)
 
 
 def _refuse_double_keys(path: Path) -> None:
@@ -199,6 +205,7 @@ _READERS = {
     FIXATIONS: _read_fixations,
     RATINGS: _read_ratings,
     REMARKS: _read_remarks,
+    POINTS: _read_points,
 }
 _PLURALS = {LIST: "lists", **{kind: f"files of {kind}" for kind in _READERS}, SPLIT: "splits"}
 
