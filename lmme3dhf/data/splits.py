@@ -322,7 +322,6 @@ def write_protocols(
     Raises:
         DataError: Fewer latents than folds, fewer than two generators, a video twice, a name that
             is not seedNNNN, or no official split.
-        FileNotFoundError: No file of the official split.
     """
     splits: dict[str, tuple[Split, bool]] = {}
     if videos is None:
@@ -348,9 +347,13 @@ def official_split(path: Path = OFFICIAL_SPLIT) -> Split:
     repository's root. Latents are shared between the two parts (all 200 of them are in train).
 
     Raises:
-        DataError: The file holds something else.
-        FileNotFoundError: No such file.
+        DataError: No such file, or one that holds something else.
     """
+    if not Path(path).is_file():
+        raise DataError(
+            f"{path}: the official split is not here; run this at the root of the repository, or "
+            "name the videos to be split"
+        )
     split = read_split(path)
     sizes = {part: len(videos) for part, videos in split.items()}
     if sizes != OFFICIAL_SIZES:

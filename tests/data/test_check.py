@@ -18,8 +18,10 @@ from lmme3dhf.annotations.fixations import write_saliency
 from lmme3dhf.data.check import check
 from lmme3dhf.data.check.report import Report
 from lmme3dhf.data.gen3dhf import PROMPTS
+from lmme3dhf.data.labels import Sources, build_labels
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import split_hash
+from lmme3dhf.data.synthetic.dataset import synthesize
 from tests.conftest import shared_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -177,6 +179,26 @@ def test_nothing_is_found_in_a_clean_set(clean):
         "files of remarks": 1,
     }
     assert report.text().endswith("no errors, no odd things")
+
+
+def test_nothing_is_found_in_a_synthetic_set(tmp_path):
+    """Two faces under ten generators, with every file that is made from the raw annotations.
+    Catches a check and a data set that disagree on the layout.
+    """
+    raw, videos = tmp_path / "raw", tmp_path / "video_RGB"
+    synthesize(tmp_path, latents=2, size_px=64, frames=5, fps=4, processes=1, seed=0)
+    sources = Sources(
+        videos=videos,
+        ratings=raw / "ratings.csv",
+        marks=raw / "marks",
+        remarks=raw / "remarks.csv",
+    )
+    names = sorted(path.stem for path in videos.iterdir())
+    build_labels(tmp_path, sources, {"train": names[::2], "eval": names[1::2]})
+    report = check(tmp_path)
+    assert report.findings == []
+    assert report.looked_at["clips"] == report.looked_at["maps"] == 20
+    assert report.looked_at["lists"] == 10
 
 
 def change(name: str, edit):
@@ -508,6 +530,15 @@ PLANTED = {
         change("fixations.json", lambda points: points["seed0201"].append([96, 3])),
         [("error", "fixation", "fixations.json: seed0201")],
     ),
+    "points on a strip of another size": (
+        change(
+            "fixations.json",
+            lambda points: points.update(
+                seed0000={"points": [[10, 12]], "dots": {"ann": 1}, "size": [64, 32]}
+            ),
+        ),
+        [("error", "fixation", "fixations.json: seed0000")],
+    ),
     "points of nobody": (
         change("fixations.json", lambda points: points.update(seed0999=[[1, 1]])),
         [("odd", "unused label", "fixations.json: seed0999")],
@@ -601,6 +632,14 @@ def test_files_are_told_apart_by_what_they_hold(root, tmp_path):
         report = check(path, video_root=root / "video_RGB")
         assert report.findings == [], place
         assert what in report.looked_at, place
+    points = tmp_path / "file.csv"
+    points.write_text("marker,video,x,y\nann,seed0000,3,4\n")
+    assert check(points).looked_at == {"files of marked points": 1}
+    points.write_text("marker,video,x,y\nann,seed0000,3,4\nben,seed0000,3,?\n")
+    assert found(points) == {("error", "file", f"{points}:3"): 1}
+    points = tmp_path / "file.json"
+    save(points, {"seed0000": {"ann": [[3, 4]], "ben": []}, "seed0001": {"ann": []}})
+    assert check(points).looked_at == {"files of marked points": 1}
     other = tmp_path / "notes.txt"
     other.write_text("remember the milk\n")
     assert [(f.kind, f.place) for f in check(other).findings] == [("file", str(other))]
@@ -662,18 +701,22 @@ def test_what_is_not_looked_at_is_named(root):
     # Derived from MOS.json; looks like a table of ratings, with one row a video and dimension.
     header = "video,dimension,mos,std,ratings,ci95,level"
     (root / "opinion_scores.csv").write_text(f"{header}\nseed0000,quality,20.0,,,,bad\n")
+    (root / "remark_readings.csv").write_text("marker,video,remark,categories\n")
     (root / "raw" / "marks").mkdir()
     (root / "text" / "notes.txt").write_text("?")
     report = check(root, decode="none")
     assert report.findings == []
     assert report.passed_over == [
         "opinion_scores.csv",
+        "remark_readings.csv",
         "truth.json",
         "raw/marks",
         "text/notes.txt",
     ]
-    assert "passed over: opinion_scores.csv, truth.json, raw/marks, text" in report.text()
-    assert "passed over: opinion_scores.csv and 3 more" in report.text(shown=1)
+    assert (
+        "passed over: opinion_scores.csv, remark_readings.csv, truth.json, raw/m" in report.text()
+    )
+    assert "passed over: opinion_scores.csv and 4 more" in report.text(shown=1)
 
 
 def test_a_check_without_clips_needs_no_torch(root):

@@ -304,3 +304,6 @@ def test_official_split_has_its_sizes_and_shares_latents(tmp_path):
     cut.write_text(json.dumps({**split, "eval": split["eval"][1:]}))
     with pytest.raises(DataError, match="restore"):
         official_split(cut)
+    with pytest.raises(DataError, match="root of the repository"):
+        write_protocols(tmp_path / "new", official=tmp_path / "absent.json")
+    assert not (tmp_path / "new").exists()

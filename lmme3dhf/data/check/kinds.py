@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lmme3dhf.annotations.descriptions import REMARK_COLUMNS
 from lmme3dhf.data.release import read_json, video_id
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -65,7 +66,8 @@ def _png_kind(path: Path) -> str:
 
 
 def _table_kind(cells: list[str]) -> str | None:
-    if "remark" in cells:
+    # Not the tables that are made from them, which have more columns, and scores.
+    if "remark" in cells and len(cells) == len(REMARK_COLUMNS):
         return REMARKS
     if "rating" in cells or (cells[:2] == ["video", "dimension"] and "mos" not in cells):
         return RATINGS
@@ -101,10 +103,13 @@ def _entry_kind(key: str, entry: object) -> str | None:
             return SCORES
         if {"points", "no_distortion"} & set(entry):
             return FIXATIONS
-        if entry and all(isinstance(value, list) for value in entry.values()) and is_video:
-            of_marker = [point for points in entry.values() for point in points]
-            return POINTS if all(isinstance(point, list) for point in of_marker) else CATEGORIES
-        return CATEGORIES if re.search(r"label|distort|categor", words) else None
+        if re.search(r"label|distort|categor", words):
+            return CATEGORIES
+        by_marker = all(
+            isinstance(points, list) and all(isinstance(point, list) for point in points)
+            for points in entry.values()
+        )
+        return POINTS if is_video and by_marker else None
     if isinstance(entry, list) and entry:
         if all(isinstance(item, str) for item in entry):
             return SPLIT if any(map(SEED.fullmatch, entry)) else CATEGORIES
