@@ -9,10 +9,17 @@ from scipy import ndimage, signal
 
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import (
+    Fixations,
     fixation_map,
+    marked_strips,
+    read_fixations,
+    read_points,
+    read_saliency,
     read_saliency_png,
     red_dots,
     saliency_map,
+    write_fixations,
+    write_saliency,
     write_saliency_png,
 )
 from tests.conftest import shared_data
@@ -90,16 +97,148 @@ def test_nothing_painted_gives_no_dots():
     assert red_dots(noisy, plain) == []
 
 
-def test_specks_are_ignored_and_a_large_stroke_is_one_point():
-    """Pins the two decisions on size: under 5 pixels is no dot; touching dots and strokes are one
-    point at their middle.
+def test_specks_are_ignored_and_a_stroke_is_discs_side_by_side():
+    """Pins the two decisions on size: under 5 pixels is no dot; a stroke is covered by discs of its
+    width along its middle.
     """
     plain = np.full((HEIGHT, WIDTH, 3), 120, dtype=np.uint8)
     marked = plain.copy()
     marked[10:12, 10:12] = (255, 0, 0)  # 4 pixels
+    assert red_dots(marked, plain) == []
     marked[50:71, 100:201] = (255, 0, 0)
-    assert red_dots(marked, plain) == [(150.0, 60.0)]
-    assert len(red_dots(_painted(plain, [(50, 50), (55, 53)]), plain)) == 1
+    found = red_dots(marked, plain)
+    assert 4 <= len(found) <= 10
+    assert all(100 <= x <= 200 and abs(y - 60) < 2 for x, y in found)
+
+
+@pytest.mark.parametrize(("radius", "apart"), [(2, 2.0), (3, 1.4), (3, 2.0), (6, 1.4), (6, 2.0)])
+def test_touching_and_overlapping_dots_count_each(radius, apart):
+    """Pairs and a row of three beside dots that stand alone, at two spacings in radii. Catches
+    connected dots that are counted once, in their middle.
+    """
+    plain = _textured_strip()
+    step = apart * radius
+    centres = [(20, 60), (60, 30), (160, 60), (160 + step, 60), (300, 90), (300, 90 + step)]
+    centres += [(330, 40), (330 + step, 40), (330 + 2 * step, 40)]
+    found = red_dots(_painted(plain, centres, radius), plain)
+    assert len(found) == len(centres)
+    for centre in centres:
+        assert min(np.hypot(*(np.array(centre) - point)) for point in found) < 0.6 * radius
+
+
+def test_dots_without_the_plain_strip_are_told_from_lips_and_hats():
+    """Catches a red hat taken for dots where there is nothing to compare with."""
+    plain = _textured_strip()
+    centres = [(20, 20), (120, 60), (300, 100), (150, 50)]
+    found = red_dots(_painted(plain, centres, 3))
+    assert sorted((round(x), round(y)) for x, y in found) == sorted(centres)
+
+
+def test_two_pictures_are_told_from_one():
+    """Another clip's strip. Catches red of another picture taken for dots."""
+    plain = np.full((HEIGHT, WIDTH, 3), 120, dtype=np.uint8)
+    with pytest.raises(AnnotationError, match="both must be the same picture"):
+        red_dots(np.full_like(plain, 200), plain)
+
+
+def test_maps_keep_their_digits_and_damage_is_told(tmp_path):
+    """Catches a map read from its 8-bit picture, and a broken one that is read as zeros."""
+    saliency = saliency_map([(20, 10), (24, 12)], 30, 90)
+    write_saliency(tmp_path, "seed0000", saliency)
+    assert (read_saliency(tmp_path, "seed0000") == saliency).all()
+    path = tmp_path / "seed0000.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(AnnotationError, match=r"seed0000\.npz: cannot be read as a saliency map"):
+        read_saliency(tmp_path, "seed0000")
+    np.savez(path, saliency=saliency * 2)
+    with pytest.raises(AnnotationError, match=r"seed0000\.npz: .* values in 0\.\.1"):
+        read_saliency(tmp_path, "seed0000")
+    path.unlink()
+    assert np.abs(read_saliency(tmp_path, "seed0000") - saliency).max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(FileNotFoundError):
+        read_saliency(tmp_path, "seed0001")
+
+
+def test_fixations_survive_their_file(tmp_path):
+    """And the plain form is read. Catches a lost size, and a flag that contradicts the points."""
+    path = tmp_path / "fixations.json"
+    fixations = {
+        "seed0000": Fixations(((1.5, 2.0), (3.0, 4.0)), {"anna": 2}, (90, 30)),
+        "seed0001": Fixations((), {}, (90, 30)),
+    }
+    write_fixations(path, fixations)
+    assert read_fixations(path) == fixations
+    assert [found.no_distortion for found in fixations.values()] == [False, True]
+    path.write_text('{"seed0000": [[1, 2]], "seed0001": []}')
+    assert read_fixations(path)["seed0000"] == Fixations(((1.0, 2.0),), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object of videos"),
+        ('{"v": 3}', "v: .*expected points"),
+        ('{"v": [[1, NaN]]}', "v: point .*finite"),
+        ('{"v": [[1, true]]}', "v: point"),
+        ('{"v": {"points": [], "no_distortion": false}}', "v: no_distortion is False"),
+        ('{"v": {"points": [[1, 2]], "dots": {"a": 2}}}', "v: 1 points, .*add up to 2"),
+        ('{"v": {"points": [], "size": [0, 3]}}', r"v: size is \[0, 3\]"),
+    ],
+)
+def test_broken_fixations_are_refused(tmp_path, text, reason):
+    """With the file and the video. Catches a traceback of the decoder."""
+    path = tmp_path / "fixations.json"
+    path.write_text(text)
+    with pytest.raises(AnnotationError, match=rf"fixations\.json: {reason}"):
+        read_fixations(path)
+
+
+def test_points_are_read_from_tables_and_json(tmp_path):
+    """By hand; the same point twice by one marker is one dot. Catches x and y swapped."""
+    table = tmp_path / "points.csv"
+    table.write_text("marker,video,x,y\nanna,v,1,2\nanna,v,1,2\nben,v,3,4.5\n")
+    assert read_points(table) == {"v": {"anna": [(1, 2)], "ben": [(3, 4.5)]}}
+    listed = tmp_path / "points.json"
+    listed.write_text('{"v": {"anna": [[1, 2]]}, "w": [[5, 6]], "clean": []}')
+    assert read_points(listed) == {"v": {"anna": [(1, 2)]}, "w": {"": [(5, 6)]}, "clean": {"": []}}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("anna,v,one,2", "expected two numbers"),
+        ("anna,v,nan,2", "two finite numbers"),
+        (",v,1,2", "marker or video is empty"),
+        ("anna,v,1", "3 cells, expected 4"),
+    ],
+)
+def test_a_bad_point_is_refused_with_its_line(tmp_path, row, reason):
+    """Catches a point that is lost without a word."""
+    table = tmp_path / "points.csv"
+    table.write_text(f"marker,video,x,y\nben,v,1,1\n{row}\n")
+    with pytest.raises(AnnotationError, match=rf"points\.csv:3: .*{reason}"):
+        read_points(table)
+
+
+def test_marked_strips_are_found_by_marker(tmp_path):
+    """Catches stray files taken for strips, or passed over."""
+    with pytest.raises(AnnotationError, match="no folders of markers"):
+        marked_strips(tmp_path)
+    (tmp_path / "anna").mkdir()
+    for name in ("v.png", "w.JPG", ".DS_Store"):
+        (tmp_path / "anna" / name).touch()
+    found = marked_strips(tmp_path)
+    assert {video: list(by_marker) for video, by_marker in found.items()} == {
+        "v": ["anna"],
+        "w": ["anna"],
+    }
+    (tmp_path / "anna" / "v.jpeg").touch()
+    with pytest.raises(AnnotationError, match="a strip of the same video"):
+        marked_strips(tmp_path)
+    (tmp_path / "anna" / "v.jpeg").rename(tmp_path / "anna" / "notes.txt")
+    with pytest.raises(AnnotationError, match=r"notes\.txt: not a marked strip"):
+        marked_strips(tmp_path)
 
 
 def test_pictures_that_do_not_belong_together_are_refused():
