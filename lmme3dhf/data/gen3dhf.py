@@ -3,7 +3,7 @@
 
 `text/` lists say "The quality of the human face in this video is good.", `numerical/` lists add the
 opinion score as "(51.2)", `distortion/` lists say "Distortions found: A, B". A row is {"messages":
-[user, assistant], "videos": path}.
+[user, assistant], "videos": [path]}; the release has the path alone.
 """
 
 import json
@@ -112,8 +112,8 @@ def scan_list(
 
 
 def write_list(path: Path, samples: Iterable[Sample]) -> None:
-    """Writes samples as a released list, replacing the file as a whole; `videos` holds file names,
-    to be found by a video root.
+    """Writes samples as a released list, replacing the file as a whole; `videos` holds one file
+    name, to be found by a video root.
 
     Raises:
         DataError: No samples, or a message that `read_list` would refuse; the file stays as it was.
@@ -125,7 +125,7 @@ def write_list(path: Path, samples: Iterable[Sample]) -> None:
         if sample.reply is not None:
             texts.append(("assistant", _checked_text(sample.reply, where)))
         messages = [{"role": role, "content": content} for role, content in texts]
-        rows.append({"messages": messages, "videos": sample.path.name})
+        rows.append({"messages": messages, "videos": [sample.path.name]})
     if not rows:
         raise DataError(f"{path}: no samples to write; a list holds at least one")
     replace_file(Path(path), json.dumps(rows, ensure_ascii=False))

@@ -70,7 +70,7 @@ def row(video: str, task: str, reply: str) -> dict:
         {"role": "user", "content": "<video>" + PROMPTS[task]},
         {"role": "assistant", "content": reply},
     ]
-    return {"messages": messages, "videos": f"{video}.mp4"}
+    return {"messages": messages, "videos": [f"{video}.mp4"]}
 
 
 def graded(video: str, dimension: str, score: str = "") -> dict:
@@ -323,8 +323,12 @@ PLANTED = {
         [("error", "duplicate", f"{TEXT}: row 3")],
     ),
     "absolute path": (
-        set_videos(TEXT, 1, "/nowhere/video_RGB/seed0001.mp4"),
+        set_videos(TEXT, 1, ["/nowhere/video_RGB/seed0001.mp4"]),
         [("odd", "absolute path", TEXT), ("odd", "clips not looked for", "DATA")],
+    ),
+    "a path that is no list": (
+        set_videos(TEXT, 1, "seed0001.mp4"),
+        [("odd", "videos as text", TEXT)],
     ),
     "list that is a label file": (
         copied("MOS.json", "text/train_all.json"),
@@ -560,7 +564,7 @@ def test_all_faults_are_told_at_once_and_many_of_a_kind_are_counted(root):
     change("MOS.json", lambda mos: [mos.update({v: {"quality": 101}}) for v in VIDEOS])(root)
     reply(TEXT, 1, "poor", "awful")(root)
     delete("saliency_map/seed0400.png")(root)
-    set_videos(TRAIN, 1, "/nowhere/seed0000.mp4")(root)
+    set_videos(TRAIN, 1, ["/nowhere/seed0000.mp4"])(root)
     report = check(root)
     assert (report.errors, report.odd) == (7, 2)
     text = report.text(shown=3)
@@ -734,7 +738,7 @@ def test_a_check_without_clips_needs_no_torch(root):
 
 def test_the_released_lists_are_accepted_and_what_is_odd_in_them_is_told():
     """Known by hand: the lowest score of each dimension is called None (seed0642 and seed0750),
-    every path is somebody's, and 176 faces are on both sides. Catches errors in sound lists, and
+    every path is somebody's and no list, and 176 faces are on both sides. Catches errors in sound lists, and
     1,600 lines about their paths.
     """
     folder = shared_data("gen3dhf_annotations")
@@ -744,8 +748,9 @@ def test_the_released_lists_are_accepted_and_what_is_odd_in_them_is_told():
     told = {(f.kind, f.place): f.sentence for f in report.findings}
     assert set(told) == {
         *(
-            ("absolute path", path.relative_to(folder).as_posix())
+            (kind, path.relative_to(folder).as_posix())
             for path in folder.rglob("*.json")
+            for kind in ("absolute path", "videos as text")
         ),
         *(("level None", f"{kind}/train_quality.json: row 1037") for kind in ("text", "numerical")),
         *(
@@ -757,9 +762,10 @@ def test_the_released_lists_are_accepted_and_what_is_odd_in_them_is_told():
     }
     assert told["shared face", str(folder)].startswith("176 of 200 faces")
     assert told["absolute path", "text/train_quality.json"].startswith("1600 of 1600 rows")
+    assert told["videos as text", "text/eval_quality.json"].startswith("400 of 400 rows")
     assert told["clips not looked for", str(folder)].startswith("2000 clips")
     assert "seed0642" in told["level None", "text/train_quality.json: row 1037"]
-    assert len(report.text().split("\n")) < 25
+    assert len(report.text().split("\n")) < 35
 
 
 def test_a_fault_in_a_released_list_is_found(tmp_path):
@@ -795,7 +801,7 @@ def test_odd_media_behind_a_list_are_told_row_by_row(tmp_path):
     and sound but unusual clips that are refused.
     """
     folder = shared_data("odd")
-    rows = [dict(graded("seed0000", "quality"), videos=name) for name in ODD_CLIPS]
+    rows = [dict(graded("seed0000", "quality"), videos=[name]) for name in ODD_CLIPS]
     save(tmp_path / "list.json", rows)
     report = check(tmp_path / "list.json", video_root=folder)
     told = {f.place: f for f in report.findings}

@@ -143,7 +143,7 @@ def test_lists_hold_their_part_in_the_released_words(root):
             for kind in kinds:
                 name = f"{part}_{task}.json" if task in DIMENSIONS else f"{part}.json"
                 rows = content(root / kind / name)
-                assert [row["videos"] for row in rows] == [f"{video}.mp4" for video in members]
+                assert [row["videos"] for row in rows] == [[f"{video}.mp4"] for video in members]
                 for row in rows:
                     question, answer = row["messages"]
                     assert question == {"role": "user", "content": f"<video>{PROMPTS[task]}"}
@@ -278,8 +278,8 @@ def test_remarks_that_fit_no_category_are_all_listed(root):
     assert "2 videos are in no distortion list" in told
     assert content(root / "distortion_label.json")["seed0002"] == ["Mouth Distortions"]
     answers = {path.stem: content(path) for path in (root / "distortion").iterdir()}
-    assert [row["videos"] for row in answers["train"]] == ["seed0001.mp4", "seed0002.mp4"]
-    assert [row["videos"] for row in answers["eval"]] == ["seed0004.mp4"]
+    assert [row["videos"] for row in answers["train"]] == [["seed0001.mp4"], ["seed0002.mp4"]]
+    assert [row["videos"] for row in answers["eval"]] == [["seed0004.mp4"]]
     # Their scores are not lost with it.
     assert len(read_list(root / "text/train_quality.json")) == 3
     readings = (root / "remark_readings.csv").read_text(encoding="utf-8").splitlines()

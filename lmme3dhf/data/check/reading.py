@@ -113,6 +113,7 @@ def _read_list(path: Path, video_root: Path | None, report: Report, found: Found
     rows: Rows = []
     first: dict[tuple[str, str], tuple[str, Sample]] = {}
     absolute: list[str] = []
+    as_text = 0
     for where, row, sample in scan_list(path, video_root):
         report.looked_at["rows"] += 1
         if isinstance(sample, DataError):
@@ -134,18 +135,27 @@ def _read_list(path: Path, video_root: Path | None, report: Report, found: Found
         if " is None." in row["messages"][1]["content"]:
             sentence = f"{sample.video} has level 'None', which is read as bad"
             report.add_odd("level None", where, sentence)
-        entry = row["videos"][0] if isinstance(row["videos"], list) else row["videos"]
+        as_text += isinstance(row["videos"], str)
+        entry = row["videos"] if isinstance(row["videos"], str) else row["videos"][0]
         if PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute():
             absolute.append(entry)
             if video_root is None and not sample.path.parent.is_dir():
                 found.not_sought.add(sample.path)
                 continue
         found.clips.setdefault(sample.path, where)
+    read = len(rows) + found.bad_rows[path]
+    if as_text:
+        report.add_odd(
+            "videos as text",
+            path,
+            f"{as_text} of {read} rows hold videos as a string, where chat formats have a list of "
+            "paths; read as a list of one",
+        )
     if absolute:
         report.add_odd(
             "absolute path",
             path,
-            f"{len(absolute)} of {len(rows) + found.bad_rows[path]} rows hold absolute paths, "
+            f"{len(absolute)} of {read} rows hold absolute paths, "
             f"first {absolute[0]!r}; given a video root, only the file name counts",
         )
     found.lists[path] = rows
