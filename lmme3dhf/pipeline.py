@@ -29,6 +29,7 @@ from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
+from lmme3dhf.data.synthetic.generators import video_name
 from lmme3dhf.files import replace_file, write_json
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps, opinion_ceiling
@@ -179,6 +180,9 @@ def make_data(config: Config, root: Path) -> None:
 
 def _synthesize(config: Config, data: Path) -> None:
     made = config.synthetic
+    # Too few faces for a split are told before they are drawn.
+    one_generator = [video_name(0, face) for face in range(made.latents)]
+    drawn_split(one_generator, EVAL_SHARE, VAL_SHARE, config.seed)
     synthesize(
         data,
         latents=made.latents,

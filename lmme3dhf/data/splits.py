@@ -91,17 +91,25 @@ def grouped_split(
         Part -> its identifiers, sorted.
 
     Raises:
-        DataError: A video twice, a name that is not seedNNNN, shares that do not sum to 1, or a
-            part that stays empty.
+        DataError: A video twice, a name that is not seedNNNN, shares that do not sum to 1, or
+            fewer latents than parts.
     """
     if not math.isclose(sum(fractions.values()), 1) or min(fractions.values()) <= 0:
         raise DataError(f"shares {dict(fractions)}: expected positive numbers that sum to 1")
     groups = _grouped(videos, latent)
     order = [sorted(groups)[index] for index in rng.permutation(len(groups))]
-    bounds = [round(share * len(order)) for share in np.cumsum(list(fractions.values()))]
-    split = {}
-    for part, start, end in zip(fractions, [0, *bounds], bounds, strict=False):
+    if len(order) < len(fractions):
+        raise DataError(
+            f"split: {len(order)} latents for {len(fractions)} parts ({', '.join(fractions)}); all "
+            "videos of a latent stay together, so give more latents or fewer parts"
+        )
+    split, start = {}, 0
+    for later, part, share in zip(
+        reversed(range(len(fractions))), fractions, np.cumsum(list(fractions.values())), strict=True
+    ):
+        end = min(max(round(share * len(order)), start + 1), len(order) - later)
         split[part] = sorted(video for group in order[start:end] for video in groups[group])
+        start = end
     check_split(split)
     return split
 

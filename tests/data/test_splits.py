@@ -73,12 +73,26 @@ def test_shares_that_are_no_partition_are_refused(fractions):
         grouped_split(RELEASED, fractions, np.random.default_rng(0))
 
 
-def test_a_part_that_would_be_empty_is_refused():
-    """Three faces cannot give a part of a tenth. Catches an evaluation on nothing."""
-    with pytest.raises(DataError, match="empty"):
+@pytest.mark.parametrize(
+    ("faces", "sizes"), [(3, (1, 1, 1)), (4, (2, 1, 1)), (10, (8, 1, 1)), (40, (30, 2, 8))]
+)
+def test_every_part_gets_a_face_however_small_its_share(faces, sizes):
+    """A twentieth of four faces rounds to none. Catches an evaluation on nothing, and faces that
+    are lost or dealt twice for it.
+    """
+    videos = [f"seed{face:04d}" for face in range(faces)]
+    fractions = {"train": 0.75, "val": 0.05, "eval": 0.2}
+    split = grouped_split(videos, fractions, np.random.default_rng(0))
+    assert tuple(len(part) for part in split.values()) == sizes
+    assert sorted(video for part in split.values() for video in part) == videos
+
+
+def test_faces_that_cannot_be_split_are_refused():
+    """Catches an empty part, and a video in two."""
+    with pytest.raises(DataError, match=r"2 latents for 3 parts \(train, val, eval\)"):
         grouped_split(
-            ["seed0000", "seed0001", "seed0002"],
-            {"train": 0.9, "eval": 0.1},
+            ["seed0000", "seed0001"],
+            {"train": 0.75, "val": 0.05, "eval": 0.2},
             np.random.default_rng(0),
         )
     with pytest.raises(DataError, match="twice"):
