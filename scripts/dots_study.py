@@ -358,7 +358,9 @@ def study(made, without_plain: bool) -> list[dict]:
             for key in (("dot lies on", dot.place), ("nearest dot", _spacing(dot))):
                 of_dots.setdefault(key, []).append(hit)
     rows = []
-    for (name, value), entries in sorted(of_strips.items(), key=lambda item: item[0][0] != "all"):
+    for (name, value), entries in sorted(
+        of_strips.items(), key=lambda item: (item[0][0] != "all", item[0])
+    ):
         dots, hits, false = (sum(entry[k] for entry in entries) for k in range(3))
         errors = [error for entry in entries for error in entry[3]]
         rows.append(_row(name, value, len(entries), dots, hits, false / len(entries), errors))
