@@ -1,7 +1,8 @@
 """A quality metric for AI-generated 3D human faces: train it, score with it, check it.
 
 Exit status: 0 all good, 1 wrong input or a run that cannot go on, 2 wrong arguments, 3 some files
-could not be scored, or some videos not labelled. Heavy libraries are imported inside the verbs.
+could not be scored, or some videos not labelled, 130 stopped with Ctrl-C. Heavy libraries are
+imported inside the verbs.
 """
 
 import os
@@ -400,6 +401,7 @@ def main(argv: list[str] | None = None) -> int:
                 actions.add_subcommand(action, make_action_parser())
     parsed = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
     args = parsed[parsed.verb]
+    words = f"data {args.action}" if parsed.verb == "data" else parsed.verb
     try:
         _quiet_libraries()
         instantiated = parser.instantiate(parsed)[parsed.verb]
@@ -408,8 +410,11 @@ def main(argv: list[str] | None = None) -> int:
         config = config_from(instantiated) if "synthetic" in instantiated else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, OSError) as error:
-        print(f"lmme3dhf {parsed.verb}: {error}", file=sys.stderr)
+        print(f"lmme3dhf {words}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"lmme3dhf {words}: stopped; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

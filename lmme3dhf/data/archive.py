@@ -13,11 +13,11 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.progress import with_progress
 
 _BLOCK = 1 << 20
 _SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
@@ -30,6 +30,15 @@ _READ_ERRORS = (
     RuntimeError,
     ValueError,
 )
+_ODD_NAMES = {
+    r"[\x00-\x1f\x7f]": "has a control character in its name",
+    r"\\": "has a backslash in its name",
+    r":": "has a colon in its name, as drives do",
+    r"^/": "has an absolute path",
+    r"(^|/)\.\.(/|$)": "leads out of its folder",
+    r"^$": "has no name",
+}
+_REFUSED = "no honest archive of the release has this, and nothing was unpacked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +82,8 @@ class Contents:
         return {name: info.file_size for name, info in sorted(self.members.items())}
 
 
-def scan(archive: zipfile.ZipFile, wanted: re.Pattern[str], limits: Limits) -> Contents:
+def _scan(archive: zipfile.ZipFile, wanted: re.Pattern[str], limits: Limits) -> Contents:
     """Looks at all members; nothing is written.
-
-    Args:
-        archive: Open for reading.
-        wanted: Matched against the whole last part of a member's path, in small letters, with the
-            groups `stem` and `suffix` of which the name to write is made. Folders around the file
-            do not matter.
-        limits: See `Limits`.
 
     Raises:
         DataError: A member that no honest archive of the release holds; see `_oddity`.
@@ -93,10 +95,8 @@ def scan(archive: zipfile.ZipFile, wanted: re.Pattern[str], limits: Limits) -> C
     members: dict[str, zipfile.ZipInfo] = {}
     left_out, ignored = [], 0
     for info in infos:
-        # Not `filename`, which zipfile cuts at a NUL.
-        name = info.orig_filename
-        odd = _oddity(info, limits)
-        if odd:
+        name = info.orig_filename  # not `filename`, which zipfile cuts at a NUL
+        if odd := _oddity(info, limits):
             raise DataError(f"{where}: the member {name!r} {odd}; {_REFUSED}")
         parts = _plain(name).split("/")
         if info.is_dir():
@@ -126,7 +126,6 @@ def extract(
     *,
     limits: Limits | None = None,
     replace: bool = False,
-    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Contents:
     """Unpacks the wanted files of an archive into one folder, flat. One process at a time.
 
@@ -136,31 +135,37 @@ def extract(
     Args:
         path: The archive.
         folder: Where to; made where missing.
-        wanted: See `scan`.
+        wanted: Matched against the whole last part of a member's path, in small letters, with the
+            groups `stem` and `suffix` of which the name to write is made. Folders around the file
+            do not matter.
         limits: See `Limits`; None for those of the release.
         replace: Files that are there with another content are replaced, not an error.
-        tell: Told the bytes done and all bytes.
 
     Returns:
         What the archive holds. Its `sizes` are what the folder now has.
 
     Raises:
-        DataError: Not a zip file, damaged, suspicious (see `scan`), without any wanted file, larger
-            than the free disk space, or a file is there with another content. The folder is as it
-            was before.
+        DataError: Not a zip file, damaged, suspicious (see `_oddity`), without any wanted file,
+            larger than the free disk space, or a file is there with another content. The folder is
+            as it was before.
     """
     folder = Path(folder).resolve()
     try:
         with zipfile.ZipFile(path) as archive:
-            contents = scan(archive, wanted, limits or Limits())
+            contents = _scan(archive, wanted, limits or Limits())
             if not contents.members:
                 raise DataError(
                     f"{path}: none of its members is a file such as {_example(wanted)}; it holds "
                     f"{listed(contents.left_out)}. Is this the right archive?"
                 )
             todo = _not_there(path, contents.members, folder, replace)
-            _check_room(path, sum(info.file_size for info in todo.values()), folder)
-            _unpack(archive, todo, folder, tell)
+            need, free = sum(info.file_size for info in todo.values()), free_bytes(folder)
+            if need > free:
+                raise DataError(
+                    f"{folder}: {path.name} unpacks to {need} bytes, and {free} are free; make "
+                    "room or choose another folder"
+                )
+            _unpack(archive, todo, folder)
             return contents
     except DataError:
         raise
@@ -178,7 +183,10 @@ def listed(names: tuple[str, ...] | list[str], most: int = 5) -> str:
     return f"{shown}{more}" or "nothing"
 
 
-_REFUSED = "no honest archive of the release has this, and nothing was unpacked"
+def free_bytes(folder: Path) -> int:
+    """Free disk space where a folder is, or would be made."""
+    folder = folder.resolve()
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
 
 
 def _plain(name: str) -> str:
@@ -190,20 +198,10 @@ def _oddity(info: zipfile.ZipInfo, limits: Limits) -> str | None:
     """What is wrong with one member; None for an honest one."""
     # As it is written, and as a file system may read it: a full-width ".." is "..", too.
     for name in (info.orig_filename, _plain(info.orig_filename)):
-        parts = name.split("/")
-        if re.search(r"[\x00-\x1f\x7f]", name):
-            return "has a control character in its name"
-        if "\\" in name:
-            return "has a backslash in its name"
-        if ":" in name:
-            return "has a colon in its name, as drives do"
-        if name.startswith("/"):
-            return "has an absolute path"
-        if ".." in parts:
-            return "leads out of its folder"
-        if not name:
-            return "has no name"
-        if len(parts) - 1 > limits.depth + info.is_dir():
+        for pattern, fault in _ODD_NAMES.items():
+            if re.search(pattern, name):
+                return fault
+        if name.count("/") > limits.depth + info.is_dir():
             return f"lies more than {limits.depth} folders deep"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG):
@@ -268,39 +266,20 @@ def _crc(path: Path) -> int:
     return value
 
 
-def _check_room(path: Path, need: int, folder: Path) -> None:
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(there).free
-    if need > free:
-        raise DataError(
-            f"{there}: {path.name} unpacks to {need} bytes, and {free} are free; make room or "
-            "choose another folder"
-        )
-
-
-def _unpack(
-    archive: zipfile.ZipFile,
-    todo: dict[str, zipfile.ZipInfo],
-    folder: Path,
-    tell: Callable[[int, int], None],
-) -> None:
+def _unpack(archive: zipfile.ZipFile, todo: dict[str, zipfile.ZipInfo], folder: Path) -> None:
     # Beside the folder, so on the same disk: moving is renaming.
     beside = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)  # what a kill may have left
     beside.mkdir(parents=True)
     try:
-        done, total = 0, sum(info.file_size for info in todo.values())
-        for name, info in todo.items():
+        what = f"unpacking {Path(archive.filename).name}"
+        for name, info in with_progress(todo.items(), what, len(todo)):
             with archive.open(info) as source, (beside / name).open("xb") as file:
-                while block := source.read(_BLOCK):
-                    file.write(block)
-                    done += len(block)
-                    tell(done, total)
+                shutil.copyfileobj(source, file, _BLOCK)
                 # zipfile stops at the size in the header and compares the CRC at the end only.
                 if file.tell() != info.file_size:
                     raise zipfile.BadZipFile(
-                        f"{info.orig_filename!r} has {file.tell()} bytes, its header says "
-                        f"{info.file_size}"
+                        f"{name} has {file.tell()} bytes, its header says {info.file_size}"
                     )
                 file.flush()
                 os.fsync(file.fileno())
@@ -315,6 +294,5 @@ def _unpack(
 
 def _example(wanted: re.Pattern[str]) -> str:
     """A name that fits, for a sentence."""
-    suffixes = (".mp4", ".png", ".jpg", ".json")
-    names = [f"seed0001{suffix}" for suffix in suffixes]
+    names = [f"seed0001{suffix}" for suffix in (".mp4", ".png")]
     return next((name for name in names if wanted.fullmatch(name)), wanted.pattern)

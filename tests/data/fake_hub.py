@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +31,9 @@ class FakeHub:
         storage: Address of the host that large files are sent from; "" for the hub itself.
         sent: Name -> content that is sent in place of the listed one.
         gone: Names that are listed and not there.
+        gated: Access must be granted: the hub lists the files to everybody and sends none.
         cuts: Name -> body bytes after which the next answers break off, one entry an answer.
+        stalls: Name -> body bytes after which an answer stops and stays open, until it is removed.
         reset: Broken lines are reset, not closed.
         ignores_ranges: Every answer is the whole file.
         token: The only token that is let in, or None for everybody.
@@ -44,7 +47,9 @@ class FakeHub:
     storage: str = ""
     sent: dict[str, bytes] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    gated: bool = False
     cuts: dict[str, list[int]] = field(default_factory=dict)
+    stalls: dict[str, int] = field(default_factory=dict)
     reset: bool = False
     ignores_ranges: bool = False
     token: str | None = None
@@ -126,6 +131,8 @@ def _answer(http: BaseHTTPRequestHandler, hub: FakeHub, kind: str) -> None:
     name = path.removeprefix(f"/datasets/{REPO}/resolve/{COMMIT}/")
     if not allowed:
         _send(http, 401, {"X-Error-Code": "RepoNotFound"}, b"")
+    elif hub.gated:
+        _send(http, 403, {"X-Error-Code": "GatedRepo"}, b"")
     elif name not in hub.files or name in hub.gone:
         _send(http, 404, {"X-Error-Code": "EntryNotFound"}, b"")
     elif kind == "file" and hub.storage and not name.endswith(".json"):
@@ -151,6 +158,12 @@ def _send_file(
         http.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
     http.send_header("Content-Length", str(len(body)))
     http.end_headers()
+    if name in hub.stalls:
+        http.wfile.write(body[: hub.stalls[name]])
+        while name in hub.stalls:
+            time.sleep(0.02)
+        http.close_connection = True
+        return
     http.wfile.write(body[:length])
     http.wfile.flush()
     if length < len(body):

@@ -738,8 +738,8 @@ def test_a_check_without_clips_needs_no_torch(root):
 
 def test_the_released_lists_are_accepted_and_what_is_odd_in_them_is_told():
     """Known by hand: the lowest score of each dimension is called None (seed0642 and seed0750),
-    every path is somebody's and no list, and 176 faces are on both sides. Catches errors in sound lists, and
-    1,600 lines about their paths.
+    every path is somebody's and no list, and 176 faces are on both sides. Catches errors in sound
+    lists, and 1,600 lines about their paths.
     """
     folder = shared_data("gen3dhf_annotations")
     report = check(folder)

@@ -1,13 +1,17 @@
 """Downloading the release from a server on this machine that plays the hub."""
 
+import contextlib
+import hashlib
 import io
 import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,20 +72,19 @@ def _sent_to(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 class Told(list):
-    """What the user was told."""
-
-    def __call__(self, sentence: str) -> None:
-        self.append(sentence)
+    """What the user was told, line by line."""
 
     def about(self, piece: str) -> list[str]:
         """Those with a piece in them."""
         return [sentence for sentence in self if piece in sentence]
 
 
-def fetch(target: Path, parts=None, **settings) -> tuple[dict, Told]:
-    """`download` without pauses; the report, and what was said."""
-    told = Told()
-    return download(target, parts, wait_s=0, say=told, **settings), told
+def fetch(target: Path, parts=None, **settings) -> Told:
+    """`download` without pauses; what was said."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        download(target, parts, wait_s=0, **settings)
+    return Told(told.getvalue().splitlines())
 
 
 def unzipped(data: bytes) -> dict[str, bytes]:
@@ -143,7 +146,7 @@ def test_the_release_arrives_in_our_layout(hub, tmp_path):
     """All parts under the names of `datasets/README.md`, and nothing else: no archive, no partial
     file, no card. Catches the released script's filter, which let other files through.
     """
-    report, told = fetch(tmp_path / "new" / "data")
+    told = fetch(tmp_path / "new" / "data")
     data = tmp_path / "new" / "data"
     assert content_of(data / "video_RGB") == unzipped(hub.files["video.zip"])
     assert content_of(data / "image") == unzipped(hub.files["image.zip"])
@@ -155,15 +158,14 @@ def test_the_release_arrives_in_our_layout(hub, tmp_path):
     }
     assert not (data / ".downloads").exists()
     assert not {r[1] for r in hub.requests} & {"README.md", "extra.zip"}
-    assert report["commit"] == COMMIT
-    assert report["parts"]["video_RGB"] == {
+    assert json.loads((data / RECORD).read_text())["parts"]["video_RGB"] == {
+        "repo_id": REPO,
         "file": "video.zip",
-        "bytes": len(hub.files["video.zip"]),
-        "state": "fetched",
-        "files": 3,
-        "left_out": [],
-        "ignored": 0,
+        "hash": hashlib.sha256(hub.files["video.zip"]).hexdigest(),
+        "commit": COMMIT,
+        "files": {f"seed000{i}.mp4": 10_000 for i in range(3)},
     }
+    assert told.about(f"video_RGB: 3 files in {data / 'video_RGB'}")
     assert told.about("disk space: up to ")
 
 
@@ -191,9 +193,9 @@ def test_a_second_run_fetches_and_unpacks_nothing(hub, tmp_path):
     fetch(tmp_path)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     hub.requests.clear()
-    report, told = fetch(tmp_path)
+    told = fetch(tmp_path)
     assert [r[0] for r in hub.requests] == ["api"]
-    assert {part["state"] for part in report["parts"].values()} == {"there"}
+    assert len(told.about("  is there")) == len(PARTS)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
     assert told.about("everything is there already")
 
@@ -220,7 +222,7 @@ def test_a_damaged_record_costs_a_transfer_only(hub, tmp_path):
     for damage in ("{", '{"parts": {"image": {"hash": 1, "files": {}}}}', "[]", '{"parts": 3}'):
         (tmp_path / RECORD).write_text(damage)
         hub.requests.clear()
-        _, told = fetch(tmp_path, "image")
+        told = fetch(tmp_path, "image")
         assert told.about("not a record of downloads")
         assert [r[1] for r in hub.requests if r[4]] == ["image.zip"]
     assert json.loads((tmp_path / RECORD).read_text())["parts"]["image"]["repo_id"] == REPO
@@ -272,7 +274,7 @@ def test_archives_are_kept_on_request_and_used_where_they_lie(hub, tmp_path):
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "image.zip").write_bytes(bytes(len(hub.files["image.zip"])))
-    _, told = fetch(tmp_path / "other", "image")
+    told = fetch(tmp_path / "other", "image")
     assert told.about("not the hub's file")
     assert content_of(tmp_path / "other" / "image") == unzipped(hub.files["image.zip"])
 
@@ -301,7 +303,7 @@ def test_a_broken_line_goes_on_where_it_was(reset, hub, tmp_path):
     """
     size = len(hub.files["video.zip"])
     hub.cuts["video.zip"], hub.reset = [10_000, 9_000], reset
-    _, told = fetch(tmp_path, "video")
+    told = fetch(tmp_path, "video")
     assert content_of(tmp_path / "video_RGB") == unzipped(hub.files["video.zip"])
     assert len(told.about("broke off at")) == 2
     ranges = [r for r, _ in hub.transfers("video.zip")]
@@ -339,7 +341,7 @@ def test_a_line_that_breaks_often_but_brings_much_is_not_given_up(hub, tmp_path)
         made.writestr("seed0000.mp4", random.Random(0).randbytes(6 << 20))
     hub.files["video.zip"] = buffer.getvalue()
     hub.cuts["video.zip"] = [1 << 20] * 5
-    _, told = fetch(tmp_path, "video", tries=2)
+    told = fetch(tmp_path, "video", tries=2)
     assert len(told.about("going on")) == 5
     assert len(hub.transfers("video.zip")) == 6
 
@@ -380,7 +382,7 @@ def test_a_spoilt_part_on_disk_is_found_by_the_hash(hub, tmp_path):
     (part,) = (tmp_path / ".downloads").glob("*.part")
     part.write_bytes(bytes(20_000))
     hub.cuts.clear()
-    _, told = fetch(tmp_path, "image")
+    told = fetch(tmp_path, "image")
     assert told.about("what came is not the hub's file")
     assert content_of(tmp_path / "image") == unzipped(hub.files["image.zip"])
 
@@ -426,8 +428,7 @@ def test_label_files_may_be_missing_unless_asked_for(hub, tmp_path):
     file, and a silent gap.
     """
     del hub.files["distortion_label.json"]
-    report, told = fetch(tmp_path)
-    assert report["missing"] == ["distortion_label"]
+    told = fetch(tmp_path)
     assert told.about("distortion_label  not on the hub")
     with pytest.raises(DataError, match=r"no distortion_label\.json"):
         fetch(tmp_path, "distortion_label")
@@ -450,7 +451,7 @@ def test_refused_access_is_a_sentence(refusal, piece, hub, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_wrong_revision_repository_or_answer_is_a_sentence(hub, tmp_path):
+def test_a_wrong_revision_repository_or_answer_is_a_sentence(hub, tmp_path, monkeypatch):
     """Also an endpoint that is no hub, none at all, and one that does not listen."""
     with pytest.raises(DataError, match="has no revision 'v9'"):
         fetch(tmp_path, revision="v9")
@@ -458,14 +459,28 @@ def test_a_wrong_revision_repository_or_answer_is_a_sentence(hub, tmp_path):
         fetch(tmp_path, repo_id="somebody/else")
     with pytest.raises(DataError, match="does not answer about a/b/c as a hub does"):
         fetch(tmp_path, repo_id="a/b/c")
-    with pytest.raises(DataError, match=r"HF_ENDPOINT is 'hub\.example'"):
-        fetch(tmp_path, endpoint="hub.example")
-    with pytest.raises(DataError, match=r"cannot be reached .*set HF_ENDPOINT to a mirror"):
-        fetch(tmp_path, endpoint="http://127.0.0.1:9")
     hub.listing = lambda: b"<html>a login page</html>"
     with pytest.raises(DataError, match=r"as a hub does .*check HF_ENDPOINT"):
         fetch(tmp_path)
+    hub.refusal = (404, "")
+    with pytest.raises(DataError, match=r"as a hub does .*404.*check HF_ENDPOINT"):
+        fetch(tmp_path)
+    for endpoint in ("hub.example", "http://hub.example:port", "http://"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(DataError, match=f"HF_ENDPOINT is '{endpoint}'"):
+            fetch(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"cannot be reached .*set HF_ENDPOINT to a mirror"):
+        fetch(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gated_data_set_is_told_at_its_first_file(hub, tmp_path):
+    """The hub lists its files to everybody. Catches tries again and again, and the wrong advice."""
+    hub.gated = True
+    with pytest.raises(DataError, match=r"image\.zip: access must be granted; ask for it on"):
+        fetch(tmp_path, "image")
+    assert not (tmp_path / "image").exists()
 
 
 def test_files_without_hashes_are_not_trusted(hub, tmp_path):
@@ -529,18 +544,28 @@ def test_the_end_is_estimated(hub, tmp_path, monkeypatch):
     """
     clock = iter(range(0, 10**6, 11))
     fake = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None)
-    monkeypatch.setattr("lmme3dhf.data.download.time", fake)
-    _, told = fetch(tmp_path, "image")
+    monkeypatch.setattr("lmme3dhf.data.hub.time", fake)
+    monkeypatch.setattr("lmme3dhf.progress.time", fake)
+    told = fetch(tmp_path, "image")
     assert re.fullmatch(r"image\.zip: [0-9.]+ kB of 30\.4 kB, [0-9]+ s left", told[3])
-    assert "unpacking image.zip: 10.0 kB of 30.0 kB, 22 s left" in told
-    assert "unpacking image.zip: 20.0 kB of 30.0 kB, 11 s left" in told
+    assert told.about("unpacking")[0].endswith(": 1 of 3, 22 s left")
+    assert told.about("unpacking")[1].endswith(": 2 of 3, 11 s left")
 
 
-def test_a_missing_library_is_told(tmp_path, monkeypatch):
-    """Catches a traceback for somebody who has Python and nothing else."""
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(DataError, match="pip install huggingface_hub"):
-        fetch(tmp_path)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_disk_that_fills_up_on_the_way_is_told(hub, tmp_path):
+    """The part is on a device that is always full. Catches a traceback, or "No space left" without
+    a place and a way on.
+    """
+    hub.cuts["image.zip"] = [10_000]
+    with pytest.raises(DataError, match="broke off"):
+        fetch(tmp_path, "image", tries=1)
+    (part,) = (tmp_path / ".downloads").iterdir()
+    part.unlink()
+    part.symlink_to("/dev/full")
+    with pytest.raises(DataError, match=rf"{tmp_path}: the disk .* is full; make room"):
+        fetch(tmp_path, "image")
+    assert not (tmp_path / "image").exists()
 
 
 def test_two_downloads_into_one_folder_are_told(hub, tmp_path):
@@ -560,6 +585,10 @@ def test_a_file_in_place_of_the_folder_is_told(hub, tmp_path):
     (tmp_path / "Gen3DHF").write_bytes(b"")
     with pytest.raises(DataError, match="is a file, expected the folder"):
         fetch(tmp_path / "Gen3DHF")
+    (tmp_path / "image").write_bytes(b"")
+    with pytest.raises(DataError, match="image is a file, expected a folder"):
+        fetch(tmp_path, "image")
+    assert not [r for r in hub.requests if r[4]]
 
 
 # The script
@@ -593,6 +622,60 @@ def test_the_script_runs_before_torch_is_installed(hub, tmp_path):
     ]
     assert not (tmp_path / "data" / "MOS.json").exists()
     assert "hf_secret" not in done.stdout + done.stderr
+
+
+def test_the_script_tells_which_library_is_missing(tmp_path):
+    """Catches a traceback for somebody who has Python and nothing else."""
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['huggingface_hub'] = None\n"
+        "runpy.run_path(sys.argv[1], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SCRIPT)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("needs huggingface_hub: pip install huggingface_hub")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("door", "told"),
+    [
+        ([SCRIPT], "download_dataset.py: stopped; the same command goes on\n"),
+        (
+            ["-m", "lmme3dhf.cli", "data", "download"],
+            "lmme3dhf data download: stopped; the same command goes on\n",
+        ),
+    ],
+)
+def test_ctrl_c_is_a_sentence_and_the_part_stays(hub, tmp_path, door, told):
+    """Pressed while the server is silent after 10,000 bytes. Catches a traceback, and a part that
+    is thrown away.
+    """
+    hub.stalls["image.zip"] = 10_000
+    command = [sys.executable, *door, "--target_dir", tmp_path, "--dataset", "image"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if any(p.stat().st_size == 10_000 for p in tmp_path.glob(".downloads/*.part")):
+                break
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        _, error = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert error == told
+    hub.stalls.clear()
+    hub.requests.clear()
+    fetch(tmp_path, "image")
+    assert hub.transfers("image.zip")[0][0] == "bytes=10000-"
 
 
 def test_the_script_prints_a_sentence_and_exits_with_1(hub, tmp_path):
