@@ -410,7 +410,10 @@ def main(argv: list[str] | None = None) -> int:
         config = config_from(instantiated) if "synthetic" in instantiated else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, OSError) as error:
-        print(f"lmme3dhf {words}: {error}", file=sys.stderr)
+        told = str(error)
+        if isinstance(error, OSError) and error.filename:
+            told = f"{error.filename}: {error.strerror}; check that path"
+        print(f"lmme3dhf {words}: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"lmme3dhf {words}: stopped; the same command goes on", file=sys.stderr)

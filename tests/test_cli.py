@@ -269,7 +269,9 @@ def test_what_a_user_can_get_wrong_is_told_in_one_sentence(tmp_path, capsys, nam
     status = cli.main([word.format(**places) for word in command.split()])
     error = capsys.readouterr().err
     assert status == 1
-    assert error.startswith(f"lmme3dhf {command.split()[0]}: ")
+    words = command.split()
+    verb = " ".join(words[:2]) if words[0] == "data" else words[0]
+    assert error.startswith(f"lmme3dhf {verb}: ")
     assert named.format(**places) in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()

@@ -1,13 +1,13 @@
 """From raw annotations to labels (paper, Section 3.3): opinion scores, levels, saliency maps and
 distortion categories.
 
-Here stands what every reader of a raw annotation table shares: its error and the walk over a CSV
-file with line numbers.
+Here stands what every reader of a raw annotation table shares: its error, the walk over a CSV file
+with line numbers, and the refusal of a choice that does not exist.
 """
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmme3dhf.errors import UserError
@@ -17,6 +17,35 @@ class AnnotationError(UserError, ValueError):
     """A raw annotation or a label that cannot be used; the message says where it stands, what was
     expected and what to do.
     """
+
+
+def require_known(what: str, chosen: str, known: Iterable[str]) -> None:
+    """Refuses a choice that is not one of those known.
+
+    Raises:
+        AnnotationError: It is not.
+    """
+    if chosen not in known:
+        raise AnnotationError(f"{what} {chosen!r} is not one of {', '.join(known)}")
+
+
+def csv_text(path: Path) -> str:
+    """The text of a table, without the byte order mark that spreadsheets put before it.
+
+    Raises:
+        AnnotationError: With the line: not UTF-8, or no text at all.
+        FileNotFoundError: No such file.
+    """
+    content = path.read_bytes()
+    at, reason = content.find(b"\0"), "a zero byte"
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at, reason = error.start, error.reason
+    if at >= 0:
+        line = content.count(b"\n", 0, at) + 1
+        raise AnnotationError(f"{path}:{line}: not UTF-8 ({reason}); save the table as UTF-8")
+    return text
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -31,24 +60,18 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
         FileNotFoundError: No such file.
     """
     expected = ",".join(columns)
-    content = path.read_bytes()
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark before the header.
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise AnnotationError(
-            f"{path}:{line}: not UTF-8 ({error.reason}); save the table as UTF-8"
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(csv_text(path), newline=""), strict=True)
+    begins = 1
     try:
         header = tuple(cell.strip() for cell in next(reader, []))
         if header != columns:
             raise AnnotationError(
-                f"{path}:1: header is {','.join(header)!r}, expected {expected!r}; correct the "
-                "first line"
+                f"{path}:1: header is {','.join(header)[:80]!r}, expected {expected!r}; correct "
+                "the first line"
             )
+        begins = reader.line_num + 1
         for row in reader:
+            begins = reader.line_num + 1  # the next row, should it be broken
             if not row:
                 continue
             if len(row) != len(columns):
@@ -59,5 +82,5 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
             yield reader.line_num, tuple(cell.strip() for cell in row)
     except csv.Error as error:
         raise AnnotationError(
-            f"{path}:{reader.line_num}: not a CSV row ({error}); correct the quotes in this line"
+            f"{path}:{begins}: not a CSV row ({error}); correct the quotes in this line"
         ) from error

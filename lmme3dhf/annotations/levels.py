@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr
 
-from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations import AnnotationError, require_known
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 
@@ -114,9 +114,10 @@ def fit_level_scale(mos_V: np.ndarray, dimension: str, edges: str = "equal_width
             of quality in the two best levels of Eq. 4).
 
     Raises:
-        AnnotationError: No scores, scores that are not finite, scores that are all alike, or for
-            equal counts so many alike that two edges fall together.
+        AnnotationError: Unknown `edges`, no scores, scores that are not finite, scores that are all
+            alike, or for equal counts so many alike that two edges fall together.
     """
+    require_known("edges", edges, EDGES)
     mos_V = np.asarray(mos_V, dtype=float)
     if mos_V.size == 0 or not np.isfinite(mos_V).all():
         raise AnnotationError(
@@ -124,14 +125,21 @@ def fit_level_scale(mos_V: np.ndarray, dimension: str, edges: str = "equal_width
             f"{np.count_nonzero(~np.isfinite(mos_V))} that are not finite"
         )
     low, high = float(mos_V.min()), float(mos_V.max())
-    if low == high:
+    if math.isclose(low, high, abs_tol=1e-9):  # means of the same opinions differ by rounding
+        alike = f"all {mos_V.size} scores are" if mos_V.size > 1 else "the only score is"
         raise AnnotationError(
-            f"{dimension} levels: all {mos_V.size} scores are {low:g}; five levels need scores "
-            "that differ"
+            f"{dimension} levels: {alike} {low:g}; five levels need scores that differ, add videos"
         )
     # Departure D8: Eq. 4 prints the upper bound of every level as 1/5 of the range; i/5 is meant,
     # as in the released labels.
-    return LevelScale(dimension, tuple(EDGES[edges](mos_V).tolist()))
+    fitted = EDGES[edges](mos_V)
+    if (np.diff(fitted) <= 0).any():
+        raise AnnotationError(
+            f"{dimension} levels: edges {fitted.tolist()}, expected {len(LEVELS) + 1} finite "
+            f"increasing numbers; too many of the {mos_V.size} scores are alike for {edges}, use "
+            "equal_width or add videos"
+        )
+    return LevelScale(dimension, tuple(fitted.tolist()))
 
 
 def to_json(scales: Mapping[str, LevelScale]) -> dict[str, list[float]]:
@@ -171,6 +179,13 @@ def read_levels(path: Path) -> dict[str, LevelScale]:
         FileNotFoundError: No such file.
     """
     try:
-        return from_json(json.loads(path.read_bytes()))
-    except (ValueError, RecursionError) as error:  # AnnotationError is a ValueError
-        raise AnnotationError(f"{path}: {error}") from error
+        # utf-8-sig: editors on Windows put a byte order mark before the text.
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(
+            f"{path}: not JSON ({error}); correct the file there or make the labels again"
+        ) from error
+    try:
+        return from_json(content)
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {error}; correct it or make the labels again") from error

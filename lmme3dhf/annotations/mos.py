@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations import AnnotationError, require_known
 from lmme3dhf.annotations.ratings import SLIDER_MAXIMUM, Ratings, z_scores
 from lmme3dhf.annotations.screening import (
     CORRELATION_LIMIT,
@@ -125,9 +125,8 @@ def mean_opinion_scores(
         AnnotationError: A name or `ddof` that does not exist, a video without a rating by any
             subject that counts, or ratings that the rule cannot solve.
     """
-    for name, chosen, known in (("rule", rule, RULES), ("screening", screening, SCREENINGS)):
-        if chosen not in known:
-            raise AnnotationError(f"{name} {chosen!r} is not one of {', '.join(known)}")
+    require_known("rule", rule, RULES)
+    require_known("screening", screening, SCREENINGS)
     if ddof not in (0, 1):
         raise AnnotationError(f"ddof is {ddof!r}, expected 0 or 1")
     rating_SV = ratings.rating_SV
@@ -277,7 +276,8 @@ def most_likely(ratings: Ratings) -> Recovered:
 
     std_V is the model's deviation of one rating without its bias, the root of the harmonic mean of
     the squared inconsistencies of those who rated; std_V / sqrt(count) is the model's standard
-    error of the score, with biases and inconsistencies taken as known.
+    error of the score, with biases and inconsistencies taken as known. The ratings of a subject
+    who is alone are the scores; nothing tells its noise, so std_V is NaN.
 
     Raises:
         AnnotationError: The subjects fall into groups without a common video, whose biases cannot
@@ -309,10 +309,13 @@ def most_likely(ratings: Ratings) -> Recovered:
     _require_no_leader(ratings, given_SV, inconsistency_S, weight_S)
     psi_V, bias_S = psi_V + bias_S.mean(), bias_S - bias_S.mean()
     to_100 = 100 / SLIDER_MAXIMUM
+    bias = dict(zip(ratings.subjects, bias_S.tolist(), strict=True))
+    if len(ratings.subjects) == 1:
+        return Recovered(to_100 * psi_V, np.full(psi_V.shape, np.nan), bias, {})
     return Recovered(
         mos_V=to_100 * psi_V,
         std_V=to_100 * np.sqrt(count_V / (weight_S @ given_SV)),
-        bias=dict(zip(ratings.subjects, bias_S.tolist(), strict=True)),
+        bias=bias,
         inconsistency=dict(zip(ratings.subjects, inconsistency_S.tolist(), strict=True)),
     )
 

@@ -5,6 +5,7 @@ videos.
 """
 
 import csv
+import io
 import math
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmme3dhf.annotations import AnnotationError, csv_rows
+from lmme3dhf.annotations import AnnotationError, csv_rows, csv_text
 from lmme3dhf.vocabulary import DIMENSIONS
 
 LONG_COLUMNS = ("subject", "video", "dimension", "rating")
@@ -72,9 +73,9 @@ def read_ratings(path: Path) -> dict[str, Ratings]:
         cells = _wide_cells(path, names)
     else:
         raise AnnotationError(
-            f"{path}:1: header is {','.join(header)!r}, expected {','.join(LONG_COLUMNS)!r} (one "
-            f"rating a row) or {','.join(WIDE_COLUMNS) + ',<subject>,<subject>,...'!r} (one video "
-            "a row); correct the first line"
+            f"{path}:1: header is {','.join(header)[:80]!r}, expected {','.join(LONG_COLUMNS)!r} "
+            f"(one rating a row) or {','.join(WIDE_COLUMNS) + ',<subject>,<subject>,...'!r} (one "
+            "video a row); correct the first line"
         )
     ratings: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     lines: dict[tuple[str, str, str], int] = {}
@@ -83,7 +84,8 @@ def read_ratings(path: Path) -> dict[str, Ratings]:
             raise AnnotationError(f"{path}:{line}: subject or video is empty; name both")
         if dimension not in DIMENSIONS:
             raise AnnotationError(
-                f"{path}:{line}: dimension {dimension!r} is not one of {', '.join(DIMENSIONS)}"
+                f"{path}:{line}: dimension {dimension!r} is not one of {', '.join(DIMENSIONS)}; "
+                "correct it"
             )
         first = lines.setdefault((subject, video, dimension), line)
         if (subject, video) in ratings[dimension]:
@@ -104,12 +106,12 @@ def read_ratings(path: Path) -> dict[str, Ratings]:
 
 
 def _header(path: Path) -> tuple[str, ...]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as table:
-        try:
-            return tuple(cell.strip() for cell in next(csv.reader(table), []))
-        except csv.Error:
-            # No CSV at all: the walk over the rows says so, with the line.
-            return LONG_COLUMNS
+    try:
+        cells = next(csv.reader(io.StringIO(csv_text(path), newline="")), [])
+    except csv.Error:
+        # No CSV at all: the walk over the rows says so, with the line.
+        return LONG_COLUMNS
+    return tuple(cell.strip() for cell in cells)
 
 
 Cell = tuple[int, str, str, str, str]  # line, subject, video, dimension, rating as written
@@ -149,7 +151,8 @@ def _rating(place: str, text: str) -> float:
         )
     if not 0 <= rating <= SLIDER_MAXIMUM:
         raise AnnotationError(
-            f"{place}: rating {text} is outside the slider's 0..{SLIDER_MAXIMUM:g}"
+            f"{place}: rating {text} is outside the slider's 0..{SLIDER_MAXIMUM:g}; correct it, or "
+            "leave the cell empty"
         )
     return rating
 

@@ -2,13 +2,14 @@
 stays with the data.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
 from lmme3dhf.annotations.descriptions import RemarkLabels
 from lmme3dhf.annotations.levels import LevelScale
 from lmme3dhf.annotations.mos import OpinionScores
-from lmme3dhf.data.splits import Split, split_hash
+from lmme3dhf.data.splits import Split, latent, split_hash
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
 
 CARD = "data_card.md"
@@ -28,7 +29,7 @@ class LabelReport:
         levels: Dimension -> level -> number of videos.
         distortions: Video -> its categories; without the undecided. None without remarks.
         remarks: What the remarks were read as; None without remarks.
-        dots: Video -> number of dots of all markers; None without marks.
+        dots: Video -> marker -> number of dots, for every marker; None without marks.
         strips_cut: Strips that were cut from clips.
     """
 
@@ -40,13 +41,24 @@ class LabelReport:
     levels: dict[str, dict[str, int]] = field(default_factory=dict)
     distortions: dict[str, tuple[str, ...]] | None = None
     remarks: RemarkLabels | None = None
-    dots: dict[str, int] | None = None
+    dots: dict[str, dict[str, int]] | None = None
     strips_cut: int = 0
 
     @property
     def videos(self) -> list[str]:
         """All videos of the split."""
         return [video for part in self.split.values() for video in part]
+
+    @property
+    def shared_faces(self) -> list[int]:
+        """Latents of which several parts have videos."""
+        parts = Counter(face for part in self.split.values() for face in {latent(v) for v in part})
+        return sorted(face for face, count in parts.items() if count > 1)
+
+    @property
+    def dots_by_video(self) -> dict[str, int]:
+        """Video -> number of dots of all markers; empty without marks."""
+        return {video: sum(dots.values()) for video, dots in (self.dots or {}).items()}
 
     @property
     def undecided(self) -> list[str]:
@@ -64,19 +76,23 @@ def summary(report: LabelReport) -> list[str]:
     lines = [f"{len(report.videos)} videos: {parts}"]
     if report.unused:
         lines.append(f"{len(report.unused)} clips are in no part: {_names(report.unused)}")
+    if report.shared_faces:
+        lines.append(
+            f"{len(report.shared_faces)} faces (latents) are in more than one part: "
+            f"{_names([str(face) for face in report.shared_faces])}"
+        )
     for dimension, scores in report.scores.items():
-        kept = len(scores.subjects) - len(scores.left_out)
-        lines.append(f"{dimension}: ratings of {kept} of {len(scores.subjects)} subjects count")
-        lines += [f"{dimension}: {who} left out, {why}" for who, why in scores.left_out.items()]
+        lines += [f"{dimension}: {line}" for line in _panel(scores)]
     if report.strips_cut:
         lines.append(f"{report.strips_cut} strips were cut from the clips")
     if report.dots is None:
         lines.append("no marks given: no saliency maps")
     else:
-        clean = sum(count == 0 for count in report.dots.values())
+        counts = list(report.dots_by_video.values())
         lines.append(
-            f"{sum(report.dots.values())} dots; {clean} videos without any, their maps are empty"
+            f"{sum(counts)} dots; {counts.count(0)} videos without any, their maps are empty"
         )
+    lines += _idle_markers(report)
     if report.distortions is None:
         lines.append("no remarks given: no distortion answers")
     if report.remarks is not None:
@@ -91,6 +107,52 @@ def summary(report: LabelReport) -> list[str]:
             f"{len(report.undecided)} videos are in no distortion list, for their remarks fit no "
             f"category (extend the phrases by --rules): {_names(report.undecided)}"
         )
+    return lines
+
+
+def _panel(scores: OpinionScores) -> list[str]:
+    """Who and what of the ratings counts."""
+    subjects, left_out = len(scores.subjects), scores.left_out
+    lines = [f"ratings of {subjects - len(left_out)} of {subjects} subjects count"]
+    lines += [f"{who} left out, {why}" for who, why in left_out.items()]
+    expected = (subjects - len(left_out)) * len(scores.videos)
+    missing = expected - int(scores.count_V.sum())
+    if missing:
+        fewest = int(scores.count_V.argmin())
+        lines.append(
+            f"{missing} of {expected} ratings that could count are missing; "
+            f"{scores.videos[fewest]} has fewest, {scores.count_V[fewest]}"
+        )
+    unknown = [v for v, std in zip(scores.videos, scores.std_V, strict=True) if math.isnan(std)]
+    if unknown:
+        lines.append(
+            f"{len(unknown)} videos have a single rating that counts, so neither deviation nor "
+            f"confidence interval: {_names(unknown)}"
+        )
+    return lines
+
+
+def _idle_markers(report: LabelReport) -> list[str]:
+    """Markers who marked nothing, or remarked on few videos: their files may be lost."""
+    lines = []
+    agreement = None if report.remarks is None else report.remarks.agreement
+    remarked = set(agreement.markers) if agreement else set()
+    marked = Counter()
+    for dots in (report.dots or {}).values():
+        marked.update(dots)
+    marked.pop("", None)  # points without a marker
+    if marked:
+        idle = sorted(m for m in remarked | set(marked) if not marked[m])
+        lines += [f"marker {marker} has no dot on any video" for marker in idle]
+    if agreement:
+        lines += [
+            f"marker {marker} has no remark on {missing} of {agreement.videos} videos"
+            for marker, missing in {
+                **{marker: agreement.videos for marker in sorted(set(marked) - remarked)},
+                **agreement.missing,
+            }.items()
+            if missing
+        ]
     return lines
 
 
@@ -147,20 +209,24 @@ def data_card(report: LabelReport) -> str:
         ]
     if report.remarks is not None:
         agreement = report.remarks.agreement
+        overlap = "No two markers could be read on the same video, so nothing tells how they agree."
+        if agreement.compared:
+            overlap = (
+                f"Agreement of {len(agreement.markers)} markers on {agreement.compared} videos: "
+                f"mean overlap (Jaccard) {agreement.jaccard:.3f}."
+            )
         lines += [
             "",
-            f"Agreement of {len(agreement.markers)} markers on {agreement.compared} videos: mean "
-            f"overlap (Jaccard) {agreement.jaccard:.3f}. Every remark and how it was read stands "
-            "in `remark_readings.csv`.",
+            f"{overlap} Every remark and how it was read stands in `remark_readings.csv`.",
         ]
     if report.dots is not None:
+        counts = list(report.dots_by_video.values())
         lines += [
             "",
             "## Marks",
             "",
-            f"{sum(report.dots.values())} dots on "
-            f"{sum(count > 0 for count in report.dots.values())} of {len(report.dots)} videos; "
-            "the other maps are empty and say no distortion.",
+            f"{sum(counts)} dots on {len(counts) - counts.count(0)} of {len(counts)} videos; the "
+            "other maps are empty and say no distortion.",
         ]
     lines += ["", "## Log", "", *(f"- {line}" for line in summary(report)), ""]
     return "\n".join(lines)

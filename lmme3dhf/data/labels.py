@@ -14,17 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
+from lmme3dhf.annotations import AnnotationError, require_known
 from lmme3dhf.annotations.descriptions import distortion_reply, label_remarks, read_remarks
-from lmme3dhf.annotations.levels import fit_level_scale, to_json
-from lmme3dhf.annotations.mos import SubjectReport, mean_opinion_scores
+from lmme3dhf.annotations.levels import EDGES, fit_level_scale, to_json
+from lmme3dhf.annotations.mos import RULES, SubjectReport, mean_opinion_scores
 from lmme3dhf.annotations.ratings import read_ratings
 from lmme3dhf.annotations.rules import load_rules
+from lmme3dhf.annotations.screening import SCREENINGS
 from lmme3dhf.data.card import CARD, LabelReport, data_card
 from lmme3dhf.data.gen3dhf import PROMPTS, VIDEO_FOLDER, level_reply, write_list
 from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
 from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.data.splits import Split, grouped_split, write_split
+from lmme3dhf.data.splits import Split, check_split, grouped_split, write_split
 from lmme3dhf.files import replace_file, write_csv, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
@@ -32,6 +34,11 @@ CLIP_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 _STAGING = ".labels"
 # Folders that may hold more than this module puts there.
 _MERGED = (STRIP_FOLDER, VIDEO_FOLDER, "raw")
+# Tables that go where the new labels were not made from ratings or remarks.
+_TABLES = ("subjects.csv", "remark_readings.csv")
+# What the sources are; marks may be either.
+_FILES = ("ratings", "mos", "remarks", "rules", "distortions")
+_FOLDERS = ("videos", "strips")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,25 @@ class Sources:
                 "labels: give either raw remarks (CSV) or finished categories "
                 "(distortion_label.json), not both"
             )
+        if self.rules is not None and self.remarks is None:
+            raise DataError(
+                f"labels: {self.rules} says how remarks are read; give the remarks (CSV) too, or "
+                "leave the rules out"
+            )
+        for name, path in vars(self).items():
+            if path is None:
+                continue
+            if not path.exists():
+                raise DataError(f"labels: {path} does not exist; correct the path of the {name}")
+            if name in _FILES and path.is_dir():
+                raise DataError(f"labels: {path} is a folder; expected the file of the {name}")
+            if name in _FOLDERS and not path.is_dir():
+                raise DataError(f"labels: {path} is a file; expected the folder of the {name}")
+
+    @property
+    def score_file(self) -> Path:
+        """Where the opinion scores come from."""
+        return self.mos if self.ratings is None else self.ratings
 
 
 def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed: int) -> Split:
@@ -80,8 +106,14 @@ def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed
         seed: Of the draw.
 
     Raises:
-        DataError: As `data.splits.grouped_split`.
+        DataError: Shares that leave nothing to train or evaluate on; or as
+            `data.splits.grouped_split`.
     """
+    if not (eval_share > 0 and val_share >= 0 and eval_share + val_share < 1):
+        raise DataError(
+            f"split: shares of {eval_share} for eval and {val_share} for val; expected more than 0 "
+            "and at least 0, together less than 1"
+        )
     shares = {"train": 1 - val_share - eval_share, "val": val_share, "eval": eval_share}
     return grouped_split(
         videos,
@@ -137,12 +169,17 @@ def build_labels(
 
     Raises:
         AnnotationError: Raw annotations that cannot be used, with file and line.
-        DataError: A video of the split lacks its clip, ratings or remarks; annotations of videos
-            that have no clip; a score outside 0..100.
+        DataError: A video twice in the split, or without its clip, ratings or remarks; annotations
+            of videos that have no clip; a score outside 0..100; something in the way at `root`.
         VideoError: A clip from which no strip can be cut.
     """
+    require_known("rule", rule, RULES)
+    require_known("screening", screening, SCREENINGS)
+    require_known("edges", edges, EDGES)
     if "train" not in split:
         raise DataError(f"split: parts {', '.join(split)}; one must be train, for the levels")
+    check_split(split, latents_may_be_shared=True)  # the official one shares them; the card says so
+    made = _folders_to_make(root)
     clips = clips_in(sources.videos)
     videos = [video for part in split.values() for video in part]
     _same_videos("the split", videos, clips, sources.videos)
@@ -158,7 +195,10 @@ def build_labels(
     mos, spread = _opinion_scores(sources, clips, videos, rule, screening, report)
     for dimension in DIMENSIONS:
         train = np.array([mos[dimension][video] for video in split["train"]])
-        scale = fit_level_scale(train, dimension, edges)
+        try:
+            scale = fit_level_scale(train, dimension, edges)
+        except AnnotationError as error:
+            raise AnnotationError(f"{sources.score_file}, part 'train': {error}") from error
         words = [scale.level(mos[dimension][video]) for video in videos]
         report.scales[dimension] = scale
         report.levels[dimension] = {level: words.count(level) for level in LEVELS}
@@ -173,7 +213,7 @@ def build_labels(
             "another folder"
         )
 
-    staging, new = root / _STAGING, not root.exists()
+    staging = root / _STAGING
     shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
     staging.mkdir(parents=True)
     try:
@@ -196,9 +236,19 @@ def build_labels(
         _publish(staging, root)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if new and not any(root.iterdir()):
-            root.rmdir()
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
     return report
+
+
+def _folders_to_make(root: Path) -> list[Path]:
+    """The data set's folder and those around it that do not exist yet, the innermost first."""
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    there = missing[-1].parent if missing else root
+    if not there.is_dir():
+        raise DataError(f"{there} is a file; give another folder for the data set")
+    return missing
 
 
 def _same_videos(who: str, videos: Iterable[str], clips: Mapping[str, Path], folder: Path) -> None:
@@ -221,13 +271,17 @@ def _opinion_scores(
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, tuple[float, int, float]]]]:
     """Dimension -> video -> MOS, and (deviation, ratings, half confidence interval) where known."""
     spread: dict[str, dict[str, tuple[float, int, float]]] = {d: {} for d in DIMENSIONS}
+    source = sources.score_file
     if sources.mos is not None:
-        source, by_video = sources.mos, read_mos(sources.mos)
+        by_video = read_mos(source)
         mos = {d: {v: m[d] for v, m in by_video.items() if d in m} for d in DIMENSIONS}
     else:
-        source, mos = sources.ratings, {d: {} for d in DIMENSIONS}
+        mos = {d: {} for d in DIMENSIONS}
         for dimension, ratings in read_ratings(source).items():
-            scores = mean_opinion_scores(ratings, rule=rule, screening=screening)
+            try:
+                scores = mean_opinion_scores(ratings, rule=rule, screening=screening)
+            except AnnotationError as error:
+                raise AnnotationError(f"{source}: {error}") from error
             report.scores[dimension] = scores
             columns = (scores.mos_V, scores.std_V, scores.count_V, scores.ci95_V)
             for video, score, *rest in zip(
@@ -261,19 +315,19 @@ def _distortions(
 ) -> None:
     if sources.distortions is not None:
         report.distortions = read_distortion_labels(sources.distortions)
-        source, known = sources.distortions, set(report.distortions)
+        source, known, what = sources.distortions, set(report.distortions), "categories"
     elif sources.remarks is not None:
         remarks = read_remarks(sources.remarks)
         _same_videos(str(sources.remarks), remarks, clips, sources.videos)
         report.remarks = label_remarks(remarks, load_rules(sources.rules))
         report.distortions = report.remarks.labels
-        source, known = sources.remarks, set(remarks)
+        source, known, what = sources.remarks, set(remarks), "remark"
     else:
         return
     absent = [video for video in videos if video not in known]
     if absent:
         raise DataError(
-            f"{source}: {len(absent)} of {len(videos)} videos have no remark, first "
+            f"{source}: {len(absent)} of {len(videos)} videos have no {what}, first "
             f"{', '.join(absent[:3])}; write what was seen, if only that nothing is wrong"
         )
 
@@ -364,9 +418,11 @@ def _write_lists(
     if report.distortions is not None:
         decided = [video for video in videos if video in report.distortions]
         if not decided:
+            unread = next(r for r in report.remarks.readings if r.video in videos and not r.matched)
             raise DataError(
                 f"split: none of the {len(videos)} videos of {part!r} has a remark that fits a "
-                "category; extend the table of phrases"
+                f"category, first {unread.marker} on {unread.video}: {unread.text[:60]!r}; extend "
+                "the phrases by --rules"
             )
         write_list(
             folder / "distortion" / f"{part}.json",
@@ -400,6 +456,14 @@ def _take_clips(clips: Iterable[Path], root: Path, staging: Path) -> None:
 
 def _publish(staging: Path, root: Path) -> None:
     """Moves what was made into place; what an earlier call made is replaced."""
+    for made in staging.iterdir():
+        target = root / made.name
+        if target.exists() and target.is_dir() != made.is_dir():
+            kind = "a folder" if target.is_dir() else "a file"
+            raise DataError(f"{target} is {kind} and in the way of the labels; move it away")
+    for name in _TABLES:
+        if not (staging / name).exists():
+            (root / name).unlink(missing_ok=True)
     for made in sorted(staging.iterdir()):
         target = root / made.name
         if made.is_dir() and made.name not in _MERGED and target.exists():

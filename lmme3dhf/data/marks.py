@@ -35,10 +35,14 @@ class Marks:
     """What the markers left: marked strips, or points.
 
     Attributes:
+        source: Where they are.
+        markers: Everybody who looked, also those who marked nothing.
         pictures: Video -> marker -> marked strip.
         points: Video -> marker -> points, (x, y) in pixels of the strip.
     """
 
+    source: Path
+    markers: tuple[str, ...]
     pictures: Mapping[str, Mapping[str, Path]]
     points: Mapping[str, Mapping[str, Points]]
 
@@ -70,8 +74,12 @@ def open_marks(path: Path) -> Marks:
         AnnotationError: Nothing there, or not what was expected; with the place.
     """
     if path.is_dir():
-        return Marks(marked_strips(path), {})
-    return Marks({}, read_points(path))
+        pictures = marked_strips(path)
+        markers = (p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return Marks(path, tuple(sorted(markers)), pictures, {})
+    points = read_points(path)
+    markers = {marker for by_marker in points.values() for marker in by_marker}
+    return Marks(path, tuple(sorted(markers)), {}, points)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -147,7 +155,7 @@ def _picture_at(path: Path) -> np.ndarray:
 
 def write_maps(
     folder: Path, videos: Sequence[str], marks: Marks, strips: Iterable[Path]
-) -> dict[str, int]:
+) -> dict[str, dict[str, int]]:
     """Writes the saliency map (8-bit and float), the fixation map and the points of every video;
     where nobody marked anything, all are empty and `no_distortion` is set.
 
@@ -158,13 +166,13 @@ def write_maps(
         strips: Folders of unmarked strips; the first that has one counts.
 
     Returns:
-        Video -> number of dots.
+        Video -> marker -> number of dots, for every marker.
 
     Raises:
         AnnotationError: A marked strip of another size, a point outside the strip; with the place.
     """
     strips = list(strips)
-    fixations = {}
+    fixations, dots = {}, {}
     (folder / FIXATION_FOLDER).mkdir(parents=True)
     for video in with_progress(videos, "maps", len(videos)):
         path = next(path for path in (strip_path(s, video) for s in strips) if path is not None)
@@ -172,16 +180,19 @@ def write_maps(
         by_marker = marks.on(video, plain_HW3)
         points = [point for marked in by_marker.values() for point in marked]
         height, width = plain_HW3.shape[:2]
-        try:
-            fixated_HW = fixation_map(points, height, width)
-        except AnnotationError as error:
-            raise AnnotationError(f"marks on {video}: {error}") from error
+        fixated_HW = np.zeros((height, width), dtype=bool)
+        for marker, marked in by_marker.items():
+            try:
+                fixated_HW |= fixation_map(marked, height, width)
+            except AnnotationError as error:
+                whose = f"{marker}'s " if marker else ""
+                raise AnnotationError(
+                    f"{marks.source}: marks on {video}: {whose}{error}; correct or remove it"
+                ) from error
         write_fixation_png(folder / FIXATION_FOLDER / f"{video}.png", fixated_HW)
         write_saliency(folder / MAP_FOLDER, video, saliency_map(points, height, width))
-        fixations[video] = Fixations(
-            points=tuple(points),
-            dots={marker: len(marked) for marker, marked in by_marker.items()},
-            size=(width, height),
-        )
+        counts = {marker: len(marked) for marker, marked in by_marker.items()}
+        fixations[video] = Fixations(points=tuple(points), dots=counts, size=(width, height))
+        dots[video] = dict.fromkeys(marks.markers, 0) | counts
     write_fixations(folder / "fixations.json", fixations)
-    return {video: len(fixated.points) for video, fixated in fixations.items()}
+    return dots

@@ -214,13 +214,18 @@ def split_hash(split: Mapping[str, Iterable[str]]) -> str:
 
 
 def read_split(path: Path) -> Split:
-    """Reads part -> identifiers; what the parts may share is for the caller to check.
+    """Reads part -> identifiers. Parts may share latents unless the file says that they do not.
 
     Raises:
-        DataError: As `read_split_file`.
+        DataError: As `read_split_file` and `check_split`, with the file.
         FileNotFoundError: No such file.
     """
-    return read_split_file(path).parts
+    split = read_split_file(path)
+    try:
+        check_split(split.parts, latents_may_be_shared=split.latents_shared is not False)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return split.parts
 
 
 def read_split_file(path: Path) -> SplitFile:
@@ -369,5 +374,4 @@ def official_split(path: Path = OFFICIAL_SPLIT) -> Split:
             f"{path}: parts of {sizes}, expected {OFFICIAL_SIZES}; restore the file from the "
             "repository"
         )
-    check_split(split, latents_may_be_shared=True)
     return split
