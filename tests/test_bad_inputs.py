@@ -397,7 +397,7 @@ BAD_LABELS = {
     "points, broken JSON": Row(
         text("raw/points.json", '{"seed0001": [\n[1, 2],\n[3 4]]}'),
         POINTS,
-        ("raw/points.json", "not JSON", "line 3"),
+        ("raw/points.json:3:4: not JSON", "correct the file there"),
     ),
     "points, NaN in JSON": Row(
         text("raw/points.json", '{"seed0001": {"ben": [[NaN, 1]]}}'),
@@ -881,7 +881,7 @@ OTHERS: dict[str, Row] = {
         line("made/" + R, 4, "ann,seed0002,quality,101"), STATS, (f"made/{R}:4: rating 101",)
     ),
     "stats, broken levels": Row(
-        text("made/levels.json", '{"quality": [1, 2'), STATS, ("made/levels.json: not JSON",)
+        text("made/levels.json", '{"quality": [1, 2'), STATS, ("made/levels.json:1:18: not JSON",)
     ),
     "stats, a dot outside": Row(
         as_json("made/fixations.json", lambda f: f["seed0001"].update(points=[[96, 1], [1, 1]])),

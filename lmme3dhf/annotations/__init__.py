@@ -1,12 +1,13 @@
 """From raw annotations to labels (paper, Section 3.3): opinion scores, levels, saliency maps and
 distortion categories.
 
-Here stands what every reader of a raw annotation table shares: its error, the walk over a CSV file
-with line numbers, and the refusal of a choice that does not exist.
+Here stands what the readers of annotations share: their error, the walk over a CSV file with line
+numbers, JSON, and the refusal of a choice that does not exist.
 """
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,24 @@ def csv_text(path: Path) -> str:
         line = content.count(b"\n", 0, at) + 1
         raise AnnotationError(f"{path}:{line}: not UTF-8 ({reason}); save the table as UTF-8")
     return text
+
+
+def json_content(path: Path) -> object:
+    """The content of a JSON file.
+
+    Raises:
+        AnnotationError: Not UTF-8, or not JSON; with line and column where there is one.
+        FileNotFoundError: No such file.
+    """
+    try:
+        # utf-8-sig: editors on Windows put a byte order mark before the text.
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise AnnotationError(
+            f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg}); correct the file there"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path}: cannot be read as JSON ({error}); correct it") from error
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:

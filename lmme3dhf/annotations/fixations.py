@@ -7,7 +7,6 @@ centres, y downwards. Array legend: H height, W width.
 """
 
 import io
-import json
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from lmme3dhf.annotations import AnnotationError, csv_rows
+from lmme3dhf.annotations import AnnotationError, csv_rows, json_content
 from lmme3dhf.files import replace_file, write_json
 
 POINT_COLUMNS = ("marker", "video", "x", "y")
@@ -613,10 +612,7 @@ def read_points(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
 
 
 def _json_object(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path}: not JSON ({error}); correct the file there") from error
+    content = json_content(path)
     if not isinstance(content, dict) or not content:
         raise AnnotationError(f"{path}: expected an object of videos, not an empty one")
     return content

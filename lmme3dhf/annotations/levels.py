@@ -5,7 +5,6 @@ The edges are fitted on the training split and stored with the data (`levels.jso
 the 0..100 scale of the opinion scores; higher is better.
 """
 
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr
 
-from lmme3dhf.annotations import AnnotationError, require_known
+from lmme3dhf.annotations import AnnotationError, json_content, require_known
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 
@@ -178,13 +177,7 @@ def read_levels(path: Path) -> dict[str, LevelScale]:
         AnnotationError: Not JSON, or as `from_json`; with the path.
         FileNotFoundError: No such file.
     """
-    try:
-        # utf-8-sig: editors on Windows put a byte order mark before the text.
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(
-            f"{path}: not JSON ({error}); correct the file there or make the labels again"
-        ) from error
+    content = json_content(path)
     try:
         return from_json(content)
     except AnnotationError as error:

@@ -147,7 +147,7 @@ def test_a_broken_levels_file_is_named(tmp_path):
     path = tmp_path / "levels.json"
     for content in ("{", '{"quality": [1, 2]}', "[" * 100_000):
         path.write_text(content)
-        with pytest.raises(AnnotationError, match=r"levels\.json: "):
+        with pytest.raises(AnnotationError, match=r"levels\.json:"):
             read_levels(path)
 
 
