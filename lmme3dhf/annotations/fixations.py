@@ -174,8 +174,10 @@ def _full_share(share_HW: np.ndarray) -> float:
     if not count:
         return 1.0
     pixels = np.bincount(label_HW.ravel())[1:]
-    peaks = ndimage.maximum(share_HW, label_HW, np.arange(1, count + 1))
-    peaks = np.asarray(peaks)[pixels >= DOT_PIXELS_AT_LEAST]
+    inside = label_HW > 0
+    peaks = np.zeros(count + 1, dtype=share_HW.dtype)
+    np.maximum.at(peaks, label_HW[inside], share_HW[inside])
+    peaks = peaks[1:][pixels >= DOT_PIXELS_AT_LEAST]
     return float(np.clip(np.median(peaks), 0.6, 1)) if peaks.size else 1.0
 
 
@@ -239,16 +241,23 @@ def _groups(
             yield paint, seen_HW[rows, columns], (rows.start, columns.start)
 
 
+def _disc_NHW(
+    centres: list[tuple[float, float]], rows: slice, columns: slice, radius_px: float
+) -> np.ndarray:
+    """How far each disc covers the pixels of a window, 0..1, with soft edges."""
+    x_N, y_N = np.array(centres, dtype=np.float32).T
+    down = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - y_N[:, None, None]
+    along = np.arange(columns.start, columns.stop, dtype=np.float32) - x_N[:, None, None]
+    return np.clip(radius_px + 0.5 - np.sqrt(down**2 + along**2), 0, 1)
+
+
 def _cover(
     centres: list[tuple[float, float]], rows: slice, columns: slice, radius_px: float
 ) -> np.ndarray:
-    """How far discs cover the pixels of a window, 0..1, with soft edges."""
-    y = np.arange(rows.start, rows.stop)[:, None]
-    x = np.arange(columns.start, columns.stop)
-    cover_HW = np.zeros((y.size, x.size), dtype=np.float32)
-    for cx, cy in centres:
-        disc = np.clip(radius_px + 0.5 - np.hypot(x - cx, y - cy), 0, 1)
-        np.maximum(cover_HW, disc, out=cover_HW)
+    """How far discs together cover the pixels of a window, 0..1."""
+    cover_HW = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=np.float32)
+    for centre in centres:
+        np.maximum(cover_HW, _disc_NHW([centre], rows, columns, radius_px)[0], out=cover_HW)
     return cover_HW
 
 
@@ -311,42 +320,42 @@ def _centred(paint_HW: np.ndarray, centres: list, disc_area: float) -> list:
     return [(float(x), float(y))]
 
 
+# Staying comes first: it wins where nothing is better.
+_MOVES = ((0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
 def _settle(paint_HW: np.ndarray, centres: list[tuple[float, float]], radius_px: float) -> None:
     """Moves the newest disc and those near it, in place, by steps of 1, 1/2 and 1/4 pixel as long
     as the paint that they cover grows.
     """
     height, width = paint_HW.shape
     newest = centres[-1]
-
-    def gain(index: int, point: tuple[float, float]) -> float:
-        """What the disc at a point adds to the others."""
-        rows, columns = _window(*point, radius_px + 1, paint_HW.shape)
-        others = [
-            centre
-            for k, centre in enumerate(centres)
-            if k != index and math.dist(centre, point) < 2 * radius_px + 2
-        ]
-        own = _cover([point], rows, columns, radius_px)
-        added = np.maximum(own - _cover(others, rows, columns, radius_px), 0)
-        return float((paint_HW[rows, columns] * added).sum())
-
     for step in (1.0, 0.5, 0.25):
+        reach = radius_px + 1 + step
         for _ in range(8):
             moved = False
             for index, (x, y) in enumerate(centres):
                 if math.dist((x, y), newest) > 4 * radius_px:
                     continue
-                best, at = gain(index, (x, y)), (x, y)
-                for dx in (-step, 0, step):
-                    for dy in (-step, 0, step):
-                        point = (
-                            min(max(x + dx, 0), width - 1),
-                            min(max(y + dy, 0), height - 1),
-                        )
-                        reached = gain(index, point)
-                        if reached > best + 1e-4:
-                            best, at, moved = reached, point, True
-                centres[index] = at
+                rows, columns = _window(x, y, reach, paint_HW.shape)
+                others = [
+                    centre
+                    for k, centre in enumerate(centres)
+                    if k != index and math.dist(centre, (x, y)) < 2 * reach
+                ]
+                points = [
+                    (min(max(x + step * dx, 0), width - 1), min(max(y + step * dy, 0), height - 1))
+                    for dx, dy in _MOVES
+                ]
+                # What the disc at each point adds to the others.
+                added = _disc_NHW(points, rows, columns, radius_px)
+                added -= _cover(others, rows, columns, radius_px)
+                gain_N = np.maximum(added, 0, out=added).reshape(len(points), -1) @ (
+                    paint_HW[rows, columns].ravel()
+                )
+                best = int(gain_N.argmax())
+                if gain_N[best] > gain_N[0] + 1e-4:
+                    centres[index], moved = points[best], True
             if not moved:
                 break
 
