@@ -5,6 +5,7 @@ as the audit has them.
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -433,3 +434,73 @@ def test_one_rater_is_not_a_panel(tmp_path):
     figures = describe(tmp_path, tmp_path / "out")
     assert figures["raters"] is None
     assert "two are needed" in figures["left_out"]["Agreement of the raters in quality"]
+
+
+def test_scores_that_are_all_alike_are_told(tmp_path):
+    """400 times 50: no levels, no blocks, no latents, and each with its reason. Catches a section
+    that stops the page, and shares of a variance that is nothing but rounding.
+    """
+    mos = {f"seed{i:04d}": {"quality": 50.1, "authenticity": 60.2} for i in range(400)}
+    write_json(tmp_path / "MOS.json", mos)
+    figures = describe(tmp_path, tmp_path / "out")
+    assert figures["levels"]["quality"]["by_equation_4"] is None
+    reason = figures["left_out"]["Levels of the quality scores of all by Eq. 4"]
+    assert "five levels need scores that differ" in reason
+    assert "partition.png" not in figures["files"]
+    assert np.isnan(figures["generators"]["latents"]["quality"]["p"])
+
+
+def test_parts_come_from_both_kinds_of_lists(tmp_path):
+    """Train in text/, eval in numerical/ alone. Catches a part that the first folder does not
+    have, and a floor that is missing without a word.
+    """
+    for kind, part, mos in (("text", "train", None), ("numerical", "eval", 50.0)):
+        listed = [sample(video, "quality", "good", mos) for video in PARTS[part]]
+        write_list(tmp_path / kind / f"{part}_quality.json", listed)
+    figures = describe(tmp_path, tmp_path / "out")
+    assert figures["parts"]["sizes"] == {"train": 8, "eval": 4}
+    assert figures["generators"]["floor"] == {"quality": None}
+    assert "The floor of a predictor that knows the generator" in figures["left_out"]
+
+
+def test_hidden_files_are_no_maps(tmp_path):
+    """macOS puts ._seed0000.png beside every file of an archive. Catches a video of that name."""
+    write_marks(tmp_path)
+    for folder in ("image", "saliency_map"):
+        (tmp_path / folder / "._seed0000.png").write_bytes(b"\0")
+    assert describe(tmp_path, tmp_path / "out")["videos"] == 12
+
+
+def test_dots_need_no_map_but_their_strip(tmp_path):
+    """Without maps the dots are drawn, and have to lie on the strip. Catches a picture that grows
+    around a dot beside the strip.
+    """
+    write_marks(tmp_path)
+    shutil.rmtree(tmp_path / "saliency_map")
+    figures = describe(tmp_path, tmp_path / "out")
+    assert figures["marks"]["measures"].keys() == {"dots"}
+    assert "`saliency_map/`" in figures["left_out"].values()
+    page = (tmp_path / "out" / "stats.md").read_text(encoding="utf-8")
+    assert "A region is" not in page
+    points = json.loads((tmp_path / "fixations.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "fixations.json", {**points, "seed0000": [[WIDTH - 0.4, 4.0]]})
+    with pytest.raises(DataError, match="lies outside the strip of 96 x 32"):
+        describe(tmp_path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_two_answers_about_distortions_are_refused(tmp_path):
+    """One video in two parts. Catches the later answer in place of the earlier one."""
+    listed = [
+        Sample(
+            video="seed0000",
+            path=Path("seed0000.mp4"),
+            task="distortion",
+            prompt=PROMPTS["distortion"],
+            reply="Distortions found: Eye Distortions",
+        )
+    ]
+    for part in ("train", "eval"):
+        write_list(tmp_path / "distortion" / f"{part}.json", listed)
+    with pytest.raises(DataError, match="seed0000 has a row already"):
+        describe(tmp_path, tmp_path / "out")

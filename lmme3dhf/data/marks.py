@@ -60,8 +60,9 @@ class Marks:
         """
         found = {}
         for marker, path in self.pictures.get(video, {}).items():
+            marked_HW3 = read_picture(path)
             try:
-                found[marker] = red_dots(read_picture(path), plain_HW3)
+                found[marker] = red_dots(marked_HW3, plain_HW3)
             except AnnotationError as error:
                 raise AnnotationError(f"{path}: {error}") from error
         return found | {marker: list(p) for marker, p in self.points.get(video, {}).items()}
@@ -86,13 +87,15 @@ def read_picture(path: Path) -> np.ndarray:
     """RGB picture (H, W, 3) in uint8.
 
     Raises:
-        AnnotationError: Not a picture, or a damaged one.
+        AnnotationError: Not a picture, or a damaged one; with its path.
     """
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise AnnotationError(f"cannot be read as a picture ({error}); save it again") from error
+        raise AnnotationError(
+            f"{path}: cannot be read as a picture ({error}); save it again"
+        ) from error
 
 
 def strip_path(folder: Path, video: str) -> Path | None:
@@ -143,14 +146,7 @@ def take_strips(folder: Path, videos: Iterable[str], source: Path) -> None:
         path = strip_path(source, video)
         if path is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(_picture_at(path)).save(folder / f"{video}.png")
-
-
-def _picture_at(path: Path) -> np.ndarray:
-    try:
-        return read_picture(path)
-    except AnnotationError as error:
-        raise AnnotationError(f"{path}: {error}") from error
+            Image.fromarray(read_picture(path)).save(folder / f"{video}.png")
 
 
 def write_maps(
@@ -176,7 +172,7 @@ def write_maps(
     (folder / FIXATION_FOLDER).mkdir(parents=True)
     for video in with_progress(videos, "maps", len(videos)):
         path = next(path for path in (strip_path(s, video) for s in strips) if path is not None)
-        plain_HW3 = _picture_at(path)
+        plain_HW3 = read_picture(path)
         by_marker = marks.on(video, plain_HW3)
         points = [point for marked in by_marker.values() for point in marked]
         height, width = plain_HW3.shape[:2]

@@ -17,24 +17,24 @@ Parts: {% for part, n in f.parts.sizes.items() %}{{ part }} {{ n }}{{ "" if loop
 **{{ f.parts.in_several }} entries are in a second part as well.** {% endif -%}
 {% if "eval_with_latent_in_train" in f.parts -%}
 Of the {{ f.parts.sizes.eval }} videos of eval, {{ f.parts.eval_with_latent_in_train }} have a \
-latent that is in train too. {% endif -%}
+latent that train has as well. {% endif -%}
 {% endif %}
 {% if f.sources %}
 Read from: {% for what, where in f.sources.items() %}{{ what }} from `{{ where }}`\
 {{ "" if loop.last else ", " }}{% endfor %}.
 {% endif %}
-| what | videos with it | without | the first of these |
+| what | videos with it | videos without it | the first without it |
 |---|---|---|---|
 {% for what, c in f.coverage.items() -%}
 | {{ what }} | {{ c.n }} | {{ c.missing }} | {{ c.first | join(", ") if c.n else "" }} |
 {% endfor %}
 {% if f.left_out -%}
-Not described, because its input is not in the folder:
+Not described:
 
-| what | needs |
+| what | what it needs, or why not |
 |---|---|
 {% for what, needs in f.left_out.items() -%}
-| {{ what }} | {{ needs }} |
+| {{ what }} | {{ needs | cell }} |
 {% endfor %}
 {% endif -%}
 {% if f.scores %}
@@ -46,7 +46,8 @@ Videos per bin of two points, and a density (Gaussian kernels, Scott's width) sc
 Fig. 2(a) of the paper. Table: [fig2a_mos.csv](fig2a_mos.csv), [fig2a_density.csv]\
 (fig2a_density.csv).
 
-| | n | min | max | mean | std | p1 | p5 | p10 | p25 | median | p75 | p90 | p95 | p99 | skew |
+| dimension, part | videos | lowest | highest | mean | std | p1 | p5 | p10 | p25 | median | p75 | \
+p90 | p95 | p99 | skew |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 {% for dimension, parts in f.scores.summary.items() -%}
 {% for part, s in parts.items() -%}
@@ -55,14 +56,16 @@ Fig. 2(a) of the paper. Table: [fig2a_mos.csv](fig2a_mos.csv), [fig2a_density.cs
 {% for p in s.percentiles.values() %}{{ p | d(2) }} | {% endfor %}{{ s.skew | d(2) }} |
 {% endfor -%}
 {% endfor %}
-The deviation has n - 1 below the line, percentiles are interpolated, the skew is Fisher and
-Pearson's g1 (population moments). {% for dimension, parts in f.scores.summary.items() -%}
-{{ dimension | capitalize }}: {{ parts.all.skew | skewed }}, densest at \
-{{ f.scores.densest_at[dimension] | d(1) }}, {{ parts.all.distinct }} distinct values. {% endfor %}
+Scores are on the scale 0 to 100. The standard deviation (std) divides by n - 1, percentiles (p1 to
+p99) are interpolated linearly, the skew is g1 of Fisher and Pearson (population moments).
+{% for dimension, parts in f.scores.summary.items() -%}
+{{ dimension | capitalize }}: {{ parts.all.skew | skewed }}, the density is \
+highest at {{ f.scores.densest_at[dimension] | d(1) }}, {{ parts.all.distinct }} distinct values. \
+{% endfor %}
 The paper calls the scores of Gen3DHF "slightly right-skewed", with a peak at 55 to 60 and few low
 ones; a long tail at the low scores is a left skew. All figures: [scores.csv](scores.csv).
 {% if f.scores.between_dimensions %}
-| quality against authenticity | SRCC | PLCC | KRCC | n |
+| quality against authenticity | SRCC | PLCC | KRCC | videos |
 |---|---|---|---|---|
 {% for part, c in f.scores.between_dimensions.items() -%}
 | {{ part }} | {{ c.srcc | d(4) }} | {{ c.plcc | d(4) }} | {{ c.krcc | d(4) }} | {{ c.n }} |
@@ -73,13 +76,14 @@ ones; a long tail at the low scores is a left skew. All figures: [scores.csv](sc
 ## Levels
 
 Five equal intervals between the lowest and the highest score (Eq. 4), each closed above, the first
-closed below as well.
+closed below as well; fitted to the scores of all videos and of train.
 {% for dimension, one in f.levels.items() %}
 {% if one.edges -%}
 | {{ dimension }}: edges from | | | | | | |
 |---|---|---|---|---|---|---|
 {% for source, edges in one.edges.items() -%}
-| {{ source }} |{% for edge in edges %} {{ edge | d(6) }} |{% endfor %}
+| {{ "`levels.json`" if source == "levels.json" else source }} |\
+{% for edge in edges %} {{ edge | d(6) }} |{% endfor %}
 {% endfor %}
 {% endif -%}
 {% set shown = one.as_listed or one.by_equation_4 -%}
@@ -97,7 +101,8 @@ closed below as well.
 Always "{{ shown.majority.level }}", the most frequent level, is right for \
 {{ (100 * shown.majority.accuracy) | d(2) }} % of eval. {% endif -%}
 {% if one.as_listed and one.by_equation_4 -%}
-{{ one.listed_against_equation_4 }} of {{ one.compared }} listed levels differ from Eq. 4. \
+{{ one.listed_against_equation_4 }} of {{ one.compared }} listed levels differ from Eq. 4\
+{{ ' ("None" aside)' if "None" in shown.counts.all else "" }}. \
 {% endif %}
 {% endif -%}
 {% endfor %}
@@ -123,30 +128,32 @@ The largest gap between a score in `numerical/` and in `MOS.json` is \
 ![mean score of each generator](fig2b_generators.png)
 
 Mean scores with the 95 % interval of the mean (Student's t over the generator's videos); as Fig.
-2(b). A generator's number is its videos' number divided by 200; the release does not name them.
+2(b). A generator's number is its videos' number divided by 200, rounded down; the release does not
+name the generators.
 Table: [fig2b_generators.csv](fig2b_generators.csv).
 
 {% set dimensions = f.scores.summary | list -%}
-| generator | videos |{% for d in dimensions %} {{ d }} mean / std | 95 % |{% endfor %}\
-{% if dimensions | length > 1 %} difference |{% endif %}{% for part in f.generators.dealt_out %} \
-{{ part }} |{% endfor %}
+{% set dealt = f.generators.dealt_out -%}
+| generator | videos |{% for d in dimensions %} {{ d }}: mean / std | interval |{% endfor %}\
+{% if dimensions | length > 1 %} {{ dimensions | join(" - ") }} |{% endif %}\
+{% for part in dealt.counts %} {{ part }} |{% endfor %}
 |---|---|{% for d in dimensions %}---|---|{% endfor %}{% if dimensions | length > 1 %}---|\
-{% endif %}{% for part in f.generators.dealt_out %}---|{% endfor %}
+{% endif %}{% for part in dealt.counts %}---|{% endfor %}
 {% for row in f.generators.rows -%}
 | {{ row.generator }} | {{ row.videos }} |{% for d in dimensions %} {{ row[d].mean | d(2) }} / \
 {{ row[d].std | d(2) }} | {{ row[d].low | d(2) }} to {{ row[d].high | d(2) }} |{% endfor %}\
 {% if dimensions | length > 1 %} {{ row.difference | signed }} |{% endif %}\
-{% for dealt in f.generators.dealt_out.values() %} {{ dealt.counts[row.generator | string] }} |\
+{% for counts in dealt.counts.values() %} {{ counts[row.generator | string] }} |{% endfor %}
 {% endfor %}
-{% endfor %}
-{% for part, dealt in f.generators.dealt_out.items() if dealt.p | defined_number -%}
-Videos of {{ part }} per generator against an even draw: chi2 {{ dealt.chi2 | d(2) }}, \
-p {{ dealt.p | p }}. {% endfor %}
+{% if dealt.p | defined_number -%}
+Are the parts drawn evenly from the generators? Pearson's test of independence: chi-squared \
+{{ dealt.chi2 | d(2) }} with {{ dealt.freedom }} degrees of freedom, p {{ dealt.p | p }} \
+(a small p means unevenly). {% endif %}
 {% if f.generators.floor.values() | select | list %}
 **Floor.** A predictor that knows nothing but the generator, and says its mean score in train,
 reaches on eval:
 
-| | SRCC | PLCC | KRCC | n |
+| dimension | SRCC | PLCC | KRCC | videos |
 |---|---|---|---|---|
 {% for d, c in f.generators.floor.items() if c -%}
 | {{ d }} | {{ c.srcc | d(3) }} | {{ c.plcc | d(3) }} | {{ c.krcc | d(3) }} | {{ c.n }} |
@@ -164,9 +171,11 @@ least, together {{ part.worst.eta2 | d(3) }}. The number modulo 10 explains \
 
 ![explained variance against the beginning of the blocks](partition.png)
 
-Table: [partition.csv](partition.csv). Student's t between the 100 videos on either side:
+Table: [partition.csv](partition.csv). Student's t of the 100 videos before a number against the 100
+from it on:
 
-| at |{% for name in part.steps[0] if name != "at" %} {{ name }} |{% endfor %}
+| number |{% for name in part.steps[0] if name != "at" %} \
+{{ dimensions | join(" - ") if name == "difference" else name }} |{% endfor %}
 |---|{% for name in part.steps[0] if name != "at" %}---|{% endfor %}
 {% for step in part.steps -%}
 | {{ step.at }} |{% for name, t in step.items() if name != "at" %} {{ t | d(2) }} |{% endfor %}
@@ -175,11 +184,13 @@ Table: [partition.csv](partition.csv). Student's t between the 100 videos on eit
 **Latents.** {% for d, one in f.generators.latents.items() -%}
 {% if one.p | defined_number -%}
 Within generators the latent explains {{ one.eta2 | d(3) }} of the variance of {{ d }} \
-({{ one.by_chance | d(3) }} by chance; F {{ one.f | d(2) }}, p {{ one.p | p }})\
-{% else %}An effect of the latent on {{ d }} cannot be tested{% endif %}{% if one.pairs %}; \
-the two generators that agree best at equal latents are {{ one.pairs[0].first }} and \
-{{ one.pairs[0].second }}, r {{ one.pairs[0].r | d(3) }}, p {{ one.pairs[0].p | p }} \
-({{ one.pairs[0].p_adjusted | p }} for {{ one.pairs | length }} pairs){% endif %}. {% endfor %}
+({{ one.by_chance | d(3) }} would be chance; F {{ one.f | d(2) }}, p {{ one.p | p }})\
+{% else %}An effect of the latent on {{ d }} cannot be tested{% endif %}\
+{% if one.pairs and one.pairs[0].r | defined_number %}; \
+the two generators with the strongest correlation over equal latents are \
+{{ one.pairs[0].first }} and {{ one.pairs[0].second }}, Pearson's r {{ one.pairs[0].r | d(3) }}, \
+p {{ one.pairs[0].p | p }} ({{ one.pairs[0].p_adjusted | p }} as the best of \
+{{ one.pairs | length }} pairs, Bonferroni){% endif %}. {% endfor %}
 Table: [latents.csv](latents.csv).
 {% endif -%}
 {% if f.distortions %}
@@ -188,7 +199,7 @@ Table: [latents.csv](latents.csv).
 ![videos with each category](fig3a_distortions.png)
 
 As Fig. 3(a); {{ f.distortions.videos }} videos have categories. Table: \
-[fig3a_distortions.csv](fig3a_distortions.csv), which videos have two at a time: \
+[fig3a_distortions.csv](fig3a_distortions.csv), videos that have two of them: \
 [together.csv](together.csv).
 
 ![categories of each generator](fig3b_generators.png)
@@ -197,7 +208,7 @@ As Fig. 3(b): the videos of each generator with each category, coloured by their
 [fig3b_generators.csv](fig3b_generators.csv).
 
 {% set against = f.distortions.against -%}
-| category | videos | share |{% for d in against %} {{ d }} with / without |{% endfor %}
+| category | videos | share |{% for d in against %} mean {{ d }} with / without it |{% endfor %}
 |---|---|---|{% for d in against %}---|{% endfor %}
 {% for name, n in f.distortions.counts.items() -%}
 | {{ name }} | {{ n }} | {{ f.distortions.shares[name] | percent }} |\
@@ -211,7 +222,8 @@ As Fig. 3(b): the videos of each generator with each category, coloured by their
 {{ one.by_number[number].mean | d(1) if number in one.by_number else "" }} |{% endfor %}
 {% endfor %}
 {% for d, one in against.items() -%}
-Number of categories against {{ d }}: SRCC {{ one.number.srcc | d(3) }}, n {{ one.number.n }}. \
+Number of categories against {{ d }}: SRCC {{ one.number.srcc | d(3) }}, \
+{{ one.number.n }} videos. \
 {% endfor %}
 {% if f.distortions.contradictory -%}
 **{{ f.distortions.contradictory | length }} videos have "No Distortion" beside another \
@@ -223,36 +235,39 @@ category**, the first are {{ f.distortions.contradictory[:5] | join(", ") }}.
 {% if f.strips %}
 ![strips with their marks](fig5_strips.png)
 
-As Fig. 5: the strips of the worst, the best and the quartiles of the mean of both scores (of those
-that have marks; without scores, by name), with the annotators' dots and the map over the grey
-strip. Table: [fig5_strips.csv](fig5_strips.csv).
+As Fig. 5: on the left the strip with the annotators' dots and its categories, on the right (where
+there are maps) its map, from yellow to red, over the grey strip. Shown are the worst video, the
+best and the quartiles by the mean of both scores (without scores, by name), among the videos that
+have marks where there are any. Table: [fig5_strips.csv](fig5_strips.csv).
 {% endif -%}
 {% if f.marks %}
-{{ f.marks.videos }} strips are marked, or are known to have nothing to mark ({{ f.marks.clean }}).\
-{% if f.marks.dots is not none %} They have {{ f.marks.dots }} dots\
+Dots or maps of {{ f.marks.videos }} strips are there; on {{ f.marks.clean }} of them nothing is \
+marked.{% if f.marks.dots is not none %} The annotators set {{ f.marks.dots }} dots\
 {% if f.marks.outside is not none %}, of which {{ f.marks.outside }} lie in no region{% endif %}.\
-{% endif %} A region is a connected area of the map at {{ f.marks.level | d(2) }} of its scale 0 \
-to 1 or above; the map's own peak is 1, so that a lone dot beside a crowd may fall short of it.
+{% endif %}{% if "regions" in f.marks.measures %} A region is a connected area of the map at \
+{{ f.marks.level | d(2) }} of its scale 0 to 1 or above; the map's own peak is 1, so that a lone \
+dot beside a crowd may fall short of it.{% endif %}
 
 {% set measured = f.marks.measures -%}
-{% set names = {"dots": "dots", "regions": "regions", "area": "marked share of the strip"} -%}
 {% set rated = f.scores.summary | list if f.scores else [] -%}
-| | strips | mean | median | max |{% for d in rated %} SRCC with {{ d }} | n |{% endfor %}
+| a strip's | strips | mean | median | most |{% for d in rated %} SRCC with {{ d }} | strips |\
+{% endfor %}
 |---|---|---|---|---|{% for d in rated %}---|---|{% endfor %}
 {% for measure, m in measured.items() -%}
 {% set places = 4 if measure == "area" else 1 -%}
-| {{ names[measure] }} | {{ m.strips }} | {{ m.mean | d(places) }} | \
+| {{ m.name }} | {{ m.strips }} | {{ m.mean | d(places) }} | \
 {{ m.median | d(places) }} | {{ m.max | d(places) }} |{% for d in rated %} \
 {{ m[d].srcc | d(3) }} | {{ m[d].n }} |{% endfor %}
 {% endfor %}
-{% if f.scores -%}
+{% if f.marks.drawn -%}
 ![marks against the scores](fig6_marks.png)
 
 The paper (Section 3.4, Fig. 6) says that more and larger marked regions go with lower scores. The
-line joins the means of about ten groups of like marks and size. {% endif -%}
+line joins the means of about ten groups of videos, cut at the tenths of what is on the axis.
+{% endif -%}
 Table: [fig6_marks.csv](fig6_marks.csv).
 
-| generator |{% for measure in measured %} {{ names[measure] }} |{% endfor %}
+| generator |{% for m in measured.values() %} mean {{ m.name }} |{% endfor %}
 |---|{% for measure in measured %}---|{% endfor %}
 {% for generator, means in f.marks.generators.items() -%}
 | {{ generator }} |{% for measure in measured %} \
@@ -263,8 +278,8 @@ Table: [fig6_marks.csv](fig6_marks.csv).
 {% if f.raters %}
 ## Raters
 
-| | raters | videos | ratings | missing | split-half SRCC | 95 % of the splits | whole panel | \
-ICC(2,1) | ICC(2,k) | r between two |
+| dimension | raters | videos | ratings | missing | split-half SRCC | 95 % of the splits | \
+whole panel | ICC(2,1) | ICC(2,k) | r between two |
 |---|---|---|---|---|---|---|---|---|---|---|
 {% for d, one in f.raters.items() -%}
 {% set half, icc = one.split_half, one.icc -%}
@@ -275,10 +290,12 @@ ICC(2,1) | ICC(2,k) | r between two |
 {% endfor %}
 ![SRCC between halves of the raters](raters_halves.png)
 
-The panel is halved at random, each half scores the videos (mean z-scores), and the two orders are
-compared; "whole panel" is the Spearman-Brown value for twice as many raters. ICC: two-way random
-effects, absolute agreement, of one rater and of the mean of all, over the videos that all have
-rated. Table: [raters_halves.csv](raters_halves.csv).
+All raters count here, those whom the screening rejects as well. The panel is halved at random
+{{ (f.raters.values() | first).split_half.srcc | length }} times, each half scores the videos (mean
+z-scores), and the two orders are compared; "whole panel" is the Spearman-Brown value for twice as
+many raters. "r between two" is the mean of Pearson's r over all pairs of raters. ICC: two-way
+random effects, absolute agreement, of one rater and of the mean of all, over the videos that all
+have rated. Table: [raters_halves.csv](raters_halves.csv).
 
 ![agreement of each rater with the others](raters.png)
 
@@ -298,16 +315,17 @@ Tables: [raters.csv](raters.csv), [raters_between.csv](raters_between.csv).
 ## Markers
 
 {% set m = f.markers -%}
-{{ m.markers | length }} markers remarked on {{ m.videos }} videos; {{ m.compared }} can be \
-compared. Two markers' categories of the same video overlap by {{ m.jaccard | d(3) }} on average \
-(Jaccard index). \
+{{ m.markers | length }} markers remarked on {{ m.videos }} videos; on {{ m.compared }} of them \
+two or more can be compared. Two markers' categories of the same video overlap by \
+{{ m.jaccard | d(3) }} on average (Jaccard index). \
 {% if m.undecided %}{{ m.undecided | length }} videos stay undecided, the first are \
 {{ m.undecided[:5] | join(", ") }}. {% endif -%}
 {% if m.compared_with_labels -%}
 The union of the markers, read by the built-in rules, differs from the data set's categories in \
 {{ m.against_labels }} of {{ m.compared_with_labels }} videos.{% endif %}
 
-| category | kappa |{% for k in range(m.markers | length + 1) %} named by {{ k }} |{% endfor %}
+| category | kappa |{% for k in range(m.markers | length + 1) %} videos named by {{ k }} |\
+{% endfor %}
 |---|---|{% for k in range(m.markers | length + 1) %}---|{% endfor %}
 {% for category, kappa in m.kappa.items() -%}
 | {{ category }} | {{ kappa | d(3) }} |{% for n in m.named_by[category] %} {{ n }} |{% endfor %}
@@ -319,7 +337,7 @@ The union of the markers, read by the built-in rules, differs from the data set'
 | {{ marker | cell }} | {{ m.missing[marker] }} | {{ m.unmatched[marker] }} | \
 {{ m.jaccard_of[marker] | d(3) }} |{% if m.dots %} {{ m.dots.get(marker, 0) }} |{% endif %}
 {% endfor %}
-Kappa: Fleiss, on naming a category or not. Table: [markers.csv](markers.csv).
+Kappa: of Fleiss, on naming a category or not. Table: [markers.csv](markers.csv).
 {% endif %}
 ## Files
 

@@ -177,7 +177,7 @@ def generator_bars(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         )
     axis.set_xticks(place, [str(row["generator"]) for row in rows])
     axis.set_xlabel("generator (by number)")
-    axis.set_ylabel("mean opinion score (0-100)")
+    axis.set_ylabel("mean opinion score (0-100)\nwith its 95 % interval")
     figure.legend(loc="outside upper right", ncols=len(dimensions), frameon=False)
     _save(figure, path)
 
@@ -207,9 +207,9 @@ def distortion_bars(path: Path, counts: Mapping[str, int], videos: int) -> None:
     axis = figure.subplots()
     bars = axis.barh(list(counts), list(counts.values()), color="#009E73")
     axis.bar_label(
-        bars, [f"{count} ({count / videos:.0%})" for count in counts.values()], padding=3
+        bars, [f"{count} ({count / videos:.1%})" for count in counts.values()], padding=3
     )
-    axis.margins(x=0.12)
+    axis.set_xlim(0, 1.2 * max(1, *counts.values()))  # room for the labels
     axis.invert_yaxis()
     axis.set_xlabel(f"videos with the category (of {videos}; a video may have several)")
     _save(figure, path)
@@ -262,17 +262,19 @@ def marked_strips(
 
     Args:
         path: PNG to write.
-        rows: (caption on the left, on the right, strip HW3 uint8, dots (x, y) in its pixels or
-            None, map HW 0..1 or None). Without any map there is no right column.
+        rows: (caption, line under it, strip HW3 uint8, dots (x, y) in its pixels or None, map HW
+            0..1 or None). Without any map there is no right column.
     """
     columns = 1 + any(map_HW is not None for *_, map_HW in rows)
-    height, width = rows[0][2].shape[:2]
-    figure = Figure(
-        figsize=(11, (11 / columns * height / width + 0.34) * len(rows)), layout="constrained"
-    )
+    captions = ["\n".join([row[0], *wrap(row[1], 150 // columns)]) for row in rows]
+    width = 11 / columns
+    strips = sum(width * row[2].shape[0] / row[2].shape[1] for row in rows)
+    lines = sum(caption.count("\n") + 1 for caption in captions)
+    figure = Figure(figsize=(11, strips + 0.18 * lines + 0.14 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for index, (caption, note, strip, points, map_HW) in enumerate(rows):
-        shown = [(caption, strip), (note, strip if map_HW is None else overlay(strip, map_HW))]
+    for index, (_, _, strip, points, map_HW) in enumerate(rows):
+        right = ("no map", strip) if map_HW is None else ("saliency map", overlay(strip, map_HW))
+        shown = [(captions[index], strip), right]
         for axis, (title, picture) in zip(axes[index], shown, strict=False):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
@@ -320,17 +322,21 @@ def split_half_histograms(
 
     Args:
         path: PNG to write.
-        srcc: Dimension -> one value a halving.
-        means: Dimension -> the value that a line marks.
+        srcc: Dimension -> one value a halving; those that are NaN are not drawn.
+        means: Dimension -> the value that a line marks, NaN for none.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, len(srcc), squeeze=False, sharex=True, sharey=True)[0]
-    for axis, (dimension, values) in zip(axes, srcc.items(), strict=True):
-        axis.hist(values, bins=20, color=_COLOURS[dimension], alpha=0.6, edgecolor="white")
-        axis.axvline(means[dimension], color="black", linestyle="--", linewidth=1.4)
-        axis.set_title(f"{dimension}, mean {means[dimension]:.3f}", fontsize=11)
+    defined = {d: np.array(values)[~np.isnan(values)] for d, values in srcc.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(defined.values())), bins=20)
+    for axis, (dimension, values) in zip(axes, defined.items(), strict=True):
+        axis.hist(values, bins=edges, color=_COLOURS[dimension], alpha=0.6, edgecolor="white")
+        mean = means[dimension]
+        axis.axvline(mean, color="black", linestyle="--", linewidth=1.4)
+        said = "undefined" if np.isnan(mean) else f"{mean:.3f}"
+        axis.set_title(f"{dimension}, mean {said}", fontsize=11)
         axis.set_xlabel("SRCC of one half of the raters with the other")
-    axes[0].set_ylabel("halvings")
+    axes[0].set_ylabel("random halvings")
     _save(figure, path)
 
 
@@ -346,7 +352,8 @@ def subject_bars(path: Path, rows: Mapping[str, Sequence[tuple[str, float, bool]
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, (dimension, subjects) in zip(axes, rows.items(), strict=True):
         values = np.nan_to_num([r for _, r, _ in subjects])
-        bars = axis.bar([name for name, _, _ in subjects], values, color=_COLOURS[dimension])
+        names = [f"{name} *" if rejected else name for name, _, rejected in subjects]
+        bars = axis.bar(names, values, color=_COLOURS[dimension])
         for bar, (_, _, rejected) in zip(bars, subjects, strict=True):
             if rejected:
                 bar.set(alpha=0.45, hatch="//")
@@ -354,8 +361,8 @@ def subject_bars(path: Path, rows: Mapping[str, Sequence[tuple[str, float, bool]
         axis.set_ylim(min(0.0, *values) - 0.02, 1)
         axis.margins(x=0.01)
         axis.tick_params(axis="x", rotation=90, labelsize=8)
-        axis.set_title(f"{dimension} (hatched: rejected by the screening)", fontsize=11)
-        axis.set_ylabel("r with the others")
+        axis.set_title(f"{dimension} (* and hatched: rejected by the screening)", fontsize=11)
+        axis.set_ylabel("Pearson's r with\nthe mean of the others")
     _save(figure, path)
 
 

@@ -21,6 +21,7 @@ from lmme3dhf.reports.plots import (
     split_half_histograms,
     subject_bars,
 )
+from lmme3dhf.vocabulary import DISTORTIONS
 
 BLUE, ORANGE, GREEN = (0, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)
 
@@ -74,7 +75,7 @@ def test_undefined_figures_are_called_so():
     """NaN and None are no 0. Catches a rater's agreement that looks like a number, a hatched name
     without its reason, and a cell that breaks its table.
     """
-    half = {"mean": math.nan, "low": None, "high": 0.5, "spearman_brown": 0.25}
+    half = {"mean": math.nan, "low": None, "high": 0.5, "spearman_brown": 0.25, "srcc": [0.5] * 200}
     report = {"subject": "a|b", "rejected": "far off"}
     one = {
         "subjects": 2,
@@ -186,6 +187,21 @@ def test_strips_show_dots_and_maps(tmp_path, with_map):
     assert reddish[: len(picture) // 2, 750:].any() == with_map
 
 
+def test_long_captions_make_room(tmp_path):
+    """Eight categories take lines of their own above the strip. Catches a caption that is cut off
+    at the edge of the picture.
+    """
+    strip = np.full((40, 120, 3), 120, np.uint8)
+    heights = []
+    for name in ("Eye Distortions", "; ".join(DISTORTIONS)):
+        marked_strips(tmp_path / "strips.png", [("first", name, strip, None, np.ones((40, 120)))])
+        picture = read(tmp_path / "strips.png")
+        heights.append(len(picture))
+        # Above the strip there is text on the left half and none at its end.
+        assert (picture[:10, 690:715] == 255).all()
+    assert heights[1] > heights[0] + 30
+
+
 def test_marks_are_scattered_by_dimension(tmp_path):
     """A measure that is the same for all videos, and one with many ties. Catches a line through
     groups that are empty.
@@ -218,6 +234,20 @@ def test_raters_have_a_panel_for_each_dimension(tmp_path):
     assert close_to(one, BLUE).sum() > 5000
     assert close_to(one, ORANGE).sum() == 0
     assert close_to(two, ORANGE).sum() > 5000
-    halves = {"quality": [0.9, 0.91, 0.92], "authenticity": [0.8, 0.8, 0.8]}
-    split_half_histograms(tmp_path / "h.png", halves, {"quality": 0.91, "authenticity": 0.8})
-    assert read(tmp_path / "h.png").shape == (416, 1170, 3)
+
+
+def test_halves_are_counted_in_the_same_bins(tmp_path):
+    """Three values close together are one bar, as high as three alike: bins are those of both
+    panels. Catches bins of each panel's own, which make a narrow spread look wide, and a half
+    that scores all videos alike.
+    """
+    halves = {"quality": [0.9, 0.901, 0.902], "authenticity": [0.8, 0.8, 0.8, math.nan]}
+    means = {"quality": 0.901, "authenticity": math.nan}
+    split_half_histograms(tmp_path / "halves.png", halves, means)
+    picture = read(tmp_path / "halves.png")
+    assert picture.shape == (416, 1170, 3)
+    heights = []
+    for half, colour in ((picture[:, :585], BLUE), (picture[:, 585:], ORANGE)):
+        washed = tuple(round(255 - 0.6 * (255 - value)) for value in colour)
+        heights.append(close_to(half, washed).sum(axis=0).max())
+    assert heights[0] == pytest.approx(heights[1], abs=2)
