@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from lmme3dhf.annotations.fixations import red_dots
+from lmme3dhf.annotations.dots import red_dots
 from lmme3dhf.data.synthetic.clips import ClipRenderer
 from lmme3dhf.data.synthetic.generators import clip_plan
 from lmme3dhf.data.synthetic.render import write_clip

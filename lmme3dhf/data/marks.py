@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations.dots import red_dots
 from lmme3dhf.annotations.fixations import (
     Fixations,
     fixation_map,
     marked_strips,
     read_points,
-    red_dots,
     saliency_map,
     write_fixation_png,
     write_fixations,

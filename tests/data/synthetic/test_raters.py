@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lmme3dhf.annotations.descriptions import categories_of
-from lmme3dhf.annotations.fixations import red_dots
+from lmme3dhf.annotations.dots import red_dots
 from lmme3dhf.annotations.mos import mean_opinion_scores
 from lmme3dhf.annotations.ratings import Ratings
 from lmme3dhf.data.synthetic.clips import ClipPlan, ClipRenderer
