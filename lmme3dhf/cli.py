@@ -183,6 +183,7 @@ def _labels_parser() -> ArgumentParser:
     add("--rule", default="zscore", help="zscore (Eq. 1-3) or mle (ITU-T P.910)")
     add("--screening", default="bt500", help="of the subjects: bt500, bt500_z, p913 or none")
     add("--edges", default="equal_width", help="of the levels: equal_width (Eq. 4) or equal_count")
+    add("--processes", type=int, default=0, help="that look for dots; 0 for one a core")
     return parser
 
 
@@ -198,7 +199,13 @@ def _labels(args: Namespace, config: Config | None) -> int:
     else:
         split = drawn_split(clips_in(args.videos), args.eval_share, args.val_share, args.seed)
     report = build_labels(
-        args.out, sources, split, rule=args.rule, screening=args.screening, edges=args.edges
+        args.out,
+        sources,
+        split,
+        rule=args.rule,
+        screening=args.screening,
+        edges=args.edges,
+        processes=args.processes,
     )
     print("\n".join(summary(report)))
     print(f"data card: {args.out / CARD}")

@@ -174,7 +174,7 @@ class SyntheticSettings:
         size_px: Side of the frames (the release: 512).
         frames: Frames of a clip (the release: 240).
         fps: Frames per second (the release: 60).
-        processes: Processes that render; 0 for one a core.
+        processes: Processes that render and look for dots; 0 for one a core.
     """
 
     latents: int = 200

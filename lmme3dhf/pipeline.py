@@ -203,7 +203,8 @@ def _label(config: Config, data: Path) -> None:
         remarks=raw / "remarks.csv",
     )
     split = drawn_split(clips_in(videos), EVAL_SHARE, VAL_SHARE, config.seed)
-    print("\n".join(summary(build_labels(data, sources, split))))
+    report = build_labels(data, sources, split, processes=config.synthetic.processes)
+    print("\n".join(summary(report)))
 
 
 def _stage(train: Callable[[Config, Path], Path], config: Config, run: Path, merged: Path) -> None:

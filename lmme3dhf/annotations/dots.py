@@ -325,19 +325,20 @@ def _settle(paint_HW: np.ndarray, centres: list[tuple[float, float]], radius_px:
             for index, (x, y) in enumerate(centres):
                 if math.dist((x, y), newest) > 4 * radius_px:
                     continue
-                rows, columns = _window(x, y, reach, paint_HW.shape)
                 others = [
                     centre
                     for k, centre in enumerate(centres)
                     if k != index and math.dist(centre, (x, y)) < 2 * reach
                 ]
+                rows, columns = _window(x, y, reach, paint_HW.shape)
                 points = [
                     (min(max(x + step * dx, 0), width - 1), min(max(y + step * dy, 0), height - 1))
                     for dx, dy in _MOVES
                 ]
                 # What the disc at each point adds to the others.
                 added = _disc_NHW(points, rows, columns, radius_px)
-                added -= _cover(others, rows, columns, radius_px)
+                if others:
+                    added -= _disc_NHW(others, rows, columns, radius_px).max(axis=0)
                 gain_N = np.maximum(added, 0, out=added).reshape(len(points), -1) @ (
                     paint_HW[rows, columns].ravel()
                 )

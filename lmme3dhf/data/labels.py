@@ -153,6 +153,7 @@ def build_labels(
     rule: str = "zscore",
     screening: str = "bt500",
     edges: str = "equal_width",
+    processes: int = 1,
 ) -> LabelReport:
     """Makes every label file of a data set.
 
@@ -163,6 +164,7 @@ def build_labels(
         rule: How ratings become scores, one of `annotations.mos.RULES`.
         screening: Which subjects are rejected, one of `annotations.screening.SCREENINGS`.
         edges: How levels are cut, one of `annotations.levels.EDGES`.
+        processes: Processes that look for dots, see `data.marks.write_maps`.
 
     Returns:
         What was made. The caller tells it.
@@ -225,7 +227,11 @@ def build_labels(
             take_strips(staging / STRIP_FOLDER, videos, strips)
         if marks is not None:
             report.dots = write_maps(
-                staging, videos, marks, [staging / STRIP_FOLDER, root / STRIP_FOLDER]
+                staging,
+                videos,
+                marks,
+                [staging / STRIP_FOLDER, root / STRIP_FOLDER],
+                processes,
             )
         _write_tables(staging, videos, mos, spread, report)
         for part, members in split.items():

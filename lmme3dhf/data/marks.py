@@ -2,8 +2,12 @@
 annotators marked on them (paper, Sections 3.2 and 3.3).
 """
 
+import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +31,7 @@ from lmme3dhf.vocabulary import VIEWS
 
 STRIP_FOLDER, MAP_FOLDER, FIXATION_FOLDER = "image", "saliency_map", "fixation_map"
 _STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
+_WORTH_A_PROCESS = 50  # videos; a process takes a second or two to start
 Points = list[tuple[float, float]]
 
 
@@ -50,6 +55,14 @@ class Marks:
     def videos(self) -> set[str]:
         """The videos that somebody marked."""
         return set(self.pictures) | set(self.points)
+
+    def of(self, video: str) -> "Marks":
+        """The marks on one video alone."""
+        return replace(
+            self,
+            pictures={video: self.pictures.get(video, {})},
+            points={video: self.points.get(video, {})},
+        )
 
     def on(self, video: str, plain_HW3: np.ndarray) -> dict[str, Points]:
         """Marker -> points on one video, given its unmarked strip.
@@ -150,7 +163,7 @@ def take_strips(folder: Path, videos: Iterable[str], source: Path) -> None:
 
 
 def write_maps(
-    folder: Path, videos: Sequence[str], marks: Marks, strips: Iterable[Path]
+    folder: Path, videos: Sequence[str], marks: Marks, strips: Iterable[Path], processes: int = 1
 ) -> dict[str, dict[str, int]]:
     """Writes the saliency map (8-bit and float), the fixation map and the points of every video;
     where nobody marked anything, all are empty and `no_distortion` is set.
@@ -160,6 +173,8 @@ def write_maps(
         videos: Videos to write.
         marks: Of all markers; a video's points are their union.
         strips: Folders of unmarked strips; the first that has one counts.
+        processes: At most so many look for dots at a time, 0 for one a core; fewer where there are
+            not `_WORTH_A_PROCESS` videos for each. The result does not depend on it.
 
     Returns:
         Video -> marker -> number of dots, for every marker.
@@ -168,27 +183,43 @@ def write_maps(
         AnnotationError: A marked strip of another size, a point outside the strip; with the place.
     """
     strips = list(strips)
-    fixations, dots = {}, {}
     (folder / FIXATION_FOLDER).mkdir(parents=True)
-    for video in with_progress(videos, "maps", len(videos)):
-        path = next(path for path in (strip_path(s, video) for s in strips) if path is not None)
-        plain_HW3 = read_picture(path)
-        by_marker = marks.on(video, plain_HW3)
-        points = [point for marked in by_marker.values() for point in marked]
-        height, width = plain_HW3.shape[:2]
-        fixated_HW = np.zeros((height, width), dtype=bool)
-        for marker, marked in by_marker.items():
-            try:
-                fixated_HW |= fixation_map(marked, height, width)
-            except AnnotationError as error:
-                whose = f"{marker}'s " if marker else ""
-                raise AnnotationError(
-                    f"{marks.source}: marks on {video}: {whose}{error}; correct or remove it"
-                ) from error
-        write_fixation_png(folder / FIXATION_FOLDER / f"{video}.png", fixated_HW)
-        write_saliency(folder / MAP_FOLDER, video, saliency_map(points, height, width))
-        counts = {marker: len(marked) for marker, marked in by_marker.items()}
-        fixations[video] = Fixations(points=tuple(points), dots=counts, size=(width, height))
-        dots[video] = dict.fromkeys(marks.markers, 0) | counts
+    jobs = [
+        (folder, video, next(filter(None, (strip_path(s, video) for s in strips))), marks.of(video))
+        for video in videos
+    ]
+    processes = min(processes or os.cpu_count() or 1, len(videos) // _WORTH_A_PROCESS)
+    with contextlib.ExitStack() as stack:
+        if processes > 1:
+            # Spawned, not forked: the caller may hold threads.
+            pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+            made = stack.enter_context(pool).map(_write_map, jobs, chunksize=4)
+        else:
+            made = map(_write_map, jobs)
+        fixations = dict(zip(videos, with_progress(made, "maps", len(videos)), strict=True))
     write_fixations(folder / "fixations.json", fixations)
-    return dots
+    return {
+        video: dict.fromkeys(marks.markers, 0) | found.dots for video, found in fixations.items()
+    }
+
+
+def _write_map(job: tuple[Path, str, Path, Marks]) -> Fixations:
+    """Writes one video's maps: folder of the data set, video, unmarked strip, its marks."""
+    folder, video, strip, marks = job
+    plain_HW3 = read_picture(strip)
+    by_marker = marks.on(video, plain_HW3)
+    points = [point for marked in by_marker.values() for point in marked]
+    height, width = plain_HW3.shape[:2]
+    fixated_HW = np.zeros((height, width), dtype=bool)
+    for marker, marked in by_marker.items():
+        try:
+            fixated_HW |= fixation_map(marked, height, width)
+        except AnnotationError as error:
+            whose = f"{marker}'s " if marker else ""
+            raise AnnotationError(
+                f"{marks.source}: marks on {video}: {whose}{error}; correct or remove it"
+            ) from error
+    write_fixation_png(folder / FIXATION_FOLDER / f"{video}.png", fixated_HW)
+    write_saliency(folder / MAP_FOLDER, video, saliency_map(points, height, width))
+    counts = {marker: len(marked) for marker, marked in by_marker.items()}
+    return Fixations(points=tuple(points), dots=counts, size=(width, height))
