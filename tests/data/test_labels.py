@@ -1,6 +1,7 @@
 """Labels from the raw annotations of a few hand-made videos, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -420,6 +421,31 @@ def test_finished_scores_and_categories_of_the_release_make_lists(root, tmp_path
     assert not (out / "saliency_map").exists()
     row = (out / "opinion_scores.csv").read_text(encoding="utf-8").splitlines()[1]
     assert row == "seed0000,quality,10.0,,,,bad,1.0,0.0,0.0,0.0,0.0"
+
+
+def test_a_download_gets_its_lists_in_place(root):
+    """As the README says it for the release. Catches label files that are read after they were
+    replaced, or changed by it, and released maps that are swept away.
+    """
+    shutil.rmtree(root / "raw")
+    scores = {
+        v: {"quality": 10.123456789 + 9 * i, "authenticity": 60 - i} for i, v in enumerate(VIDEOS)
+    }
+    (root / "MOS.json").write_text(json.dumps(scores))
+    categories = {v: ["Eye Distortions"] for v in VIDEOS}
+    (root / "distortion_label.json").write_text(json.dumps(categories))
+    (root / "saliency_map").mkdir()
+    (root / "saliency_map/seed0000.png").write_bytes(b"a released map")
+    build(
+        root, ratings=None, remarks=None, marks=None,
+        mos=root / "MOS.json", distortions=root / "distortion_label.json",
+    )  # fmt: skip
+    assert content(root / "MOS.json") == scores
+    assert content(root / "distortion_label.json") == categories
+    assert (root / "saliency_map/seed0000.png").read_bytes() == b"a released map"
+    (sample,) = read_list(root / "numerical/eval_quality.json")
+    assert sample.mos == 10.123456789 + 9 * 4
+    assert sample.path == root / "video_RGB/seed0004.mp4"
 
 
 def test_spread_and_soft_labels_stand_beside_the_score(root):
