@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
@@ -80,7 +81,7 @@ def hub_of(repo_id: str, revision: str) -> Hub:
     """The data set on the hub that HF_ENDPOINT names, or on the public one.
 
     Raises:
-        DataError: HF_ENDPOINT is no address.
+        DataError: HF_ENDPOINT, or a proxy that the environment names, is no address.
     """
     # The library reads it at its import; this is read at each call.
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
@@ -93,6 +94,16 @@ def hub_of(repo_id: str, revision: str) -> Hub:
         raise DataError(
             f"HF_ENDPOINT is {endpoint!r}, expected an address such as https://huggingface.co"
         )
+    proxies = getproxies()
+    for scheme in proxies.keys() & {"http", "https", "all"}:
+        proxy = proxies[scheme]
+        try:
+            _ = urlsplit(proxy if "://" in proxy else f"//{proxy}").port
+        except ValueError as error:
+            raise DataError(
+                f"{scheme}_proxy is {proxy!r}, expected an address such as http://proxy:8080 "
+                f"({error}); correct the variable or unset it"
+            ) from error
     return Hub(endpoint=endpoint.rstrip("/"), repo_id=repo_id, revision=revision)
 
 
