@@ -474,7 +474,7 @@ def test_a_wrong_revision_repository_or_answer_is_a_sentence(hub, tmp_path, monk
         fetch(tmp_path)
     monkeypatch.setenv("NO_PROXY", "localhost,[::1]:x,foo:bar")  # says no address
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:port")
-    with pytest.raises(DataError, match="https_proxy is 'http://proxy.example:port'"):
+    with pytest.raises(DataError, match=r"https_proxy is 'http://proxy\.example:port'"):
         fetch(tmp_path)
     assert not list(tmp_path.iterdir())
 
