@@ -2,8 +2,9 @@
 that the stages read (paper, Sections 3.2, 3.3 and 4.2).
 
 One path for synthetic and for people's annotations. Everything is read and checked first; then it
-is written into a hidden folder of the data set and moved into place at the end, so that bad input
-or a kill leaves the data set as it was. What is read and written is described in
+is written into a hidden folder of the data set and moved into place at the end. Bad input leaves
+the data set as it was, and so does a kill, unless it falls between those moves: then old and new
+files stand side by side until the same call is made again. What is read and written is described in
 `datasets/README.md`.
 """
 
@@ -473,8 +474,9 @@ def _publish(staging: Path, root: Path) -> None:
     for made in sorted(staging.iterdir()):
         target = root / made.name
         if made.is_dir() and made.name not in _MERGED and target.exists():
-            # Lists and maps of videos that are no longer in the set go.
-            shutil.rmtree(target)
+            # Lists and maps of videos that are no longer in the set go. Moved away, not deleted
+            # here: the set is mixed for as short a time as can be.
+            target.replace(staging / f".old.{made.name}")
         if made.is_dir() and target.exists():
             for path in made.iterdir():
                 path.replace(target / path.name)
