@@ -14,6 +14,7 @@ from pathlib import Path
 from lmme3dhf.annotations import AnnotationError, csv_rows
 from lmme3dhf.annotations.marker_agreement import MarkerAgreement, marker_agreement
 from lmme3dhf.annotations.remarks import Reading, read_remark
+from lmme3dhf.annotations.replies import read_reply
 from lmme3dhf.annotations.rules import Rules, load_rules
 from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
 
@@ -143,34 +144,47 @@ def distortion_reply(categories: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class DistortionAnswer:
-    """What an answer sentence names.
+    """What an answer names.
 
     Attributes:
         categories: The categories in vocabulary order; NO_DISTORTION only alone. Empty where the
             text names none.
-        unknown: The pieces of the text that are no category, as written.
+        unknown: The pieces of the text that are no category's name, as written. A label file with
+            any is refused; a model's reply may have been understood all the same.
+        named: The categories in the order of the text where it gives their names, else in
+            vocabulary order.
     """
 
     categories: tuple[str, ...]
     unknown: tuple[str, ...]
+    named: tuple[str, ...] = ()
 
 
 def parse_distortions(text: str) -> DistortionAnswer:
-    """Reads "Distortions found: A, B" back, tolerantly.
+    """Reads "Distortions found: A, B" back, tolerantly, and any other reply as well as it can be
+    read.
 
-    Case, spaces, punctuation inside a name, a plural s and the prefix do not matter; names are
-    separated by comma, semicolon, line end or "and". NO_DISTORTION beside another category is
-    dropped, as in `merge_markers`.
+    In a list, case, spaces, punctuation inside a name, a plural s and the prefix do not matter;
+    names are separated by comma, semicolon, line end or "and". NO_DISTORTION beside another
+    category is dropped, as in `merge_markers`. All nine names at once are the question's list, not
+    an answer, and give none. A text with a colon, or a piece that is no name, is a free reply
+    (`read_reply`).
     """
     body = re.sub(r"^\s*distortions?\s+found\s*:?", "", text, flags=re.IGNORECASE)
-    found, unknown = set(), []
+    found, unknown = [], []
     for piece in re.split(r"[,;\n]|\band\b", body, flags=re.IGNORECASE):
         key = _letters(piece)
         if key in _CATEGORY_OF_LETTERS:
-            found.add(_CATEGORY_OF_LETTERS[key])
+            found.append(_CATEGORY_OF_LETTERS[key])
         elif key:
             unknown.append(piece.strip())
-    return DistortionAnswer(_in_order(found), tuple(unknown))
+    if unknown or ":" in body:
+        found = read_reply(body)
+    elif set(found) == set(DISTORTIONS):
+        found = []
+    categories = _in_order(found)
+    named = tuple(category for category in dict.fromkeys(found) if category in categories)
+    return DistortionAnswer(categories, tuple(unknown), named)
 
 
 def _letters(name: str) -> str:

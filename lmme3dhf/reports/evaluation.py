@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from lmme3dhf.annotations.fixations import fixation_map, read_saliency, read_saliency_png
-from lmme3dhf.metrics.correlation import correlations, level_accuracy
-from lmme3dhf.metrics.saliency import mean_scores, saliency_scores
+from lmme3dhf.metrics.correlation import correlations
+from lmme3dhf.metrics.levels import level_accuracy
+from lmme3dhf.metrics.saliency import fixations_from_density, mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
 from lmme3dhf.predictions import Prediction, PredictionError
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
@@ -93,10 +94,10 @@ def evaluate(
                 "krcc": agreement.krcc,
                 "n": agreement.n,
             }
-        if levels:
-            accuracy = level_accuracy(
-                [found[video, dimension].level for video in levels], list(levels.values())
-            )
+        said = [found[video, dimension].level for video in levels]
+        # Without a single word nobody was asked for one.
+        if any(word is not None for word in said):
+            accuracy = level_accuracy(said, list(levels.values()))
             result.setdefault("level", {})[dimension] = accuracy
             right_levels += [accuracy] * len(levels)
     if right_levels:
@@ -115,7 +116,7 @@ def evaluate(
         truth_sets = list(labels.distortions.values())
         scores = distortion_scores([answered[video] for video in videos], truth_sets, DISTORTIONS)
         result["distortion"] = {
-            "accuracy": scores.accuracy,
+            "accuracy": scores.jaccard,
             "exact": scores.exact,
             "recall": scores.recall,
             "support": scores.support,
@@ -124,7 +125,7 @@ def evaluate(
         if train_distortions:
             always = majority_answer(train_distortions)
             floor = distortion_scores([always] * len(truth_sets), truth_sets, DISTORTIONS)
-            result["distortion"]["majority"] = floor.accuracy
+            result["distortion"]["majority"] = floor.jaccard
             result["distortion"]["majority_answer"] = sorted(always)
     return result
 
@@ -172,7 +173,7 @@ def evaluate_maps(
                 raise PredictionError(f"{video} is not in the file of marked points; add it there")
             fixations = fixation_map(points[video], *density.shape)
         else:
-            fixations = density >= max(0.95 * density.max(), np.finfo(np.float32).tiny)
+            fixations = fixations_from_density(density, "released")
         ours.append(saliency_scores(read_saliency_png(predicted[video]), density, fixations))
         if mean_map is not None:
             floor.append(saliency_scores(mean_map, density, fixations))

@@ -61,6 +61,12 @@ def test_dimensions_are_kept_apart():
     assert figures["authenticity"]["srcc"] == pytest.approx(-1)
 
 
+def test_a_method_that_says_no_level_at_all_has_no_level_accuracy():
+    """Maps alone, on labelled lists. Catches an accuracy of 0 for what nobody asked."""
+    records = [record(video, map=f"maps/{video}.png") for video in LEVELS]
+    assert "level" not in evaluate(records, labels(levels={"quality": LEVELS}))
+
+
 def test_level_accuracy_is_per_video_and_counts_missing_words_as_wrong():
     """By hand: two of four in quality (one wrong, one without a word), both of two in authenticity,
     so four of six. Catches a mean of the dimensions, and unparsable answers that drop out.
