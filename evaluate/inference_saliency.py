@@ -10,4 +10,5 @@ import sys
 from lmme3dhf.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["predict", "--maps", "true", "--evaluate", "true", *sys.argv[1:]]))
+    maps = ["--ratings", "false", "--answers", "none", "--maps", "true", "--evaluate", "true"]
+    sys.exit(main(["predict", *maps, *sys.argv[1:]]))

@@ -18,6 +18,8 @@ from lmme3dhf.config import Config, add_config, config_from
 from lmme3dhf.errors import UserError
 
 SOME_FILES_FAILED = 3
+# In a checkout; an installed package is told with --config and --rows.
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def _train_parser() -> ArgumentParser:
@@ -65,10 +67,15 @@ def _predict_parser() -> ArgumentParser:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="lists of clips")
     parser.add_argument("--video_root", type=Path, help="folder of the clips")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
-    parser.add_argument("--maps", type=bool, default=True, help="write saliency maps too")
-    parser.add_argument("--write_text", type=bool, default=False, help="let the model write")
+    add = parser.add_argument
+    ways = ("reply", "likelihood", "yes_no", "none")
+    add("--ratings", type=bool, default=True, help="rate quality and authenticity")
+    add("--scores", type=bool, default=True, help="false: words alone, needs no score head")
+    add("--answers", choices=ways, default="reply", help="how distortions are answered")
+    add("--maps", type=bool, default=True, help="write saliency maps too")
+    add("--write_text", type=bool, default=False, help="let the model write its ratings too")
     parser.add_argument("--evaluate", type=bool, default=False, help="then compare with the labels")
-    _add_truth_arguments(parser, lists_required=False)
+    _add_truth_arguments(parser)
     _add_scorer_arguments(parser)
     return parser
 
@@ -78,7 +85,15 @@ def _predict(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.stages.predict import predict
 
     samples = [s for path in args.data for s in read_list(path, args.video_root, labels="ignore")]
-    count = predict(_scorer(args), samples, args.out, maps=args.maps, write_text=args.write_text)
+    count = predict(
+        _scorer(args),
+        samples,
+        args.out,
+        ratings=args.ratings,
+        answers=None if args.answers == "none" else args.answers,
+        maps=args.maps,
+        write_text=args.write_text,
+    )
     print(f"{args.out}: {count} records")
     if args.evaluate:
         # The labels are read only now, from the same lists.
@@ -107,26 +122,32 @@ def _score(args: Namespace, config: Config | None) -> int:
 
 
 def _evaluate_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Compare predictions with the labels in lists.")
-    parser.add_argument("--predictions", type=Path, required=True, help="JSONL of `predict`")
-    _add_truth_arguments(parser, lists_required=True)
+    parser = ArgumentParser(
+        description="Compare predictions with the labels in lists, or run what the tables need."
+    )
+    parser.add_argument("--predictions", type=Path, help="JSONL of `predict`")
+    parser.add_argument("--data", type=Path, nargs="+", help="labelled lists")
+    _add_truth_arguments(parser)
     parser.add_argument("--out", type=Path, help="JSON file (default: print only)")
     return parser
 
 
-def _add_truth_arguments(parser: ArgumentParser, *, lists_required: bool) -> None:
-    if lists_required:
-        parser.add_argument("--data", type=Path, nargs="+", required=True, help="labelled lists")
+def _add_truth_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--train_data", type=Path, nargs="+", help="training lists, for floors")
     parser.add_argument("--saliency_maps", type=Path, help="folder of ground-truth maps")
     parser.add_argument("--fixations", type=Path, help="fixations.json (default: from the maps)")
 
 
 def _evaluate(args: Namespace, config: Config | None) -> int:
+    if args.get("action"):
+        return EVALUATE_ACTIONS[args.action][1](args[args.action], config)
+    if not args.predictions or not args.data:
+        actions = ", ".join(EVALUATE_ACTIONS)
+        raise UserError(f"give --predictions FILE and --data LIST, or one of: {actions}")
     import json
 
     from lmme3dhf.files import without_nan, write_json
-    from lmme3dhf.pipeline import evaluate_file
+    from lmme3dhf.pipeline.evaluation import evaluate_file
 
     figures = evaluate_file(
         args.predictions,
@@ -138,6 +159,52 @@ def _evaluate(args: Namespace, config: Config | None) -> int:
     if args.out:
         write_json(args.out, figures)
     print(json.dumps(without_nan(figures), indent=1))
+    return 0
+
+
+def _add_run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder of the run (made, or gone on)"
+    )
+    add_config(parser)
+
+
+def _ablations_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train the rows of Tables 4 and 5, and of our own.")
+    rows = _CONFIGS / "ablations.yaml"
+    parser.add_argument("--rows", type=Path, default=rows, help="YAML of the rows")
+    parser.add_argument("--only", nargs="+", default=[], help="ids of the rows (default: all)")
+    _add_run_arguments(parser)
+    return parser
+
+
+def _ablations(args: Namespace, config: Config) -> int:
+    _use_threads(config)
+    from lmme3dhf.config import load_ablations
+    from lmme3dhf.pipeline.ablations import run_ablations
+
+    print(run_ablations(config, args.out, load_ablations(args.rows), args.only))
+    return 0
+
+
+def _crossval_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train and test the chain on every fold of a protocol.")
+    parser.add_argument(
+        "--folds",
+        choices=("grouped", "official", "leave-one-generator-out"),
+        default="grouped",
+        help="grouped: five folds that share no face; official: the data set's own split",
+    )
+    parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of the folds")
+    _add_run_arguments(parser)
+    return parser
+
+
+def _crossval(args: Namespace, config: Config) -> int:
+    _use_threads(config)
+    from lmme3dhf.pipeline.crossval import run_crossval
+
+    print(run_crossval(config, args.out, args.folds, args.only))
     return 0
 
 
@@ -157,7 +224,7 @@ def _synthesize_parser() -> ArgumentParser:
 
 
 def _synthesize(args: Namespace, config: Config) -> int:
-    from lmme3dhf.pipeline import make_data
+    from lmme3dhf.pipeline.chain import make_data
 
     make_data(config, args.out)
     print(args.out)
@@ -292,8 +359,8 @@ def _demo_parser() -> ArgumentParser:
     parser = ArgumentParser(description="The whole chain on synthetic data; see configs/demo.yaml.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the job")
     parser.add_argument("--clips", type=Path, help="folder of clips to score at the end")
-    demo = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
-    if demo.exists():  # in a checkout; an installed package is told with --config
+    demo = _CONFIGS / "demo.yaml"
+    if demo.exists():
         parser.default_config_files = [str(demo)]
     add_config(parser)
     return parser
@@ -301,7 +368,7 @@ def _demo_parser() -> ArgumentParser:
 
 def _demo(args: Namespace, config: Config) -> int:
     _use_threads(config)
-    from lmme3dhf.pipeline import run_demo
+    from lmme3dhf.pipeline.demo import run_demo
 
     summary = run_demo(config, args.out, args.clips)
     for dimension in ("quality", "authenticity"):
@@ -329,6 +396,8 @@ def _scorer(args: Namespace) -> Any:
         dtype=args.dtype,
         batch_size=args.batch_size,
         workers=args.workers,
+        # Without ratings nobody reads a score.
+        scores=args.get("scores", True) and args.get("ratings", True),
     )
 
 
@@ -361,6 +430,10 @@ VERBS: dict[str, Verb] = {
 }
 
 
+EVALUATE_ACTIONS: dict[str, Verb] = {
+    "ablations": (_ablations_parser, _ablations),
+    "crossval": (_crossval_parser, _crossval),
+}
 DATA_ACTIONS: dict[str, Verb] = {
     "synthesize": (_synthesize_parser, _synthesize),
     "labels": (_labels_parser, _labels),
@@ -369,10 +442,12 @@ DATA_ACTIONS: dict[str, Verb] = {
     "download": (_download_parser, _download),
     "stats": (_stats_parser, _stats),
 }
+# Verbs with actions, and whether one has to be named.
+ACTIONS = {"data": (DATA_ACTIONS, True), "evaluate": (EVALUATE_ACTIONS, False)}
 
 
 def _files_first(argv: list[str]) -> list[str]:
-    """Moves `--config FILE` to just after the verb (of `data`: after its action).
+    """Moves `--config FILE` to just after the verb and its action.
 
     The parser lets the last word win. The stage scripts give `--model` before the user's options,
     and a file among those may not quietly start the stage from the file's own `model`.
@@ -387,7 +462,8 @@ def _files_first(argv: list[str]) -> list[str]:
             files.append(word)
         else:
             rest.append(word)
-    words_of_verb = 2 if rest[:1] == ["data"] else 1
+    actions = ACTIONS[rest[0]][0] if rest and rest[0] in ACTIONS else {}
+    words_of_verb = 2 if rest[1:2] and rest[1] in actions else 1
     return [*rest[:words_of_verb], *files, *rest[words_of_verb:]]
 
 
@@ -402,18 +478,20 @@ def main(argv: list[str] | None = None) -> int:
     for name, (make_parser, _) in VERBS.items():
         verb_parser = make_parser()
         verbs.add_subcommand(name, verb_parser)
-        if name == "data":  # jsonargparse takes the second level once the first is in place
-            actions = verb_parser.add_subcommands(dest="action")
-            for action, (make_action_parser, _) in DATA_ACTIONS.items():
+        if name in ACTIONS:  # jsonargparse takes the second level once the first is in place
+            named, required = ACTIONS[name]
+            actions = verb_parser.add_subcommands(dest="action", required=required)
+            for action, (make_action_parser, _) in named.items():
                 actions.add_subcommand(action, make_action_parser())
     parsed = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
     args = parsed[parsed.verb]
-    words = f"data {args.action}" if parsed.verb == "data" else parsed.verb
+    action = args.get("action") if parsed.verb in ACTIONS else None
+    words = f"{parsed.verb} {action}" if action else parsed.verb
     try:
         _quiet_libraries()
         instantiated = parser.instantiate(parsed)[parsed.verb]
-        if parsed.verb == "data":
-            instantiated = instantiated[args.action]
+        if action:
+            instantiated = instantiated[action]
         config = config_from(instantiated) if "synthetic" in instantiated else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, OSError) as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from lmme3dhf.errors import UserError
 
@@ -62,7 +62,7 @@ class LoraSettings:
         dropout: On the adapters' input.
         language: Adapt the language model's linear layers.
         vision: Adapt the vision tower's linear layers too (Table 5, rows 1, 4, 6); features are
-            then not stored.
+            then not stored. With both off, stage 2 trains the head alone (row 3).
     """
 
     rank: int = 8
@@ -74,8 +74,6 @@ class LoraSettings:
     def __post_init__(self) -> None:
         _check(self.rank >= 1, "lora.rank must be at least 1", self.rank)
         _check(0 <= self.dropout < 1, "lora.dropout must lie in 0..1", self.dropout)
-        some = self.language or self.vision
-        _check(some, "lora.language or lora.vision must be on, or nothing is adapted", "both off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +128,24 @@ class ScoreSettings:
             is above 0.
         language_weight: Weight of the language loss beside L1. 0 is the paper; above 0 the model
             keeps answering in words while it learns to score (departure D3).
+        read: Where the head reads, for ablations: `answer`, at the end of the answer's prefix;
+            `question`, at the end of the question; `label`, on the ground-truth level word, as the
+            released code does (departure D1). A score read there depends on the label that it is
+            to predict, so such a model cannot score a new video.
         trainer: Any field of `transformers.TrainingArguments`.
     """
 
     lists: tuple[str, ...] = ("numerical/train_quality.json", "numerical/train_authenticity.json")
     rehearsal: tuple[str, ...] = ("distortion/train.json",)
     language_weight: float = 0.0
+    read: str = "answer"
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         weight = self.language_weight
         _check(weight >= 0, "score.language_weight must be at least 0", weight)
+        reads = ("answer", "question", "label")
+        _check(self.read in reads, f"score.read must be one of {', '.join(reads)}", self.read)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +159,8 @@ class SaliencySettings:
             released code's.
         taps: Vision blocks of the visual branch, deepest first; empty for the default.
         width: Channels of the decoder; 0 for the default.
+        branches: `both`, or `visual` or `multimodal` alone (Table 4, rows 1 and 3).
+        prompt: The question before the views; None for the default, "" for none (Table 4, row 2).
         trainer: Any field of `transformers.TrainingArguments`.
     """
 
@@ -162,14 +169,23 @@ class SaliencySettings:
     weights: tuple[float, float, float, float] = (1.0, 0.4, 0.2, 1.0)
     taps: tuple[int, ...] = ()
     width: int = 0
+    branches: str = "both"
+    prompt: str | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = ("both", "visual", "multimodal")
+        expected = f"saliency.branches must be one of {', '.join(known)}"
+        _check(self.branches in known, expected, self.branches)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSettings:
-    """The synthetic Gen3DHF of the demo.
+    """A synthetic Gen3DHF.
 
     Attributes:
+        draw: The commands that run a whole chain (ablations, cross-validation) draw this data set
+            into the run's folder and do not look at `data.root`. The demo always does.
         latents: Faces; each is shown by ten generators, so there are ten times as many clips.
         size_px: Side of the frames (the release: 512).
         frames: Frames of a clip (the release: 240).
@@ -177,6 +193,7 @@ class SyntheticSettings:
         processes: Processes that render and look for dots; 0 for one a core.
     """
 
+    draw: bool = False
     latents: int = 200
     size_px: int = 512
     frames: int = 240
@@ -265,3 +282,104 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One row of Table 4 or 5, or of our own: what is trained, from what, and what it differs in.
+
+    Attributes:
+        id: Name of the row's folder.
+        table: 4 or 5; 0 for a row of our own.
+        number: As printed, "1" to "6"; empty for a row of our own.
+        title: What the row is, in the table's words.
+        start: The model to start from: `base`, the run's model after its stage `text`, `score` or
+            `saliency`, or the id of an earlier row.
+        stages: Stages to train from there, in order; empty to train nothing.
+        scores: Where its scores come from: `head`; `level`, the centre of the level that it names;
+            `level_probabilities`, the mean of the centres under its level distribution; `none`.
+        answers: Whether its distortion answers count.
+        maps: Whether its saliency maps count.
+        settings: Dotted setting -> value, where it differs from the run.
+        marks: Table 5's columns: `vision`, `llm`, `regression`.
+        leaking: Whether its scores depend on the labels that they are compared with.
+        note: One sentence on what it shows.
+    """
+
+    id: str
+    title: str
+    table: int = 0
+    number: str = ""
+    start: str = "base"
+    stages: tuple[str, ...] = ()
+    scores: str = "none"
+    answers: bool = False
+    maps: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    marks: dict[str, bool] = field(default_factory=dict)
+    leaking: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        what = f"ablation {self.id!r}: "
+        plain = self.id and all(c.isalnum() or c == "_" for c in self.id)
+        _check(bool(plain), f"{what}id must be made of letters, digits and _", repr(self.id))
+        _check(self.table in (0, 4, 5), f"{what}table must be 4, 5 or 0", self.table)
+        known = ("text", "score", "saliency")
+        order = [known.index(stage) for stage in self.stages if stage in known]
+        ordered = len(order) == len(self.stages) and order == sorted(set(order))
+        _check(ordered, f"{what}stages must be some of {', '.join(known)} in order", self.stages)
+        kinds = ("head", "level", "level_probabilities", "none")
+        _check(self.scores in kinds, f"{what}scores must be one of {', '.join(kinds)}", self.scores)
+        marks = set(self.marks) <= {"vision", "llm", "regression"}
+        _check(marks, f"{what}marks may be vision, llm and regression", sorted(self.marks))
+
+
+def load_ablations(path: Path) -> list[Ablation]:
+    """Reads the rows of a file such as `configs/ablations.yaml`.
+
+    Raises:
+        ConfigError: Unknown or wrongly typed keys, impossible values, two rows of one id, or a
+            start that is not there before the row.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--rows", type=list[Ablation])
+    try:
+        content = parser.parse_path(str(path))
+        rows = list(parser.instantiate(content).rows or [])
+    except (ArgumentError, TypeError) as error:
+        raise ConfigError(f"{path}: {str(error).strip()}") from error
+    _check(bool(rows), f"{path}: a list of ablations under `rows` is expected", "none")
+    starts = {"base", "text", "score", "saliency"}
+    for row in rows:
+        _check(row.id not in starts, f"{path}: every id is there once, and no stage's name", row.id)
+        expected = f"{path}: ablation {row.id!r} starts from a stage or an earlier row"
+        _check(row.start in starts, expected, repr(row.start))
+        starts.add(row.id)
+    return rows
+
+
+def with_settings(config: Config, changes: dict[str, Any]) -> Config:
+    """The settings with some of them changed.
+
+    Args:
+        config: The settings.
+        changes: Dotted name -> value ("lora.rank": 16).
+
+    Raises:
+        ConfigError: There is no such setting, or the value does not fit it.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    add_config(parser)
+    parsed = parser.parse_object(to_plain(config))
+    try:
+        for name, value in changes.items():
+            section, known = to_plain(config), True
+            for part in name.split("."):
+                known = known and isinstance(section, dict) and part in section
+                section = section[part] if known else None
+            _check(known or ".trainer." in name, "a setting of the run is expected", repr(name))
+            parsed[name] = value
+        return config_from(parser.instantiate(parser.parse_object(parsed.as_dict())))
+    except (ArgumentError, TypeError) as error:
+        raise ConfigError(f"setting {name} = {value!r}: {str(error).strip()}") from error

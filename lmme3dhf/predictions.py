@@ -41,6 +41,8 @@ class Prediction:
         text: The answer as the model wrote it.
         map: Path of the saliency map, relative to the predictions file, with forward slashes.
         decoder: Name of the video decoder.
+        distortion_log_odds: Category -> log P(it is there) - log P(it is not), natural; of
+            `DISTORTIONS`, not necessarily all.
 
     Raises:
         PredictionError: A field has a wrong type or value.
@@ -56,6 +58,7 @@ class Prediction:
     text: str | None = None
     map: str | None = None
     decoder: str | None = None
+    distortion_log_odds: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for field in ("video", "dimension", "method"):
@@ -85,6 +88,8 @@ class Prediction:
                     f"a list of different categories out of {', '.join(DISTORTIONS)}, or null",
                 )
             object.__setattr__(self, "distortions", tuple(self.distortions))
+        if self.distortion_log_odds is not None:
+            self._check_log_odds()
         if self.map is not None and not _relative(self.map):
             self._refuse("map", "a path below the predictions file's folder, with forward slashes")
 
@@ -101,6 +106,18 @@ class Prediction:
             )
         object.__setattr__(
             self, "level_probabilities", {level: float(value) for level, value in given.items()}
+        )
+
+    def _check_log_odds(self) -> None:
+        given = self.distortion_log_odds
+        known = isinstance(given, dict) and set(given) <= set(DISTORTIONS)
+        if not known or not all(_finite_number(value) for value in given.values()):
+            self._refuse(
+                "distortion_log_odds",
+                f"an object of {', '.join(DISTORTIONS)} with finite numbers, or null",
+            )
+        object.__setattr__(
+            self, "distortion_log_odds", {name: float(value) for name, value in given.items()}
         )
 
     def _refuse(self, field: str, expected: str) -> None:

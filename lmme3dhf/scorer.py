@@ -4,26 +4,40 @@ from lmme3dhf import Scorer
 Scorer.from_pretrained("runs/demo/model").score("face.mp4")
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from lmme3dhf.annotations.descriptions import REPLY_PREFIX, parse_distortions
+from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
 from lmme3dhf.data.collation import Collator, Item, view_batch
-from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import PROMPTS
+from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
+from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
 from lmme3dhf.data.pixels import PixelLoader, Pixels, decoded, read_pixels
 from lmme3dhf.data.video import FrameChoice, VideoError
 from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.likelihood import ReplyTree, log_probabilities, reply_tree
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
 
 _REPLY_TOKENS = 64  # all nine categories fit
+_FAULTS = tuple(category for category in DISTORTIONS if category != NO_DISTORTION)
+# Every answer that `distortion_reply` can write: 255 sets of the eight, and the clean one.
+VALID_ANSWERS = (
+    *(named for n in range(1, len(_FAULTS) + 1) for named in combinations(_FAULTS, n)),
+    (NO_DISTORTION,),
+)
+# Only those that are one token of the tokenizer are looked at.
+_SPELLINGS = {
+    "yes": ("Yes", " Yes", "yes", " yes", "YES", " YES"),
+    "no": ("No", " No", "no", " no", "NO", " NO"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +46,13 @@ class Rating:
 
     Attributes:
         score: Predicted opinion score on the scale 0 to 100, higher is better; a regression may
-            overshoot the ends a little.
+            overshoot the ends a little. None from a scorer without scores.
         level: The level word, bad to excellent.
         level_probabilities: Probability of each level word at the position that predicts it.
         text: What the model says when it is asked, or None when it was not asked to write.
     """
 
-    score: float
+    score: float | None
     level: str
     level_probabilities: dict[str, float]
     text: str | None = None
@@ -50,20 +64,25 @@ class Assessment:
 
     Attributes:
         path: The clip.
-        quality: Perceptual quality.
-        authenticity: How much it looks like a real face.
-        distortions: Categories that the model names; empty when its reply names none of the nine.
+        quality: Perceptual quality; None when no ratings were asked for.
+        authenticity: How much it looks like a real face; None as above.
+        distortions: Categories that the model names, in vocabulary order; empty when a free reply
+            names none of the nine, None when no answer was asked for.
         saliency: (H, 3W) float32 in 0..1, the maps of the three views side by side at the clip's
-            own size, as predicted; None for a model without a saliency decoder.
+            own size, as predicted; None for a model without a saliency decoder, or when no maps
+            were asked for.
         decoder: What decoded the clip; scores belong to a decoder.
+        distortion_log_odds: Category -> log P(it is there) - log P(it is not), natural; None for
+            free replies, which have none.
     """
 
     path: Path
-    quality: Rating
-    authenticity: Rating
-    distortions: tuple[str, ...]
+    quality: Rating | None
+    authenticity: Rating | None
+    distortions: tuple[str, ...] | None
     saliency: np.ndarray | None
     decoder: str
+    distortion_log_odds: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,14 +100,65 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    categories: tuple[str, ...]
+    log_odds: dict[str, float] | None = None
+
+
+def distortion_log_odds(log_probability_R: torch.Tensor) -> dict[str, float]:
+    """How likely each category is to be named, with P(r) the model's own distribution over the
+    replies of `VALID_ANSWERS` (`models.likelihood`).
+
+    The marginal of category c is P(c) = sum of P(r) over the replies r that name c, its log-odds
+    are log P(c) - log(1 - P(c)). All replies are summed, nothing is pruned.
+
+    These are not the steps of a walk through the list, in which "is c named next?" is asked under
+    the categories accepted before: its yes is P(c | earlier decisions), which equals P(c) where the
+    earlier decisions are certain. Elsewhere the walk follows one branch and loses what the others
+    say about c.
+
+    Args:
+        log_probability_R: log P(r) of each of `VALID_ANSWERS`.
+    """
+    odds = {}
+    for category in DISTORTIONS:
+        names_R = torch.tensor([category in named for named in VALID_ANSWERS])
+        yes, no = log_probability_R[names_R].logsumexp(0), log_probability_R[~names_R].logsumexp(0)
+        odds[category] = float(yes - no)
+    return odds
+
+
+def named_categories(log_odds: Mapping[str, float]) -> tuple[str, ...]:
+    """The categories that are likelier than not, in vocabulary order; where none is, the likeliest
+    alone (of equal ones the last, so that `NO_DISTORTION` wins).
+
+    Always a valid answer: NO_DISTORTION excludes the others, so with more than half of the
+    probability it is alone.
+    """
+    named = tuple(category for category in DISTORTIONS if log_odds[category] > 0)
+    return named or (max(reversed(DISTORTIONS), key=log_odds.__getitem__),)
+
+
+def spelling_tokens(
+    tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str]
+) -> tuple[int, ...]:
+    """Tokens of those spellings of a word that are one token each."""
+    encoded = [tokenizer.encode(word, add_special_tokens=False) for word in spellings]
+    return tuple(dict.fromkeys(tokens[0] for tokens in encoded if len(tokens) == 1))
+
+
 class Scorer:
     """Scores clips with a finished model.
 
     Args:
-        model: With a trained head; the saliency decoder is used when it has one.
+        model: With a trained head; the saliency decoder is used when it has one. Without `scores`
+            any Qwen2.5-VL will do; one that has not seen the level words gets their tokens.
         processor: Of the model's folder.
         batch_size: Clips at a time. Scores do not depend on it beyond rounding.
         workers: Processes that decode ahead; 0 decodes in this one.
+        scores: Whether ratings have scores. False takes models that have no trained head, such as a
+            merged stage 1: their ratings are levels and level probabilities.
 
     Raises:
         ModelError: The model was not trained to score.
@@ -101,16 +171,28 @@ class Scorer:
         *,
         batch_size: int = 8,
         workers: int = 0,
+        scores: bool = True,
     ) -> None:
         metric = model.metric
-        if "score_head" in model.missing_parts or metric.level_token_ids is None:
+        if scores and ("score_head" in model.missing_parts or metric.level_token_ids is None):
             raise ModelError(
                 f"{model.name_or_path}: this model has no trained score head; train stage 2 and "
-                "merge it, or take another folder"
+                "merge it, take another folder, or ask for words alone (scores=False; lmme3dhf "
+                "predict --scores false)"
             )
+        if scores and metric.read != "answer":
+            raise ModelError(
+                f"{model.name_or_path}: its head reads at the {metric.read} (an ablation); only a "
+                "model that reads at the answer can score a new video. Train stage 2 with "
+                "score.read answer"
+            )
+        if metric.level_token_ids is None:
+            prefix = metric.answer_prefix.format(dimension=DIMENSIONS[0])
+            tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
+            model.config.set_metric(metric.replace(level_token_ids=tokens))
         self.model = model.eval()
         self.processor = processor
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.scores = batch_size, workers, scores
         self.choice = FrameChoice(**(metric.frames or {}))
         self._encoder = DialogueEncoder(processor.tokenizer)
         self._collate = Collator(processor.tokenizer.pad_token_id)
@@ -124,6 +206,7 @@ class Scorer:
         dtype: str = "auto",
         batch_size: int = 8,
         workers: int = 0,
+        scores: bool = True,
     ) -> "Scorer":
         """Loads a finished model.
 
@@ -133,6 +216,7 @@ class Scorer:
             dtype: "auto" keeps the stored type of the backbone; heads are float32 always.
             batch_size: Clips at a time.
             workers: Processes that decode ahead.
+            scores: Whether ratings have scores; False for models without a trained head.
 
         Raises:
             ModelError: The folder holds no model that was trained to score, or there is no such
@@ -148,15 +232,15 @@ class Scorer:
             reason = str(error).splitlines()[0]
             raise ModelError(f"device {device}: {reason}; give auto or cpu") from error
         processor = load_processor(folder)
-        return cls(model, processor, batch_size=batch_size, workers=workers)
+        return cls(model, processor, batch_size=batch_size, workers=workers, scores=scores)
 
-    def score(self, path: str | Path) -> Assessment:
-        """Assesses one clip.
+    def score(self, path: str | Path, *, answers: str | None = "reply") -> Assessment:
+        """Assesses one clip; `answers` as in `assess`.
 
         Raises:
             VideoError: The file gives no clip; its `reason` says why in one word.
         """
-        result = next(self.assess([Path(path)]))
+        result = next(self.assess([Path(path)], answers=answers))
         if isinstance(result, Failure):
             raise VideoError(result.reason, result.message)
         return result
@@ -166,57 +250,99 @@ class Scorer:
         paths: Iterable[Path],
         *,
         prompts: Mapping[str, str] = PROMPTS,
+        ratings: bool = True,
+        answers: str | None = "reply",
         maps: bool = True,
         write_text: bool = False,
     ) -> Iterator[Assessment | Failure]:
         """Assesses clips in order, a batch at a time; a bad file is a `Failure` and the rest go on.
 
+        What is not asked for is not computed, and None in the result.
+
         Args:
             paths: The clips.
             prompts: Question of each dimension and of "distortion".
+            ratings: Rate quality and authenticity.
+            answers: How the distortions are answered, a key of `ANSWERS`. "reply": the model writes
+                its list, which is parsed; what cannot be parsed is lost. "likelihood", for a model
+                that was tuned on such lists: the marginals of its distribution over all valid lists
+                (`distortion_log_odds`). "yes_no", for any model that follows instructions: one
+                question a category, of which the log-odds of "yes" against "no" at the first token
+                of the reply are taken, each summed over its spellings that are one token; the
+                log-odds of no distortion are those of the likeliest one, negated. The last two name
+                what `named_categories` says. None: no answer.
             maps: Predict saliency maps when the model can.
-            write_text: Let the model write its ratings as sentences too (`Rating.text`).
+            write_text: Let the model write its ratings, when there are any, as sentences too
+                (`Rating.text`).
+
+        Raises:
+            ValueError: Unknown way to answer.
+            ModelError: The model cannot answer in this way, or has none of what is asked for.
         """
+        if answers is not None and answers not in ANSWERS:
+            raise ValueError(f"answers={answers!r}, expected one of {', '.join(ANSWERS)}, or None")
+        if not ratings and answers is None and self.model.saliency_decoder is None:
+            raise ModelError(
+                f"{self.model.name_or_path}: nothing but maps is asked for, and this model has no "
+                "saliency decoder; train stage 3 and merge it, or take another folder"
+            )
+        assess = partial(
+            self._assess_batch,
+            prompts=prompts,
+            ratings=ratings,
+            answers=answers,
+            maps=maps,
+            write_text=write_text,
+        )
         paths = list(paths)
         loader = PixelLoader(paths, self.choice, self.processor.video_processor, views=False)
         pending: list[tuple[Path, Pixels | VideoError]] = []
         for path, pixels in zip(paths, decoded(loader, self.workers), strict=True):
             pending.append((path, pixels))
             if len(pending) == self.batch_size:
-                yield from self._assess_batch(pending, prompts, maps, write_text)
+                yield from assess(pending)
                 pending = []
         if pending:
-            yield from self._assess_batch(pending, prompts, maps, write_text)
+            yield from assess(pending)
 
     def _assess_batch(
         self,
         pending: list[tuple[Path, Pixels | VideoError]],
+        *,
         prompts: Mapping[str, str],
+        ratings: bool,
+        answers: str | None,
         maps: bool,
         write_text: bool,
     ) -> Iterator[Assessment | Failure]:
         good = [(path, pixels) for path, pixels in pending if isinstance(pixels, Pixels)]
-        assessed: dict[int, Assessment | VideoError] = {}
+        assessed: dict[int, Assessment] = {}
         if good:
             clips = [pixels for _, pixels in good]
-            tokens = [self._tokens(pixels) for pixels in clips]
-            ratings = {d: self._rate(clips, tokens, prompts[d], d) for d in DIMENSIONS}
-            if write_text:
+            tokens = [self._tokens(pixels) for pixels in clips] if ratings or answers else []
+            rated: dict[str, list[Rating | None]] = {d: [None] * len(good) for d in DIMENSIONS}
+            if ratings:
+                rated = {d: self._rate(clips, tokens, prompts[d], d) for d in DIMENSIONS}
+            if ratings and write_text:
                 for dimension in DIMENSIONS:
                     spoken = self._write(clips, tokens, prompts[dimension], None)
-                    ratings[dimension] = [
+                    rated[dimension] = [
                         replace(rating, text=text)
-                        for rating, text in zip(ratings[dimension], spoken, strict=True)
+                        for rating, text in zip(rated[dimension], spoken, strict=True)
                     ]
-            answers = self._write(clips, tokens, prompts["distortion"], REPLY_PREFIX)
+            answered: list[_Answer | None] = [None] * len(good)
+            if answers is not None:
+                answered = ANSWERS[answers](self, clips, tokens, prompts["distortion"])
             for index, (path, pixels) in enumerate(good):
+                answer = answered[index]
                 assessed[id(pixels)] = Assessment(
                     path=path,
-                    quality=ratings["quality"][index],
-                    authenticity=ratings["authenticity"][index],
-                    distortions=parse_distortions(answers[index]).categories,
+                    quality=rated["quality"][index],
+                    authenticity=rated["authenticity"][index],
+                    distortions=answer.categories if answer else None,
                     saliency=self._saliency(path, pixels) if maps else None,
                     decoder=pixels.decoder,
+                    distortion_log_odds=answer.log_odds if answer else None,
                 )
         for path, pixels in pending:
             if isinstance(pixels, VideoError):
@@ -259,7 +385,7 @@ class Scorer:
         probabilities = torch.softmax(output.level_logits, -1).tolist()
         return [
             Rating(
-                score=100 * score,
+                score=100 * score if self.scores else None,
                 level=LEVELS[int(np.argmax(row))],
                 level_probabilities=dict(zip(LEVELS, row, strict=True)),
             )
@@ -285,14 +411,71 @@ class Scorer:
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         return [f"{prefix or ''}{text}".strip() for text in texts]
 
+    def _answer_by_reply(
+        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str
+    ) -> list[_Answer]:
+        replies = self._write(clips, tokens, prompt, REPLY_PREFIX)
+        return [_Answer(categories=parse_distortions(reply).categories) for reply in replies]
+
+    def _answer_by_likelihood(
+        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str
+    ) -> list[_Answer]:
+        batch = self._batch(clips, tokens, prompt, REPLY_PREFIX)
+        batch.pop("read_index")
+        odds = map(distortion_log_odds, log_probabilities(self.model, batch, self._valid_replies))
+        return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
+
+    @cached_property
+    def _valid_replies(self) -> ReplyTree:
+        # Encoded as for training: what follows the prefix, with the end of the reply.
+        encoded = [
+            self._encoder.encode("", 1, reply=distortion_reply(named), prefix=REPLY_PREFIX)
+            for named in VALID_ANSWERS
+        ]
+        return reply_tree([dialogue.input_ids[dialogue.read_index + 1 :] for dialogue in encoded])
+
+    @torch.inference_mode()
+    def _answer_by_yes_no(
+        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str
+    ) -> list[_Answer]:
+        yes, no = (spelling_tokens(self.processor.tokenizer, s) for s in _SPELLINGS.values())
+        if not yes or not no or set(yes) & set(no):
+            raise ModelError(
+                f"{self.model.name_or_path}: its tokenizer has no tokens of their own for yes and "
+                "no; ask for answers by reply or likelihood"
+            )
+        odds: list[dict[str, float]] = [{} for _ in clips]
+        for category in _FAULTS:
+            question = CATEGORY_PROMPT.format(category=category)
+            batch = self._batch(clips, tokens, question, None)
+            batch.pop("read_index")
+            last = self.model.hidden_states(**batch)[:, -1]
+            logits = self.model.lm_head(last).float()
+            difference = logits[:, yes].logsumexp(-1) - logits[:, no].logsumexp(-1)
+            for row, value in zip(odds, difference.tolist(), strict=True):
+                row[category] = value
+        for row in odds:
+            # A clip is clean when even its likeliest distortion is not there.
+            row[NO_DISTORTION] = -max(row.values())
+        return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
+
     @torch.inference_mode()
     def _saliency(self, path: Path, pixels: Pixels) -> np.ndarray | None:
         if self.model.saliency_decoder is None:
             return None
         views = read_pixels(path, self.choice, self.processor.video_processor, views=True)
-        batch = view_batch(self._encoder, self._collate, [views])
+        prompt = self.model.metric.saliency.prompt
+        batch = view_batch(self._encoder, self._collate, [views], prompt)
         batch = {name: value.to(self.model.device) for name, value in batch.items()}
         maps = self.model.saliency_decoder(*self.model.saliency_features(**batch))
         width, height = pixels.size
         full = functional.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
         return np.hstack(full[0].clamp(0, 1).cpu().numpy())
+
+
+# How distortions are answered; see `Scorer.assess`.
+ANSWERS = {
+    "reply": Scorer._answer_by_reply,
+    "likelihood": Scorer._answer_by_likelihood,
+    "yes_no": Scorer._answer_by_yes_no,
+}

@@ -280,6 +280,8 @@ def test_what_a_user_can_get_wrong_is_told_in_one_sentence(tmp_path, capsys, nam
 class FakeScorer:
     """Assesses every .mp4 and fails on everything else, as the scorer does with a bad file."""
 
+    scores = True
+
     def assess(self, paths, **options):
         from lmme3dhf.scorer import Assessment, Failure, Rating
 
@@ -346,6 +348,60 @@ def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
         assert cli.main(["score", str(path), "--model", "m", "--out", str(out)]) == 1
         assert named in capsys.readouterr().err
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "arrived"),
+    [
+        ("", (True, "reply", True, False)),
+        ("--answers likelihood", (True, "likelihood", True, False)),
+        ("--ratings false --answers none", (False, None, True, False)),
+        ("--answers yes_no --maps false --write_text true", (True, "yes_no", False, True)),
+    ],
+)
+def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, arrived):
+    """Catches an option that is read and forgotten, and the word none taken for a way to answer."""
+    calls = []
+    monkeypatch.setattr(cli, "_scorer", lambda args: FakeScorer())
+    monkeypatch.setattr(
+        "lmme3dhf.stages.predict.predict", lambda *given, **asked: calls.append(asked) or 0
+    )
+    lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
+    argv = ["predict", "--model", "m", "--data", str(lists), "--out", str(tmp_path / "p.jsonl")]
+    assert cli.main([*argv, *words.split()]) == 0
+    names = ("ratings", "answers", "maps", "write_text")
+    assert calls == [dict(zip(names, arrived, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("words", "scores"),
+    [
+        ("predict", True),
+        ("predict --scores false", False),
+        ("predict --ratings false", False),
+        ("score", True),
+    ],
+)
+def test_a_score_head_is_needed_where_scores_are_read(tmp_path, monkeypatch, capsys, words, scores):
+    """Words alone, and maps alone, take models without one. Catches numbers of an untrained head in
+    a table of scores, and models that are refused for what nobody asked.
+    """
+    asked = []
+
+    def loaded(folder, **options):
+        asked.append(options["scores"])
+        raise UserError("far enough")
+
+    monkeypatch.setattr("lmme3dhf.scorer.Scorer.from_pretrained", loaded)
+    clip = tmp_path / "a.mp4"
+    clip.touch()
+    verb, *more = words.split()
+    lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
+    about = ["--data", str(lists)] if verb == "predict" else [str(clip)]
+    out = ["--model", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main([verb, *about, *out, *more]) == 1
+    assert "far enough" in capsys.readouterr().err
+    assert asked == [scores]
 
 
 @pytest.mark.parametrize("stage", ["text", "score", "saliency"])

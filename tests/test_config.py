@@ -10,17 +10,21 @@ import yaml
 
 from lmme3dhf.config import (
     Config,
+    ConfigError,
     DataSettings,
     LoraSettings,
     SaliencySettings,
     TextSettings,
     dump_config,
+    load_ablations,
     load_config,
     to_plain,
+    with_settings,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+ABLATIONS = ROOT / "configs" / "ablations.yaml"
+SHIPPED = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path != ABLATIONS]
 PLAIN = "seed: 7\nlora: {rank: 2, alpha: 6}\ntext: {trainer: {learning_rate: 1e-4, bf16: false}}\n"
 
 
@@ -118,7 +122,8 @@ def test_wrong_types_are_refused_by_name(tmp_path, text, named):
     ("text", "reason"),
     [
         ("lora: {rank: 0}\n", "lora.rank must be at least 1"),
-        ("lora: {language: false}\n", "nothing is adapted"),
+        ("score: {read: reply}\n", "answer, question, label"),
+        ("saliency: {branches: all}\n", "both, visual, multimodal"),
         ("dtype: float64\n", "dtype must be one of float32, bfloat16, float16"),
         ("dtype: half\n", "dtype must be one of float32, bfloat16, float16"),
     ],
@@ -239,3 +244,59 @@ def loaded_back(config: Config, written: dict) -> bool:
         return found == wanted
 
     return holds(plain, written)
+
+
+def test_every_shipped_ablation_is_a_change_of_the_run(tmp_path):
+    """Catches a row of Table 4 or 5 that is missing, a dotted name that is no setting, and a row
+    that trains but changes nothing.
+    """
+    rows = load_ablations(ABLATIONS)
+    printed = {(row.table, row.number) for row in rows if row.table}
+    # Table 4's row 4 is Table 5's row 5: the whole model.
+    assert printed == {(5, str(n)) for n in range(1, 7)} | {(4, str(n)) for n in range(1, 4)}
+    config = load_config(ROOT / "configs" / "demo.yaml")
+    trained = [row for row in rows if row.stages]
+    assert trained
+    for row in trained:
+        changed = with_settings(config, row.settings)
+        assert changed != config, row.id
+    assert [row.id for row in rows if row.leaking] == ["label_leak"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rows: []\n", "a list of ablations"),
+        ("rows: 3\n", "list"),
+        ("row: []\n", "row"),
+        ("rows:\n- {id: a, titel: b}\n", "titel"),
+        ("rows:\n- {id: a/b, title: b}\n", "letters, digits and _"),
+        ("rows:\n- {id: a, title: b, start: c}\n", "stage or an earlier row"),
+        ("rows:\n- {id: text, title: b}\n", "no stage's name"),
+        ("rows:\n- {id: a, title: b}\n- {id: a, title: b}\n", "once"),
+        ("rows:\n- {id: a, title: b, stages: [score, text]}\n", "in order"),
+        ("rows:\n- {id: a, title: b, scores: words}\n", "head, level"),
+        ("rows:\n- {id: a, title: b, table: 3}\n", "4, 5 or 0"),
+        ("rows:\n- {id: a, title: b, marks: {lora: true}}\n", "vision, llm and regression"),
+        ("][", "YAML|yaml|pars"),
+    ],
+)
+def test_an_impossible_file_of_ablations_is_refused(tmp_path, text, told):
+    """Catches a row that would run as something else than was written."""
+    path = tmp_path / "rows.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=told):
+        load_ablations(path)
+
+
+def test_changed_settings_are_checked_like_a_file():
+    """By hand; catches a misspelt name that changes nothing, and a value of another type."""
+    config = Config()
+    changes = {"lora.rank": 4, "saliency.prompt": "", "score.trainer.learning_rate": 0.5}
+    changed = with_settings(config, changes)
+    assert (changed.lora.rank, changed.saliency.prompt) == (4, "")
+    assert changed.score.trainer == {"learning_rate": 0.5}
+    assert dataclasses.replace(changed.lora, rank=8) == config.lora
+    for wrong in ({"lora.rnak": 4}, {"rank": 4}, {"lora.rank": "four"}, {"lora.rank": 0}):
+        with pytest.raises(ConfigError):
+            with_settings(config, wrong)

@@ -34,6 +34,7 @@ FLOORS = {
     "stages": 4,
     "scorer": 4,
     "describe": 4,
+    "comparison": 4,
     "pipeline": 5,
     "cli": 6,
 }
@@ -46,7 +47,7 @@ DOORS = {
     "transformers": (*_LANGUAGE_MODEL, "stages."),
     "peft": ("models.", "training", "stages."),
     "tokenizers": ("models.",),
-    "matplotlib": ("reports.plots",),
+    "matplotlib": ("reports.plots.",),
     "decord": ("data.video",),
     "qwen_vl_utils": ("data.video",),
     "av": ("data.video", "data.synthetic.render"),
@@ -64,6 +65,7 @@ WITHOUT_TORCH = (
     "metrics",
     "reports",
     "describe",
+    "comparison",
 )
 # Settings stop at the door: everything else takes plain keywords.
 KNOWS_CONFIG = ("config", "stages", "pipeline", "cli")

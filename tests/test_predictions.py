@@ -22,6 +22,7 @@ FULL = Prediction(
     text="The quality of the human face in this video is excellent. \N{GRINNING FACE}",
     map="maps/seed0463.png",
     decoder="decord",
+    distortion_log_odds={"Eye Distortions": 1.0986122886681098, "No Distortion": -37.25},
 )
 BARE = Prediction(video="seed0463", dimension="authenticity", method="LMME3DHF")
 
@@ -40,10 +41,14 @@ def test_records_survive_the_file_bit_for_bit(tmp_path):
 def test_numpy_scalars_become_floats(tmp_path):
     """Catches a float32 score that JSON refuses, or that changes on the way."""
     score = np.float32(48.123)
-    record = dataclasses.replace(BARE, score=score, level_probabilities={"good": np.float32(1)})
+    odds = {"No Distortion": np.float32(-2.5)}
+    record = dataclasses.replace(
+        BARE, score=score, level_probabilities={"good": np.float32(1)}, distortion_log_odds=odds
+    )
     write_predictions(tmp_path / "p.jsonl", [record])
     (read,) = read_predictions(tmp_path / "p.jsonl")
     assert type(record.score) is float
+    assert read.distortion_log_odds == odds
     assert read.score == score
 
 
@@ -85,6 +90,10 @@ def test_hand_made_records_need_three_fields_only(tmp_path):
         ("map", "C:/maps/a.png"),
         ("map", ""),
         ("decoder", 1),
+        ("distortion_log_odds", {"Ear Trouble": 1.0}),
+        ("distortion_log_odds", {"Eye Distortions": float("-inf")}),
+        ("distortion_log_odds", {"Eye Distortions": True}),
+        ("distortion_log_odds", [0.5] * 9),
     ],
 )
 def test_impossible_values_are_refused(field, value):
@@ -178,5 +187,6 @@ def test_one_line_is_one_plain_json_object(tmp_path):
         "text",
         "map",
         "decoder",
+        "distortion_log_odds",
     ]
     assert content["distortions"] == ["Eye Distortions", "Blurring / Exposure / Grain"]

@@ -83,17 +83,24 @@ class Collator:
 
 
 def view_batch(
-    encoder: DialogueEncoder, collate: Collator, clips: list[Pixels]
+    encoder: DialogueEncoder, collate: Collator, clips: list[Pixels], prompt: str | None = None
 ) -> dict[str, torch.Tensor]:
     """Arguments of `LMME3DHF.saliency_features` for the views of some clips.
 
     The prompt stands before the views: in a causal model text after them could not reach the
     visual tokens' hidden states (departure D5).
+
+    Args:
+        encoder: Of the model's tokenizer.
+        collate: Of the same.
+        clips: The views of each clip.
+        prompt: None for `SALIENCY_PROMPT`; "" for no question at all.
     """
+    prompt = SALIENCY_PROMPT if prompt is None else prompt
     items = [
         Item(
             name="",
-            encoded=encoder.encode(SALIENCY_PROMPT, pixels.tokens, video_first=False),
+            encoded=encoder.encode(prompt, pixels.tokens, video_first=False),
             grid_thw=pixels.grid_thw,
             second_per_grid=pixels.second_per_grid,
             pixel_values=pixels.values,

@@ -29,6 +29,8 @@ PROMPTS = {
     ),
     "distortion": "Please examine and output any distortion you found.",
 }
+# One question a category, for models that were not tuned on answer lists; not in the release.
+CATEGORY_PROMPT = "Does the human face in this video show {category}? Please answer yes or no."
 SALIENCY_PROMPT = "What is the saliency region of distortions in this video?"
 
 VIDEO_FOLDER = "video_RGB"

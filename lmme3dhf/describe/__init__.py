@@ -52,7 +52,9 @@ def describe(root: Path, out: Path) -> Figures:
             raise DataError(f"{root}: {error}; rename it or take it out") from error
     marks = measure(contents)
     strips = chosen_strips(contents)
-    output = Output(Path(out))
+    # Only synthetic data sets know the truth.
+    note = "synthetic data" if (root / "truth.json").exists() else ""
+    output = Output(Path(out), note)
     figures: Figures = {
         "name": root.resolve().name,
         "videos": len(contents.videos),

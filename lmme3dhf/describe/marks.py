@@ -41,7 +41,7 @@ def describe_distortions(contents: Contents, output: Output) -> Figures | None:
         ],
     )
     path = output.picture("fig3a_distortions.png", "videos with each category")
-    plots.distortion_bars(path, counts, figures["videos"])
+    plots.distortion_bars(path, counts, figures["videos"], output.note)
     groups = figures["generators"].items()
     output.table(
         "fig3b_generators.csv",
@@ -51,6 +51,7 @@ def describe_distortions(contents: Contents, output: Output) -> Figures | None:
     plots.category_heat_map(
         output.picture("fig3b_generators.png", "categories of each generator"),
         {group: (one["videos"], one["counts"]) for group, one in groups},
+        output.note,
     )
     output.table(
         "together.csv",
@@ -84,7 +85,8 @@ def describe_strips(
         caption = ", ".join([f"{strip.place}: {strip.video}", *said])
         shown.append((caption, categories, strip.picture_HW3, strip.points, strip.map_HW))
     output.table("fig5_strips.csv", "the strips in the picture", rows)
-    plots.marked_strips(output.picture("fig5_strips.png", "strips with their marks"), shown)
+    path = output.picture("fig5_strips.png", "strips with their marks")
+    plots.marked_strips(path, shown, output.note)
     return rows
 
 
@@ -119,7 +121,8 @@ def describe_marks(
     ]
     figures["drawn"] = bool(panels)
     if panels:
-        plots.marks_scatter(output.picture("fig6_marks.png", "marks against the scores"), panels)
+        path = output.picture("fig6_marks.png", "marks against the scores")
+        plots.marks_scatter(path, panels, output.note)
     return figures
 
 

@@ -16,9 +16,11 @@ class Output:
         folder: Where they are written.
         files: Name -> what it holds.
         left_out: What is not described -> what it would need.
+        note: Small line in the corner of each picture, empty for none.
     """
 
     folder: Path
+    note: str = ""
     files: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -30,8 +32,9 @@ class Output:
         self.files[name] = what
 
     def picture(self, name: str, what: str) -> Path:
-        """The path of a picture that will be drawn there."""
+        """The path of a picture, NAME.png, that will be drawn there with its NAME.svg."""
         self.files[name] = what
+        self.files[str(Path(name).with_suffix(".svg"))] = f"{what} (vector)"
         return self.folder / name
 
 

@@ -55,6 +55,7 @@ def describe_raters(contents: Contents, output: Output) -> Figures | None:
             ]
             for dimension, one in figures.items()
         },
+        output.note,
     )
     output.table(
         "raters_between.csv",
@@ -80,6 +81,7 @@ def describe_raters(contents: Contents, output: Output) -> Figures | None:
         output.picture("raters_halves.png", what),
         {dimension: half["srcc"] for dimension, half in halves.items()},
         {dimension: half["mean"] for dimension, half in halves.items()},
+        output.note,
     )
     return figures
 

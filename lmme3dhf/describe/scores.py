@@ -33,7 +33,7 @@ def describe_scores(contents: Contents, output: Output) -> Figures | None:
     output.table("fig2a_mos.csv", "videos in each bin of the scores", bins)
     output.table("fig2a_density.csv", "density of the scores", curves)
     path = output.picture("fig2a_mos.png", "distribution of the scores")
-    plots.mos_distributions(path, bins, curves)
+    plots.mos_distributions(path, bins, curves, output.note)
     output.table(
         "scores.csv",
         "number, extremes, mean, deviation, percentiles and skew of the scores",
@@ -109,7 +109,7 @@ def describe_generators(contents: Contents, output: Output) -> Figures | None:
     what = "mean score of each generator"
     rows = generator_statistics.per_generator(mos)
     output.table("fig2b_generators.csv", what, rows)
-    plots.generator_bars(output.picture("fig2b_generators.png", what), rows)
+    plots.generator_bars(output.picture("fig2b_generators.png", what), rows, output.note)
     figures: Figures = {
         "rows": rows,
         "dealt_out": generator_statistics.dealt_out(contents.parts, contents.videos),
@@ -146,5 +146,5 @@ def describe_generators(contents: Contents, output: Output) -> Figures | None:
         for offset in range(period)
     ]
     output.table("partition.csv", what, table)
-    plots.partition_curves(output.picture("partition.png", what), eta2, period)
+    plots.partition_curves(output.picture("partition.png", what), eta2, period, output.note)
     return figures

@@ -22,6 +22,8 @@ class ModelError(UserError, ValueError):
 _PUBLISHED_HIDDEN_SIZE = 3584
 _PUBLISHED_HEAD = (1024, 256, 64, 16)
 _SMALLEST_LAYER = 16
+BRANCHES = ("both", "visual", "multimodal")  # of the saliency decoder
+READS = ("answer", "question", "label")  # where the score head reads
 
 
 def published_head(hidden_size: int) -> tuple[int, ...]:
@@ -46,10 +48,20 @@ class SaliencyConfig:
             None takes the last block, the middle one and one at a fifth of the depth.
         width: Channels at the patch grid. None takes a fourteenth of the language model's hidden
             size, at least 32.
+        branches: One of `BRANCHES`; the paper's is "both", the others are Table 4's ablations.
+        prompt: The question before the views; None for the usual one.
     """
 
     taps: tuple[int, ...] | None = None
     width: int | None = None
+    branches: str = "both"
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.branches not in BRANCHES:
+            raise ModelError(
+                f"saliency.branches: one of {', '.join(BRANCHES)} is expected, got {self.branches}"
+            )
 
     def resolved(self, vision_depth: int, hidden_size: int) -> "SaliencyConfig":
         """The same with every None decided for a backbone."""
@@ -59,7 +71,8 @@ class SaliencyConfig:
                 f"saliency.taps: three block indices below {vision_depth} (the tower's depth) are "
                 f"expected, got {taps}"
             )
-        return SaliencyConfig(taps=tuple(taps), width=self.width or max(32, hidden_size // 14))
+        width = self.width or max(32, hidden_size // 14)
+        return dataclasses.replace(self, taps=tuple(taps), width=width)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +84,9 @@ class MetricConfig:
         head_widths: Hidden layers of the head; None is the published geometry, scaled.
         answer_prefix: The reply up to the level word. The head reads the hidden state at its last
             token, the one that predicts the level word; nothing after it can reach the score.
+        read: One of `READS`. "answer" is the position above. The others are ablations: "question"
+            is the end of the question, "label" the ground-truth level word, as in the released
+            code; a model that reads there cannot score a video whose label is not known.
         level_token_ids: Token of each level word after the prefix, from bad to excellent; None
             until a tokenizer has been seen.
         level_edges: Dimension -> six edges of the level scale (Eq. 4), fitted on the training
@@ -83,12 +99,15 @@ class MetricConfig:
     head: str = "mlp"
     head_widths: tuple[int, ...] | None = None
     answer_prefix: str = "The {dimension} of the human face in this video is"
+    read: str = "answer"
     level_token_ids: tuple[int, ...] | None = None
     level_edges: dict[str, tuple[float, ...]] | None = None
     saliency: SaliencyConfig | None = None
     frames: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.read not in READS:
+            raise ModelError(f"metric.read: one of {', '.join(READS)} is expected, got {self.read}")
         if self.level_token_ids is not None and len(set(self.level_token_ids)) != len(LEVELS):
             raise ModelError(
                 f"metric.level_token_ids: {len(LEVELS)} different tokens are expected, got "

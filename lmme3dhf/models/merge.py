@@ -110,6 +110,49 @@ def merge_adapter(
     )
 
 
+def merge_head(
+    base: Path,
+    head: Path,
+    out: Path,
+    metric: MetricConfig,
+    probe: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+) -> dict:
+    """Puts a head that was trained alone into its base and verifies the folder.
+
+    Args:
+        base: Folder of the model whose hidden states the head was trained on.
+        head: Its weights, a safetensors file.
+        out: Folder to write.
+        metric: The metric's section of the merged configuration.
+        probe: A real batch of the run, without labels.
+        dtype: Type of the backbone in the run.
+
+    Returns:
+        The report, as of `merge_adapter`.
+
+    Raises:
+        MergeError: The head does not fit in every tensor, or the scores differ beyond the limit.
+    """
+    model = LMME3DHF.from_pretrained(base, dtype=dtype).eval()
+    weights = load_file(head)
+    if set(weights) != set(model.score_head.state_dict()):
+        raise MergeError(f"{head}: its tensors are not those of the model's score head")
+    model.score_head.load_state_dict(weights)
+    model.missing_parts = [part for part in model.missing_parts if part != "score_head"]
+    model.config.set_metric(metric)
+    before = text_outputs(model, probe)
+    return _save_verified(
+        model,
+        base,
+        out,
+        dtype,
+        dtype,
+        lambda m: largest_difference(text_outputs(m, probe), before),
+        len(before["logits"]),
+    )
+
+
 def merge_decoder(
     base: Path,
     decoder: Path,

@@ -120,7 +120,10 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         saliency = saliency.resolved(vision.depth, hidden_size)
         self.config.set_metric(self.metric.replace(saliency=saliency))
         self.saliency_decoder = SaliencyDecoder(
-            vision_width=vision.hidden_size, text_width=hidden_size, width=saliency.width
+            vision_width=vision.hidden_size,
+            text_width=hidden_size,
+            width=saliency.width,
+            branches=saliency.branches,
         )
 
     @property

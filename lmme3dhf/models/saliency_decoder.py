@@ -48,40 +48,51 @@ class SaliencyDecoder(nn.Module):
         vision_width: Channels of the vision tower.
         text_width: Channels of the language model.
         width: Channels of the decoder at the patch grid.
+        branches: "both"; "visual" leaves the multimodal branch out, "multimodal" the visual one
+            (Table 4, rows 1 and 3).
     """
 
-    def __init__(self, *, vision_width: int, text_width: int, width: int) -> None:
+    def __init__(
+        self, *, vision_width: int, text_width: int, width: int, branches: str = "both"
+    ) -> None:
         super().__init__()
         coarse, middle, fine = width, max(width // 2, 8), max(width // 4, 8)
-        self.token_norm = nn.LayerNorm(text_width)
-        self.mlp = nn.Sequential(
-            nn.Linear(text_width, 2 * coarse), nn.GELU(), nn.Linear(2 * coarse, coarse)
-        )
-        self.across_views = nn.Sequential(
-            nn.Conv3d(coarse, coarse, 3, padding=1),
-            nn.GELU(),
-            nn.Conv3d(coarse, coarse, 3, padding=1),
-            nn.GELU(),
-        )
-        # Block outputs of a large tower differ in scale by orders of magnitude; each tap is
-        # normalised on its own.
-        self.tap_norms = nn.ModuleList(nn.LayerNorm(vision_width) for _ in range(3))
-        self.deep = nn.Sequential(nn.Conv2d(vision_width, coarse, 1), nn.GELU())
-        self.mid = nn.Sequential(
-            nn.Conv2d(vision_width, coarse, 1), nn.GELU(), Upsample(coarse, middle)
-        )
-        self.shallow = nn.Sequential(
-            nn.Conv2d(vision_width, coarse, 1),
-            nn.GELU(),
-            Upsample(coarse, middle),
-            Upsample(middle, fine),
-        )
-        self.to_patches = Upsample(coarse, coarse)
-        self.fuse_deep = Fuse(coarse)
+        self.multimodal, self.visual = branches != "visual", branches != "multimodal"
+        if self.multimodal:
+            self.token_norm = nn.LayerNorm(text_width)
+            self.mlp = nn.Sequential(
+                nn.Linear(text_width, 2 * coarse), nn.GELU(), nn.Linear(2 * coarse, coarse)
+            )
+            self.across_views = nn.Sequential(
+                nn.Conv3d(coarse, coarse, 3, padding=1),
+                nn.GELU(),
+                nn.Conv3d(coarse, coarse, 3, padding=1),
+                nn.GELU(),
+            )
+        if self.visual:
+            # Block outputs of a large tower differ in scale by orders of magnitude; each tap is
+            # normalised on its own.
+            self.tap_norms = nn.ModuleList(nn.LayerNorm(vision_width) for _ in range(3))
+            self.deep = nn.Sequential(nn.Conv2d(vision_width, coarse, 1), nn.GELU())
+            self.mid = nn.Sequential(
+                nn.Conv2d(vision_width, coarse, 1), nn.GELU(), Upsample(coarse, middle)
+            )
+            self.shallow = nn.Sequential(
+                nn.Conv2d(vision_width, coarse, 1),
+                nn.GELU(),
+                Upsample(coarse, middle),
+                Upsample(middle, fine),
+            )
+        if self.multimodal:
+            self.to_patches = Upsample(coarse, coarse)
+        if self.multimodal and self.visual:
+            self.fuse_deep = Fuse(coarse)
         self.to_half_patches = Upsample(coarse, middle)
-        self.fuse_mid = Fuse(middle)
+        if self.visual:
+            self.fuse_mid = Fuse(middle)
         self.to_quarter_patches = Upsample(middle, fine)
-        self.fuse_shallow = Fuse(fine)
+        if self.visual:
+            self.fuse_shallow = Fuse(fine)
         self.out = nn.Sequential(
             nn.Conv2d(fine, fine, 3, padding=1), nn.GELU(), nn.Conv2d(fine, 1, 1)
         )
@@ -113,13 +124,21 @@ class SaliencyDecoder(nn.Module):
         """
         batch, views = tokens.shape[:2]
         with torch.autocast(tokens.device.type, enabled=False):
-            x = self.mlp(self.token_norm(tokens.float())).permute(0, 4, 1, 2, 3)
-            x = self.across_views(x).permute(0, 2, 1, 3, 4).flatten(0, 1)
-            deep, mid, shallow = (
-                norm(tap.float()).flatten(0, 1).permute(0, 3, 1, 2)
-                for norm, tap in zip(self.tap_norms, taps, strict=True)
-            )
-            x = self.fuse_deep(self.to_patches(x), self.deep(deep))
-            x = self.fuse_mid(self.to_half_patches(x), self.mid(mid))
-            x = self.fuse_shallow(self.to_quarter_patches(x), self.shallow(shallow))
+            if self.multimodal:
+                x = self.mlp(self.token_norm(tokens.float())).permute(0, 4, 1, 2, 3)
+                x = self.across_views(x).permute(0, 2, 1, 3, 4).flatten(0, 1)
+                x = self.to_patches(x)
+            if self.visual:
+                deep, mid, shallow = (
+                    norm(tap.float()).flatten(0, 1).permute(0, 3, 1, 2)
+                    for norm, tap in zip(self.tap_norms, taps, strict=True)
+                )
+                deep = self.deep(deep)
+                x = self.fuse_deep(x, deep) if self.multimodal else deep
+            x = self.to_half_patches(x)
+            if self.visual:
+                x = self.fuse_mid(x, self.mid(mid))
+            x = self.to_quarter_patches(x)
+            if self.visual:
+                x = self.fuse_shallow(x, self.shallow(shallow))
             return torch.sigmoid(self.out(x)).view(batch, views, *x.shape[-2:])

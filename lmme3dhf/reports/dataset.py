@@ -236,9 +236,9 @@ category**, the first are {{ f.distortions.contradictory[:5] | join(", ") }}.
 ![strips with their marks](fig5_strips.png)
 
 As Fig. 5: on the left the strip with the annotators' dots and its categories, on the right (where
-there are maps) its map, from yellow to red, over the grey strip. Shown are the worst video, the
-best and the quartiles by the mean of both scores (without scores, by name), among the videos that
-have marks where there are any. Table: [fig5_strips.csv](fig5_strips.csv).
+there are maps) its map, brighter for higher values, over the grey strip. Shown are the worst
+video, the best and the quartiles by the mean of both scores (without scores, by name), among the
+videos that have marks where there are any. Table: [fig5_strips.csv](fig5_strips.csv).
 {% endif -%}
 {% if f.marks %}
 Dots or maps of {{ f.marks.videos }} strips are there; on {{ f.marks.clean }} of them nothing is \

@@ -16,7 +16,14 @@ METHOD = "LMME3DHF"
 
 
 def predict(
-    scorer: Scorer, samples: Iterable[Sample], out: Path, *, maps: bool, write_text: bool
+    scorer: Scorer,
+    samples: Iterable[Sample],
+    out: Path,
+    *,
+    maps: bool,
+    write_text: bool = False,
+    ratings: bool = True,
+    answers: str | None = "reply",
 ) -> int:
     """Predicts every video of a list and writes one record per video and dimension.
 
@@ -27,13 +34,18 @@ def predict(
         out: JSONL file; maps go to the folder `<name>_maps` beside it.
         maps: Predict saliency maps when the model can.
         write_text: Let the model write its ratings as sentences too.
+        ratings: Rate quality and authenticity.
+        answers: How the distortions are answered (`Scorer.assess`); None for no answer.
 
     Returns:
         Number of records.
 
     Raises:
-        DataError: Some clips cannot be read; all are named. A test set is never shortened silently.
+        DataError: Nothing is asked for, or some clips cannot be read; all are named. A test set is
+            never shortened silently.
     """
+    if not (maps or ratings or answers):
+        raise DataError("no ratings, no answers and no maps are asked for; ask for some of them")
     samples = list(samples)
     asked = [d for d in DIMENSIONS if any(sample.task == d for sample in samples)] or DIMENSIONS
     prompts = dict(PROMPTS) | {sample.task: sample.prompt for sample in samples}
@@ -41,7 +53,14 @@ def predict(
     folder = out.with_name(f"{out.stem}_maps")
     records, failures = [], []
     started = told = time.monotonic()
-    results = scorer.assess(clips.values(), prompts=prompts, maps=maps, write_text=write_text)
+    results = scorer.assess(
+        clips.values(),
+        prompts=prompts,
+        ratings=ratings,
+        answers=answers,
+        maps=maps,
+        write_text=write_text,
+    )
     for done, (video, result) in enumerate(zip(clips, results, strict=True), 1):
         if isinstance(result, Failure):
             failures.append(f"{video} ({result.reason}): {result.message}")
@@ -66,21 +85,26 @@ def _records(
         folder.mkdir(parents=True, exist_ok=True)
         write_saliency_png(folder / f"{video}.png", result.saliency)
         where = f"{folder.name}/{video}.png"
-    return [
-        Prediction(
-            video=video,
-            dimension=dimension,
-            method=METHOD,
-            score=(rating := getattr(result, dimension)).score,
-            level=rating.level,
-            level_probabilities=rating.level_probabilities,
-            distortions=result.distortions,
-            text=rating.text,
-            map=where,
-            decoder=result.decoder,
+    records = []
+    for dimension in asked:
+        rating = getattr(result, dimension)
+        rated = {}
+        if rating is not None:
+            names = ("score", "level", "level_probabilities", "text")
+            rated = {name: getattr(rating, name) for name in names}
+        records.append(
+            Prediction(
+                video=video,
+                dimension=dimension,
+                method=METHOD,
+                **rated,
+                distortions=result.distortions,
+                distortion_log_odds=result.distortion_log_odds,
+                map=where,
+                decoder=result.decoder,
+            )
         )
-        for dimension in asked
-    ]
+    return records
 
 
 SCORE_COLUMNS = (
@@ -132,7 +156,12 @@ def score_files(
 
     Returns:
         Number of files with scores, and of files without.
+
+    Raises:
+        DataError: The scorer gives no scores.
     """
+    if not scorer.scores:
+        raise DataError("a scorer without scores cannot fill a table of scores; use predict")
     out.parent.mkdir(parents=True, exist_ok=True)
     good = 0
     started = told = time.monotonic()

@@ -31,13 +31,14 @@ from lmme3dhf.features import FeatureStore, recipe
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json, write_manifest
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.lora import add_adapters
-from lmme3dhf.models.merge import REPORT, merge_adapter, merge_decoder
+from lmme3dhf.models.merge import REPORT, merge_adapter, merge_decoder, merge_head
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.training import LossFunction, TrainingError, train
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
-ADAPTER, DECODER, MERGED = "adapter", "decoder.safetensors", "merged"
+ADAPTER, HEAD, DECODER = "adapter", "head.safetensors", "decoder.safetensors"
+MERGED = "merged"
 PROBE_SAMPLES = 4
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -374,6 +375,8 @@ def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:
     probe, dtype = load_file(run / PROBE), getattr(torch, record["dtype"])
     if record["stage"] == "saliency":
         report = merge_decoder(base, run / DECODER, out, metric, probe, dtype)
+    elif (run / HEAD).exists():
+        report = merge_head(base, run / HEAD, out, metric, probe, dtype)
     else:
         report = merge_adapter(base, run / ADAPTER, out, metric, probe, dtype)
     report["run_sha256"] = file_hash(run / MANIFEST)

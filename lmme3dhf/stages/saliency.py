@@ -122,13 +122,14 @@ def saliency_store(config: Config, model: LMME3DHF, processor: ProcessorMixin) -
     """Store of the decoder's inputs: they depend on the tower, the language model, the prompt and
     the taps.
     """
+    prompt = model.metric.saliency.prompt
     about = recipe(
         runs.frame_choice(config.frames),
         processor.video_processor,
         [model.model],
         model.model.visual.dtype,
         kind="saliency",
-        prompt=SALIENCY_PROMPT,
+        prompt=SALIENCY_PROMPT if prompt is None else prompt,
         taps=str(model.metric.saliency.taps),
     )
     return FeatureStore(config.data.resolved().features, about)
@@ -173,7 +174,10 @@ def train_saliency(config: Config, run: Path) -> Path:
     model, processor = runs.load_model(config, folder)
     set_seed(config.seed)
     geometry = SaliencyConfig(
-        taps=config.saliency.taps or None, width=config.saliency.width or None
+        taps=config.saliency.taps or None,
+        width=config.saliency.width or None,
+        branches=config.saliency.branches,
+        prompt=config.saliency.prompt,
     )
     model.add_saliency_decoder(geometry)
     model.eval().requires_grad_(False)
@@ -184,7 +188,7 @@ def train_saliency(config: Config, run: Path) -> Path:
     collate = Collator(processor.tokenizer.pad_token_id)
 
     def compute(pixels: Pixels) -> dict[str, torch.Tensor]:
-        batch = view_batch(encoder, collate, [pixels])
+        batch = view_batch(encoder, collate, [pixels], geometry.prompt)
         tokens, taps = model.saliency_features(
             **{name: value.to(model.device) for name, value in batch.items()}
         )
@@ -205,7 +209,7 @@ def train_saliency(config: Config, run: Path) -> Path:
         for sample in samples[: runs.PROBE_SAMPLES]
     ]
     alike = [pixels for pixels in probe if pixels.grid_thw == probe[0].grid_thw]
-    runs.save_probe(run, view_batch(encoder, collate, alike))
+    runs.save_probe(run, view_batch(encoder, collate, alike, geometry.prompt))
     decoder = model.saliency_decoder.requires_grad_(True)
     train(
         name="stage 3",

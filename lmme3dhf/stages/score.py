@@ -3,25 +3,29 @@
 
 Departure D1: the released code feeds the ground-truth level word to the head. Here the head reads
 the position before that word; the reply is not even part of the input, except when language is
-rehearsed, and there causality keeps it from the score.
+rehearsed, and there causality keeps it from the score. `score.read` "label" trains the released
+protocol as an ablation, whose model cannot be used for anything else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from transformers import ProcessorMixin
 
 from lmme3dhf.annotations.levels import fit_level_scale, read_levels
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import Collator
-from lmme3dhf.data.dialogue import DialogueEncoder
+from lmme3dhf.data.dialogue import DialogueEncoder, Encoded
 from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.stages import run as runs
-from lmme3dhf.training import LossFunction
+from lmme3dhf.training import LossFunction, train
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
@@ -90,13 +94,20 @@ def level_edges(root: Path, samples: list[Sample]) -> dict[str, tuple[float, ...
 
 
 def encoder_for(config: Config, encoder: DialogueEncoder, answer_prefix: str) -> Callable:
-    """Encodes questions up to the read position; with language rehearsal the rest of the reply
-    follows.
+    """Encodes questions up to the read position; with language rehearsal, or where the label is
+    read, the rest of the reply follows.
     """
 
-    def encode(sample: Sample, video_tokens: int):
-        prefix = answer_prefix.format(dimension=sample.task) if sample.task in DIMENSIONS else None
-        reply = spoken_reply(sample) if config.score.language_weight else None
+    def encode(sample: Sample, video_tokens: int) -> Encoded:
+        prefix = None
+        if sample.task in DIMENSIONS:
+            prefix = answer_prefix.format(dimension=sample.task)
+            if config.score.read == "question":
+                prefix = ""
+            elif config.score.read == "label":
+                prefix += f" {sample.level}"
+        replies = config.score.language_weight or config.score.read == "label"
+        reply = spoken_reply(sample) if replies else None
         return encoder.encode(sample.prompt, video_tokens, reply=reply, prefix=prefix)
 
     return encode
@@ -104,6 +115,9 @@ def encoder_for(config: Config, encoder: DialogueEncoder, answer_prefix: str) ->
 
 def train_score(config: Config, run: Path) -> Path:
     """Runs, or goes on with, stage 2.
+
+    Without LoRA (`lora.language` and `lora.vision` off) the head is trained alone, on hidden states
+    that are computed once; there is nothing then that could rehearse language.
 
     Args:
         config: Settings; `config.model` is the merged model of stage 1.
@@ -119,15 +133,13 @@ def train_score(config: Config, run: Path) -> Path:
     samples = scored_samples(config)
     model, processor = runs.load_model(config, folder)
     edges = level_edges(config.data.root, samples)
-    metric = runs.metric_of(model, processor, config, level_edges=edges)
+    metric = runs.metric_of(model, processor, config, level_edges=edges, read=config.score.read)
     runs.open_run(run, "score", config, folder, {"metric": metric.to_dict()})
-    encode = encoder_for(config, DialogueEncoder(processor.tokenizer), metric.answer_prefix)
-
-    def target(sample: Sample) -> float:
-        return float("nan") if sample.mos is None else sample.mos / 100
-
-    dataset = runs.dialogues(config, model, processor, samples, encode, target, "stage 2")
+    dataset = _questions(config, model, processor, samples, metric.answer_prefix, "stage 2")
     collator = Collator(processor.tokenizer.pad_token_id)
+    if not (config.lora.language or config.lora.vision):
+        _train_head(config, run, model, dataset, collator)
+        return run
     runs.train_adapters(
         config,
         run,
@@ -140,3 +152,109 @@ def train_score(config: Config, run: Path) -> Path:
         train_head=True,
     )
     return run
+
+
+def _questions(
+    config: Config,
+    model: LMME3DHF,
+    processor: ProcessorMixin,
+    samples: list[Sample],
+    answer_prefix: str,
+    name: str,
+) -> runs.Dialogues:
+    def target(sample: Sample) -> float:
+        return float("nan") if sample.mos is None else sample.mos / 100
+
+    encode = encoder_for(config, DialogueEncoder(processor.tokenizer), answer_prefix)
+    return runs.dialogues(config, model, processor, samples, encode, target, name)
+
+
+def _train_head(
+    config: Config, run: Path, model: LMME3DHF, dataset: runs.Dialogues, collator: Collator
+) -> None:
+    scored = [i for i, sample in enumerate(dataset.samples) if sample.mos is not None]
+    probe = collator([dataset[i] for i in scored[: runs.PROBE_SAMPLES]])
+    runs.save_probe(run, probe)
+    items = [
+        {"name": name, "hidden": hidden, "mos": mos}
+        for batch in _batches(dataset, scored, collator, config.batch_size)
+        for name, hidden, mos in zip(
+            batch["names"], _read_states(model, batch), batch["mos"], strict=True
+        )
+    ]
+    model.requires_grad_(False)
+    head = model.score_head.requires_grad_(True)
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        stacked = {key: torch.stack([row[key] for row in rows]) for key in ("hidden", "mos")}
+        return {"names": [row["name"] for row in rows], **stacked}
+
+    def loss(module: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        return (module(batch["hidden"]) - batch["mos"]).abs().mean()
+
+    train(
+        name="stage 2",
+        model=head,
+        loss=loss,
+        dataset=items,
+        collator=collate,
+        settings=config.score.trainer,
+        run=run,
+        seed=config.seed,
+    )
+    save_file(
+        {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()},
+        run / runs.HEAD,
+    )
+    runs.finish_run(run)
+
+
+def _batches(
+    dataset: runs.Dialogues, rows: list[int], collator: Collator, size: int
+) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(rows), size):
+        yield collator([dataset[i] for i in rows[start : start + size]])
+
+
+@torch.no_grad()
+def _read_states(model: LMME3DHF, batch: dict[str, Any]) -> torch.Tensor:
+    """Hidden states (batch, hidden), float32, at the read positions."""
+    tensors = {
+        name: value.to(model.device)
+        for name, value in batch.items()
+        if name not in ("names", "labels", "mos", "read_index")
+    }
+    if "video_embeds" not in tensors:
+        tensors["video_embeds"] = model.encode_video(
+            tensors.pop("pixel_values_videos"), tensors["video_grid_thw"]
+        )
+    hidden = model.hidden_states(**tensors)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows, batch["read_index"].to(hidden.device)].float().cpu()
+
+
+def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[str, str], float]:
+    """Scores of a merged model on labelled lists, read where the model reads.
+
+    For ablations alone. `Scorer` scores clips and knows no label; here the lists' labels are part
+    of the input where `score.read` is "label", and then the figures say nothing about new videos.
+
+    Args:
+        config: Settings of the run that trained the model.
+        folder: The merged model.
+        lists: Lists of the numerical kind, relative to `data.root`.
+
+    Returns:
+        (video, dimension) -> score, 0-100.
+    """
+    model, processor = runs.load_model(config, folder)
+    samples = runs.listed_samples(config, lists)
+    dataset = _questions(config, model, processor, samples, model.metric.answer_prefix, "scores")
+    collator = Collator(processor.tokenizer.pad_token_id)
+    scores: list[float] = []
+    for batch in _batches(dataset, list(range(len(samples))), collator, config.batch_size):
+        with torch.no_grad():
+            head = model.score_head(_read_states(model, batch).to(model.device))
+        scores += (100 * head).tolist()
+    keys = [(sample.video, sample.task) for sample in samples]
+    return dict(zip(keys, scores, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmme3dhf.config import Config
+from lmme3dhf.config import Config, ConfigError
 from lmme3dhf.data.collation import Collator
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.stages import run as runs
@@ -29,7 +29,12 @@ def train_text(config: Config, run: Path) -> Path:
 
     Returns:
         The run folder, with the trained adapter.
+
+    Raises:
+        ConfigError: Neither part of the model is to be adapted.
     """
+    if not (config.lora.language or config.lora.vision):
+        raise ConfigError("lora.language or lora.vision must be on: stage 1 trains nothing else")
     if runs.is_finished(run):
         print(f"{run}: stage 1 is done")
         return run

@@ -23,6 +23,7 @@ from lmme3dhf.models.merge import (
     largest_difference,
     merge_adapter,
     merge_decoder,
+    merge_head,
     saliency_outputs,
     text_outputs,
 )
@@ -403,3 +404,50 @@ def test_a_decoder_that_does_not_fit_is_refused(tiny_folder, tmp_path, decoder_r
             tiny_folder, tmp_path / "decoder.safetensors", out, metric, batch, torch.float32
         )
     assert_nothing_left(out)
+
+
+@pytest.fixture(scope="module")
+def head_run(tiny_folder, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A head that was trained alone: its file and its weights."""
+    torch.manual_seed(3)
+    model = LMME3DHF.from_pretrained(tiny_folder)
+    model.reset_parts(["score_head"])
+    weights = {name: tensor.clone() for name, tensor in model.score_head.state_dict().items()}
+    path = tmp_path_factory.mktemp("head") / "head.safetensors"
+    save_file(weights, path)
+    return path, weights
+
+
+def test_a_merged_head_scores_and_the_backbone_is_the_bases(tiny_folder, tmp_path, probe, head_run):
+    """Table 5, row 3. Catches a merge that leaves the folder's head untrained, and one that touches
+    anything else.
+    """
+    path, weights = head_run
+    out = tmp_path / "merged"
+    merge_head(tiny_folder, path, out, METRIC, probe, torch.float32)
+    model = LMME3DHF.from_pretrained(out)
+    assert model.missing_parts == []
+    for name, tensor in model.score_head.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    base = LMME3DHF.from_pretrained(tiny_folder).state_dict()
+    others = [name for name in base if not name.startswith("score_head")]
+    assert others
+    merged = model.state_dict()
+    assert all(torch.equal(merged[name], base[name]) for name in others)
+
+
+def test_a_head_of_another_geometry_is_refused(tiny_folder, tmp_path, probe, head_run):
+    """Catches weights that are quietly left out."""
+    _, weights = head_run
+    fewer = dict(list(weights.items())[1:])
+    save_file(fewer, tmp_path / "head.safetensors")
+    with pytest.raises(MergeError, match="not those of the model's score head"):
+        merge_head(
+            tiny_folder,
+            tmp_path / "head.safetensors",
+            tmp_path / "out",
+            METRIC,
+            probe,
+            torch.float32,
+        )
+    assert not (tmp_path / "out").exists()

@@ -150,3 +150,23 @@ def test_three_taps_are_expected(decoder):
     tokens, taps = features(1, 3, 2, 2)
     with pytest.raises(ValueError, match="shorter"):
         decoder(tokens, taps[:2])
+
+
+@pytest.mark.parametrize(("branches", "deaf_to"), [("visual", "tokens"), ("multimodal", "taps")])
+def test_an_ablated_branch_is_not_there(branches, deaf_to):
+    """Table 4, rows 1 and 3. Catches a branch that is still heard, one that was left out by mistake
+    with the other, and parameters that nothing trains.
+    """
+    torch.manual_seed(0)
+    ablated = SaliencyDecoder(vision_width=VISION, text_width=TEXT, width=32, branches=branches)
+    tokens, taps = features(1, 3, 2, 2)
+    others, other_taps = features(1, 3, 2, 2, seed=1)
+    assert change(ablated, tokens, taps, others, taps).max() > 0 or deaf_to == "tokens"
+    assert change(ablated, tokens, taps, tokens, other_taps).max() > 0 or deaf_to == "taps"
+    replaced = (others, taps) if deaf_to == "tokens" else (tokens, other_taps)
+    assert change(ablated, tokens, taps, *replaced).max() == 0
+    maps = ablated(tokens, taps)
+    assert maps.shape == (1, 3, 16, 16)
+    maps.sum().backward()
+    without = [name for name, p in ablated.named_parameters() if p.grad is None]
+    assert without == []

@@ -17,6 +17,7 @@ from lmme3dhf.reports.plots import (
     marked_strips,
     marks_scatter,
     mos_distributions,
+    overlay,
     partition_curves,
     split_half_histograms,
     subject_bars,
@@ -183,8 +184,8 @@ def test_strips_show_dots_and_maps(tmp_path, with_map):
     # At 12.5 of 120 pixels from the left, in the middle of the first of two rows.
     assert np.median(x) / width == pytest.approx(12.5 / 120, abs=0.03)
     assert y.max() < len(picture) / 2
-    reddish = (picture[..., 0] - picture[..., 2] > 60) & (picture[..., 1] < 100)
-    assert reddish[: len(picture) // 2, 750:].any() == with_map
+    heated = close_to(picture, tuple(overlay(strip[:1, :1], np.ones((1, 1)))[0, 0].tolist()))
+    assert heated[: len(picture) // 2, 750:].any() == with_map
 
 
 def test_long_captions_make_room(tmp_path):

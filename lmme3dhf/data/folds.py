@@ -1,0 +1,134 @@
+"""A data set's lists dealt anew: the folds of cross-validation (paper, Section 5.1)."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lmme3dhf.annotations.levels import fit_level_scale, to_json
+from lmme3dhf.data.gen3dhf import level_reply, read_list, write_list
+from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.data.splits import (
+    FOLD_SEED,
+    FOLDS,
+    Split,
+    generator,
+    grouped_folds,
+    leave_one_generator_out,
+    write_split,
+)
+from lmme3dhf.files import write_json
+from lmme3dhf.vocabulary import DIMENSIONS
+
+PROTOCOLS = ("grouped", "official", "leave-one-generator-out")
+_PARTS = ("train", "val", "eval")
+
+
+def protocol_splits(root: Path, protocol: str) -> dict[str, Split]:
+    """The folds of a protocol on a data set.
+
+    Args:
+        root: Folder of the data set; its lists say which videos there are.
+        protocol: "grouped", five folds that share no face; "leave-one-generator-out", one fold a
+            generator; "official", the one split that the lists came in, `val` counted to `train`.
+
+    Returns:
+        Name of the fold, as in `datasets/splits` -> its parts "train" and "eval".
+
+    Raises:
+        DataError: Unknown protocol, no lists, or too few faces or generators.
+    """
+    parts = {part: sorted(members[DIMENSIONS[0]]) for part, members in _scored(root).items()}
+    videos = [video for members in parts.values() for video in members]
+    if protocol == "grouped":
+        folds = grouped_folds(videos, k=FOLDS, seed=FOLD_SEED)
+        return {f"latent_fold_{k}": split for k, split in enumerate(folds)}
+    if protocol == "leave-one-generator-out":
+        splits = leave_one_generator_out(videos)
+        return {f"generator_{generator(split['eval'][0])}": split for split in splits}
+    if protocol != "official":
+        raise DataError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    if "train" not in parts or "eval" not in parts:
+        raise DataError(f"{root}: lists of {', '.join(parts)}; expected those of train and of eval")
+    return {"official": {"train": parts["train"] + parts.get("val", []), "eval": parts["eval"]}}
+
+
+def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared: bool) -> None:
+    """Writes the lists of one fold, with level edges fitted on the fold's training part (Eq. 4).
+
+    Clips and maps stay where they are; the marked points are copied.
+
+    Args:
+        root: Folder of the data set.
+        split: "train" and "eval" -> videos, all of which the data set's lists hold.
+        out: Folder for the fold's `numerical/`, `text/`, `distortion/`, `levels.json` and
+            `splits.json`.
+        name: Of the fold, for `splits.json`.
+        latents_shared: Whether its parts share faces.
+    """
+    scored = _merged(_scored(root))
+    answers = {
+        sample.video: sample
+        for part in _PARTS
+        if (root / "distortion" / f"{part}.json").exists()
+        for sample in read_list(root / "distortion" / f"{part}.json")
+    }
+    scales = {
+        dimension: fit_level_scale(
+            np.array([scored[dimension][video].mos for video in split["train"]]), dimension
+        )
+        for dimension in DIMENSIONS
+    }
+    for part, videos in split.items():
+        for dimension, scale in scales.items():
+            samples = [scored[dimension][video] for video in videos]
+            words = [scale.level(sample.mos) for sample in samples]
+            for kind in ("text", "numerical"):
+                write_list(
+                    out / kind / f"{part}_{dimension}.json",
+                    [
+                        replace(s, level=word, reply=_reply(s, word, scored=kind == "numerical"))
+                        for s, word in zip(samples, words, strict=True)
+                    ],
+                )
+        if answers:
+            decided = [answers[video] for video in videos if video in answers]
+            write_list(out / "distortion" / f"{part}.json", decided)
+    write_json(out / "levels.json", to_json(scales))
+    if (root / "fixations.json").exists():
+        shutil.copyfile(root / "fixations.json", out / "fixations.json")
+    write_split(out / "splits.json", split, protocol=name, latents_shared=latents_shared)
+
+
+def _reply(sample: Sample, word: str, *, scored: bool) -> str:
+    return level_reply(sample.task, word, sample.mos if scored else None)
+
+
+def _scored(root: Path) -> dict[str, dict[str, dict[str, Sample]]]:
+    """Part -> dimension -> video -> its sample with the score."""
+    found: dict[str, dict[str, dict[str, Sample]]] = {}
+    for part in _PARTS:
+        paths = {d: root / "numerical" / f"{part}_{d}.json" for d in DIMENSIONS}
+        if all(path.is_file() for path in paths.values()):
+            found[part] = {d: {s.video: s for s in read_list(p)} for d, p in paths.items()}
+            first, *others = found[part].values()
+            if any(set(other) != set(first) for other in others):
+                raise DataError(
+                    f"{root / 'numerical'}: the lists of {part!r} name other videos for each "
+                    "dimension; a fold needs both scores of every video"
+                )
+    if not found:
+        raise DataError(
+            f"{root / 'numerical'}: no lists with the scores of both dimensions; see "
+            "datasets/README.md"
+        )
+    return found
+
+
+def _merged(scored: Mapping[str, dict[str, dict[str, Sample]]]) -> dict[str, dict[str, Sample]]:
+    return {
+        dimension: {v: s for part in scored.values() for v, s in part[dimension].items()}
+        for dimension in DIMENSIONS
+    }

@@ -1,0 +1,1 @@
+"""Whole jobs in resumable steps: the chain, the demo, ablations, cross-validation."""

@@ -1,0 +1,122 @@
+"""The main job: the chain on a synthetic data set, its page, and clips of your own scored last."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lmme3dhf.annotations.fixations import read_saliency, read_saliency_png
+from lmme3dhf.config import Config
+from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.files import replace_file, write_json
+from lmme3dhf.pipeline.chain import open_job, run_chain
+from lmme3dhf.pipeline.evaluation import labels_of, part_lists
+from lmme3dhf.predictions import read_predictions
+from lmme3dhf.reports.evaluation import Labels
+from lmme3dhf.reports.markdown import demo_report
+from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, score_scatter
+from lmme3dhf.scorer import Scorer
+from lmme3dhf.stages.predict import files_below, score_files
+from lmme3dhf.training import LOSSES
+from lmme3dhf.vocabulary import DIMENSIONS
+
+
+def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, Any]:
+    """Runs the main job, or goes on with it.
+
+    Args:
+        config: Settings; the data set is drawn into `out/data` whatever they say.
+        out: Folder of the job. `out/model` is the finished model, `out/data` the data set.
+        clips: Folder of clips to score at the end; None scores none.
+
+    Returns:
+        The content of `out/summary.json`.
+
+    Raises:
+        TrainingError: The folder was started with other settings.
+    """
+    config = open_job(replace(config, synthetic=replace(config.synthetic, draw=True)), out)
+    job = run_chain(config, out)
+    if clips is not None:
+        scorer = Scorer.from_pretrained(out / "model", batch_size=config.batch_size)
+        good, bad = score_files(
+            scorer, files_below([clips]), out / "clips.csv", maps=out / "clips_maps"
+        )
+        print(f"clips: {good} scored, {bad} not; see {out / 'clips.csv'}")
+    summary = job.done["report"]["result"]
+    summary |= {"seconds": job.seconds(), "peak_rss_mb": job.peak_mb()}
+    write_json(out / "summary.json", summary)
+    _write_report(out, summary)
+    return summary
+
+
+def _write_report(out: Path, summary: dict[str, Any]) -> None:
+    data, pictures = out / "data", out / "report"
+    labels = labels_of(s for path in part_lists(data, "eval") for s in read_list(path))
+    predictions = read_predictions(out / "predictions.jsonl")
+    by_key = {(p.video, p.dimension): p for p in predictions}
+    score_scatter(
+        pictures / "scatter.png",
+        {d: [by_key[video, d].score for video in labels.mos[d]] for d in DIMENSIONS},
+        {d: list(labels.mos[d].values()) for d in DIMENSIONS},
+        {
+            d: f"SRCC {summary[d]['srcc']:.3f}, noise ceiling {summary[d]['ceiling']:.3f}"
+            for d in DIMENSIONS
+        },
+    )
+    recall_bars(
+        pictures / "recall.png", summary["distortion"]["recall"], summary["distortion"]["support"]
+    )
+    curves = {}
+    for index in (1, 2, 3):
+        lines = (out / f"stage{index}" / LOSSES).read_text(encoding="utf-8").splitlines()
+        entries = [json.loads(line) for line in lines]
+        curves[f"stage {index}"] = [(entry["step"], entry["loss"]) for entry in entries]
+    loss_curves(pictures / "losses.png", curves)
+    saliency_overlays(pictures / "saliency.png", _overlay_rows(out, labels, by_key))
+    names = ("scatter", "recall", "losses", "saliency")
+    page = demo_report(
+        summary, {name: f"report/{name}.png" for name in names}, _clip_rows(out / "clips.csv")
+    )
+    replace_file(out / "report.md", page)
+
+
+def _overlay_rows(out: Path, labels: Labels, by_key: dict) -> list:
+    # Every category once where it can be shown, then the worst videos; the choice is not by
+    # success.
+    data = out / "data"
+    chosen: list[str] = []
+    for category in dict.fromkeys(
+        c for names in labels.distortions.values() for c in sorted(names)
+    ):
+        chosen.append(next(v for v, names in labels.distortions.items() if category in names))
+    rows = []
+    for video in dict.fromkeys(chosen):
+        with Image.open(data / "image" / f"{video}.png") as picture:
+            strip = np.asarray(picture.convert("RGB"))
+        record = by_key[video, "quality"]
+        caption = f"{video}\nlabelled: {', '.join(sorted(labels.distortions[video]))}\nnamed: " + (
+            ", ".join(record.distortions) or "nothing"
+        )
+        rows.append(
+            (
+                caption.replace(", ", ",\n"),
+                strip,
+                read_saliency(data / "saliency_map", video),
+                read_saliency_png(out / record.map),
+            )
+        )
+    return rows
+
+
+def _clip_rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [Path(row["file"]).name.replace("|", "\\|") for row in rows]
+    return [{**row, "file": name} for row, name in zip(rows, names, strict=True)]

@@ -1,0 +1,80 @@
+"""Predictions in a file against the labels in a data set's lists."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmme3dhf.annotations.fixations import read_fixations
+from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.data.samples import Sample
+from lmme3dhf.predictions import read_predictions
+from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps
+from lmme3dhf.vocabulary import DIMENSIONS
+
+
+def labels_of(samples: Iterable[Sample]) -> Labels:
+    """The labels that lists hold.
+
+    Args:
+        samples: From `data.gen3dhf.read_list`.
+    """
+    labels = Labels(mos={}, levels={}, distortions={})
+    for sample in samples:
+        if sample.mos is not None:
+            labels.mos.setdefault(sample.task, {})[sample.video] = sample.mos
+        if sample.level is not None:
+            labels.levels.setdefault(sample.task, {})[sample.video] = sample.level
+        if sample.distortions is not None:
+            labels.distortions[sample.video] = frozenset(sample.distortions)
+    return labels
+
+
+def evaluate_file(
+    predictions: Path,
+    lists: list[Path],
+    *,
+    train_lists: list[Path] | None = None,
+    maps: Path | None = None,
+    fixations: Path | None = None,
+) -> dict[str, Any]:
+    """Every metric that a predictions file and some lists allow.
+
+    Args:
+        predictions: JSONL of one method.
+        lists: Lists with the labels of the test videos.
+        train_lists: Lists of the training videos, for the floors (majority answers, mean map).
+        maps: Folder of the ground-truth maps.
+        fixations: `fixations.json`, the marked points.
+    """
+    records = read_predictions(predictions)
+    labels = labels_of(sample for path in lists for sample in read_list(path))
+    train = labels_of(sample for path in train_lists or [] for sample in read_list(path))
+    figures = evaluate(records, labels, list(train.distortions.values()))
+    if "level" in figures and train.levels:
+        figures["level"]["majority"] = _majority_level(labels, train)
+    predicted = {record.video: predictions.parent / record.map for record in records if record.map}
+    if maps is not None and predicted:
+        points = None
+        if fixations is not None:
+            points = {video: f.points for video, f in read_fixations(fixations).items()}
+        figures["saliency"] = evaluate_maps(predicted, maps, points, train.videos, labels.videos)
+    return figures
+
+
+def part_lists(data: Path, part: str) -> list[Path]:
+    """The lists of one part of a data set that hold all its labels."""
+    numerical = [data / "numerical" / f"{part}_{dimension}.json" for dimension in DIMENSIONS]
+    answers = data / "distortion" / f"{part}.json"
+    return [*numerical, answers] if answers.exists() else numerical
+
+
+def _majority_level(labels: Labels, train: Labels) -> float:
+    shares = []
+    for dimension in DIMENSIONS:
+        (level, _), *_ = Counter(train.levels[dimension].values()).most_common(1)
+        truth = list(labels.levels[dimension].values())
+        shares.append(truth.count(level) / len(truth))
+    return float(np.mean(shares))
