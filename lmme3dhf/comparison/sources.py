@@ -1,0 +1,284 @@
+"""What a comparison reads of ours: a run or a data set with labels, its folds and its ablations."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmme3dhf.annotations.fixations import Fixations, read_fixations
+from lmme3dhf.comparison.methods import ComparisonError, Method, of_records
+from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.data.samples import Sample
+from lmme3dhf.errors import UserError
+from lmme3dhf.predictions import read_predictions
+from lmme3dhf.reports.evaluation import Labels
+from lmme3dhf.vocabulary import DIMENSIONS
+
+SMOKE_WIDTH = 2048  # hidden size; a model below it is no base that the paper's numbers are about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One test: its videos, the training videos, and our predictions.
+
+    Attributes:
+        name: "run", or the fold's name.
+        labels: Of the test videos.
+        train: Of the training videos; empty where there are none.
+        ours: Our method's predictions; None where there is only a data set.
+    """
+
+    name: str
+    labels: Labels
+    train: Labels
+    ours: Method | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set with one test or the tests of several folds.
+
+    Attributes:
+        root: Folder of the run or the data set.
+        data: Folder of the data set.
+        smoke: Why its numbers are no results, as a part of a sentence; None where they are.
+        rounds: The finished tests.
+        folds: Protocol of the folds; None for a single test.
+        planned: Tests that the protocol has.
+        points: Video -> marked points; None where they are not known.
+    """
+
+    root: Path
+    data: Path
+    smoke: str | None
+    rounds: tuple[Round, ...]
+    folds: str | None = None
+    planned: int = 1
+    points: dict[str, Fixations] | None = None
+
+    @property
+    def maps(self) -> Path:
+        """Folder of the ground-truth maps; need not exist."""
+        return self.data / "saliency_map"
+
+    @property
+    def ratings(self) -> Path | None:
+        """The raw ratings; None where they are not there, as in the release."""
+        found = (self.data / "raw" / "ratings.csv", self.data / "ratings.csv")
+        return next((path for path in found if path.is_file()), None)
+
+
+def labels_of(samples: Iterable[Sample]) -> Labels:
+    """The labels that lists hold.
+
+    Args:
+        samples: From `data.gen3dhf.read_list`.
+    """
+    labels = Labels(mos={}, levels={}, distortions={})
+    for sample in samples:
+        if sample.mos is not None:
+            labels.mos.setdefault(sample.task, {})[sample.video] = sample.mos
+        if sample.level is not None:
+            labels.levels.setdefault(sample.task, {})[sample.video] = sample.level
+        if sample.distortions is not None:
+            labels.distortions[sample.video] = frozenset(sample.distortions)
+    return labels
+
+
+def part_lists(data: Path, part: str) -> list[Path]:
+    """The lists of one part of a data set that hold all its labels."""
+    numerical = [data / "numerical" / f"{part}_{dimension}.json" for dimension in DIMENSIONS]
+    return [*numerical, data / "distortion" / f"{part}.json"]
+
+
+def read_part(data: Path, part: str) -> Labels:
+    """The labels of one part of a data set, from those of its lists that are there; none where
+    there is no list.
+    """
+    return labels_of(
+        s for path in part_lists(data, part) if path.is_file() for s in read_list(path)
+    )
+
+
+def read_source(
+    run: Path | None = None,
+    data: Path | None = None,
+    *,
+    part: str = "eval",
+    folds: str | None = None,
+) -> Source:
+    """Opens a run folder, or a data set without one.
+
+    Args:
+        run: Folder of a run. Its data set is `RUN/data`, or the one that its settings name.
+        data: Folder of a data set; in place of a run, or where the run's own is elsewhere.
+        part: The part that is tested.
+        folds: Protocol of a cross-validation below the run, in place of its plain test.
+
+    Raises:
+        ComparisonError: Neither is given, something is not there, or no fold is finished.
+        DataError: A list that cannot be read.
+    """
+    if run is None and data is None:
+        raise ComparisonError("neither a run nor a data set is given; give --run or --data")
+    root = data if run is None else run
+    if not root.is_dir():
+        raise ComparisonError(f"{root}: no such folder; give that of a run or a data set")
+    data = data or _data_of(run)
+    points = data / "fixations.json"
+    found = Source(
+        root=root,
+        data=data,
+        smoke=_smoke(data, run),
+        rounds=(),
+        folds=folds,
+        points=read_fixations(points) if points.is_file() else None,
+    )
+    if folds is None:
+        ours = None if run is None else _ours(run / "predictions.jsonl")
+        return replace(found, rounds=(_round("run", data, part, ours),))
+    if run is None:
+        raise ComparisonError("folds are those of a run; give --run with --folds")
+    folder = run / "crossval" / folds
+    listed = _json(folder / "folds.json", f"no cross-validation {folds!r} in {run}").get("folds")
+    if not isinstance(listed, list) or not listed:
+        raise ComparisonError(f"{folder / 'folds.json'}: no folds in it; run the protocol again")
+    rounds = []
+    for fold in listed:
+        if not isinstance(fold, dict) or not isinstance(fold.get("folder"), str):
+            raise ComparisonError(
+                f"{folder / 'folds.json'}: {str(fold)[:60]!r}, expected name, folder and finished"
+            )
+        if fold.get("finished"):
+            where = folder / fold["folder"]
+            ours = _ours(where / "predictions.jsonl")
+            rounds.append(_round(fold.get("name", fold["folder"]), where / "data", "eval", ours))
+    if not rounds:
+        raise ComparisonError(
+            f"{folder}: none of {len(listed)} folds is finished; the same `lmme3dhf evaluate "
+            "crossval` goes on"
+        )
+    return replace(found, rounds=tuple(rounds), planned=len(listed))
+
+
+def _data_of(run: Path) -> Path:
+    if (run / "data").is_dir():
+        return run / "data"
+    settings = run / "config.yaml"
+    if not settings.is_file():
+        raise ComparisonError(
+            f"{run}: neither data/ nor config.yaml in it; give the folder of a run, or its data "
+            "set with --data"
+        )
+    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    named = ((content or {}).get("data") or {}).get("root")
+    if not named or not Path(named).is_dir():
+        raise ComparisonError(f"{settings}: its data set {named} is not here; give it with --data")
+    return Path(named)
+
+
+def _smoke(data: Path, run: Path | None) -> str | None:
+    reasons = []
+    if (data / "truth.json").exists():
+        reasons.append("the data set is synthetic")
+    config = None if run is None else run / "model" / "config.json"
+    if config is not None and config.is_file():
+        content = _json(config, "no model")
+        width = (content.get("text_config") or content).get("hidden_size", SMOKE_WIDTH)
+        if width < SMOKE_WIDTH:
+            reasons.append(f"the model has a hidden size of {width}")
+    return " and ".join(reasons) or None
+
+
+def _json(path: Path, absent: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ComparisonError(f"{path}: no such file ({absent}); check the folder")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ComparisonError(f"{path}: not JSON ({error}); write it again") from error
+    if not isinstance(content, dict):
+        raise ComparisonError(f"{path}: {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _round(name: str, data: Path, part: str, ours: Method | None) -> Round:
+    labels = read_part(data, part)
+    if not labels.videos:
+        raise ComparisonError(
+            f"{data}: no labels of the part {part!r}; expected numerical/{part}_quality.json, "
+            f"numerical/{part}_authenticity.json or distortion/{part}.json"
+        )
+    return Round(name=name, labels=labels, train=read_part(data, "train"), ours=ours)
+
+
+def _ours(path: Path) -> Method:
+    if not path.is_file():
+        raise ComparisonError(f"{path}: no predictions in the run; `lmme3dhf predict` writes them")
+    return of_records(read_predictions(path), path, status="real")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """A row of `RUN/ablations/rows.json`.
+
+    Attributes:
+        table: 4 or 5, 0 for a row of our own.
+        number: Of the paper's row; empty for our own.
+        title: What was changed.
+        marks: Check marks of Table 5 that are set.
+        leaking: Whether it sees labels of the test videos.
+        method: Its predictions; None where it has not run.
+        note: What a reader should know; may be empty.
+    """
+
+    table: int
+    number: str
+    title: str
+    marks: dict[str, bool]
+    leaking: bool
+    method: Method | None
+    note: str
+
+
+def read_ablations(run: Path) -> list[Ablation]:
+    """The ablations of a run; none where it has no file of them.
+
+    Raises:
+        ComparisonError: The file holds something else.
+        PredictionError: A predictions file that cannot be read.
+    """
+    path = run / "ablations" / "rows.json"
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_bytes())
+        return [_ablation(run, entry) for entry in content]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise ComparisonError(
+            f"{path}: not a list of ablations ({type(error).__name__}: {error}); run `lmme3dhf "
+            "evaluate ablations` again"
+        ) from error
+
+
+def _ablation(run: Path, entry: dict[str, Any]) -> Ablation:
+    predictions = run / entry["predictions"]
+    method = None
+    if predictions.is_file():
+        records = read_predictions(predictions)
+        method = of_records(records, predictions, name=entry["title"], status="real")
+        method = replace(method, leaking=bool(entry.get("leaking")))
+    return Ablation(
+        table=int(entry["table"]),
+        number=str(entry.get("number") or ""),
+        title=str(entry["title"]),
+        marks=dict(entry.get("marks") or {}),
+        leaking=bool(entry.get("leaking")),
+        method=method,
+        note=str(entry.get("note") or ""),
+    )
