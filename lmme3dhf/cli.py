@@ -180,10 +180,19 @@ def _ablations_parser() -> ArgumentParser:
 
 def _ablations(args: Namespace, config: Config) -> int:
     _use_threads(config)
+    from lmme3dhf.comparison.command import write_table
+    from lmme3dhf.comparison.sources import read_source
+    from lmme3dhf.comparison.tables import table4, table5
     from lmme3dhf.config import load_ablations
     from lmme3dhf.pipeline.ablations import run_ablations
+    from lmme3dhf.reports.tables import markdown
 
-    print(run_ablations(config, args.out, load_ablations(args.rows), args.only))
+    written = run_ablations(config, args.out, load_ablations(args.rows), args.only)
+    source = read_source(args.out)
+    for table in (table4(source), table5(source)):
+        write_table(table, written.parent)
+        print(markdown(table))
+    print(written)
     return 0
 
 
@@ -202,9 +211,18 @@ def _crossval_parser() -> ArgumentParser:
 
 def _crossval(args: Namespace, config: Config) -> int:
     _use_threads(config)
+    from lmme3dhf.comparison.command import write_table
+    from lmme3dhf.comparison.sources import read_source
+    from lmme3dhf.comparison.tables import table1, table2, table3
     from lmme3dhf.pipeline.crossval import run_crossval
+    from lmme3dhf.reports.tables import markdown
 
-    print(run_crossval(config, args.out, args.folds, args.only))
+    written = run_crossval(config, args.out, args.folds, args.only)
+    source = read_source(args.out, folds=args.folds)
+    for table in (table1(source), table2(source), table3(source)):
+        write_table(table, written.parent)
+        print(markdown(table))
+    print(written)
     return 0
 
 

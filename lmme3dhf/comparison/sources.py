@@ -89,9 +89,12 @@ def labels_of(samples: Iterable[Sample]) -> Labels:
 
 
 def part_lists(data: Path, part: str) -> list[Path]:
-    """The lists of one part of a data set that hold all its labels."""
+    """The lists of one part of a data set that hold all its labels; that of the answers only where
+    it is there, since the release has none.
+    """
     numerical = [data / "numerical" / f"{part}_{dimension}.json" for dimension in DIMENSIONS]
-    return [*numerical, data / "distortion" / f"{part}.json"]
+    answers = data / "distortion" / f"{part}.json"
+    return [*numerical, answers] if answers.is_file() else numerical
 
 
 def read_part(data: Path, part: str) -> Labels:

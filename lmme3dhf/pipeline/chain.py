@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lmme3dhf.comparison.sources import labels_of, part_lists
 from lmme3dhf.config import Config, dump_config
 from lmme3dhf.data.card import summary
 from lmme3dhf.data.gen3dhf import read_list
@@ -22,7 +23,7 @@ from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.data.synthetic.generators import video_name
 from lmme3dhf.files import replace_file
-from lmme3dhf.pipeline.evaluation import evaluate_file, labels_of, part_lists
+from lmme3dhf.pipeline.evaluation import evaluate_file
 from lmme3dhf.pipeline.job import Job
 from lmme3dhf.reports.evaluation import opinion_ceiling
 from lmme3dhf.scorer import Scorer

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from lmme3dhf.annotations.fixations import read_saliency, read_saliency_png
+from lmme3dhf.comparison.sources import labels_of, part_lists
 from lmme3dhf.config import Config
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.files import replace_file, write_json
 from lmme3dhf.pipeline.chain import open_job, run_chain
-from lmme3dhf.pipeline.evaluation import labels_of, part_lists
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.reports.markdown import demo_report

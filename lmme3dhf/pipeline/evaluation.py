@@ -1,35 +1,17 @@
 """Predictions in a file against the labels in a data set's lists."""
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmme3dhf.annotations.fixations import read_fixations
+from lmme3dhf.comparison.sources import labels_of
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.data.samples import Sample
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps
 from lmme3dhf.vocabulary import DIMENSIONS
-
-
-def labels_of(samples: Iterable[Sample]) -> Labels:
-    """The labels that lists hold.
-
-    Args:
-        samples: From `data.gen3dhf.read_list`.
-    """
-    labels = Labels(mos={}, levels={}, distortions={})
-    for sample in samples:
-        if sample.mos is not None:
-            labels.mos.setdefault(sample.task, {})[sample.video] = sample.mos
-        if sample.level is not None:
-            labels.levels.setdefault(sample.task, {})[sample.video] = sample.level
-        if sample.distortions is not None:
-            labels.distortions[sample.video] = frozenset(sample.distortions)
-    return labels
 
 
 def evaluate_file(
@@ -62,13 +44,6 @@ def evaluate_file(
             points = {video: f.points for video, f in read_fixations(fixations).items()}
         figures["saliency"] = evaluate_maps(predicted, maps, points, train.videos, labels.videos)
     return figures
-
-
-def part_lists(data: Path, part: str) -> list[Path]:
-    """The lists of one part of a data set that hold all its labels."""
-    numerical = [data / "numerical" / f"{part}_{dimension}.json" for dimension in DIMENSIONS]
-    answers = data / "distortion" / f"{part}.json"
-    return [*numerical, answers] if answers.exists() else numerical
 
 
 def _majority_level(labels: Labels, train: Labels) -> float:
