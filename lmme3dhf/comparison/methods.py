@@ -127,7 +127,7 @@ def level_expectations(path: Path) -> Method | None:
     records = read_predictions(path)
     if not records or any(r.level_probabilities is None for r in records):
         return None
-    method = Method(name=f"{records[0].method}, level words alone", path=path, status="real")
+    method = Method(name=f"{records[0].method}, level probabilities", path=path, status="real")
     for record in records:
         mean = sum((LEVELS.index(word) + 1) * p for word, p in record.level_probabilities.items())
         method.scores.setdefault(record.dimension, {})[record.video] = mean

@@ -12,7 +12,8 @@ from scipy import stats
 from lmme3dhf.annotations.fixations import saliency_map
 from lmme3dhf.comparison.methods import ComparisonError, Method, read_method
 from lmme3dhf.comparison.sources import Source, read_source
-from lmme3dhf.comparison.tables import kind_of, table1, table2, table3, table4, table5
+from lmme3dhf.comparison.assembly import kind_of
+from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.tables import Cell, Row, Table, markdown, number
 from tests.comparison.conftest import (
@@ -127,7 +128,7 @@ def test_the_level_words_alone_are_a_row(make_run: Callable):
     counted from best to worst.
     """
     made = table1(read_source(make_run(smoke=False)), **FAST)
-    row = row_of(made, "LMME3DHF, level words alone")
+    row = row_of(made, "LMME3DHF, level probabilities")
     assert value(row, "quality_srcc") > 0.8
 
 
