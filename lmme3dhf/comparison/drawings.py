@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lmme3dhf.annotations.fixations import read_saliency
+from lmme3dhf.comparison.assembly import OURS
 from lmme3dhf.comparison.floors import mean_map
 from lmme3dhf.comparison.methods import ComparisonError, Method, covered, read_map
 from lmme3dhf.comparison.scoring import (
@@ -26,7 +27,7 @@ from lmme3dhf.comparison.scoring import (
     paired,
     score_figures,
 )
-from lmme3dhf.comparison.sources import Round, Source, read_ablations, read_source
+from lmme3dhf.comparison.sources import Ablation, Round, Source, read_ablations, read_source
 from lmme3dhf.data.generator_statistics import per_generator
 from lmme3dhf.data.marks import STRIP_FOLDER, read_picture, strip_path
 from lmme3dhf.data.samples import DataError
@@ -516,6 +517,9 @@ def score_ablations(path: Path, source: Source) -> Drawn:
     return _ablations(path, source, 5, metrics)
 
 
+_WHOLE = {4: "4", 5: "5"}  # table -> its row of the whole model
+
+
 def _ablations(
     path: Path, source: Source, number: int, metrics: Mapping[str, tuple[str, str, float]]
 ) -> Drawn:
@@ -526,7 +530,21 @@ def _ablations(
             f"{source.root}: no ablations of Table {number} (ablations/rows.json); `lmme3dhf "
             "evaluate ablations` runs them"
         )
-    known.sort(key=lambda row: row.table == 0)
+    whole = _WHOLE[number]
+    if all((row.table, row.number) != (number, whole) for row in known):
+        ours = source.rounds[0].ours
+        known.append(
+            Ablation(
+                table=number,
+                number=whole,
+                title=OURS,
+                marks={},
+                leaking=False,
+                method=ours,
+                note="the run itself",
+            )
+        )
+    known.sort(key=lambda row: (row.table == 0, row.number))
     named = [(f"({row.number}) {row.title}" if row.number else row.title, row) for row in known]
     ran = {str(place): row.method for place, row in enumerate(known) if row.method is not None}
     found, said = _figures_of(source, source.rounds[0], ran)

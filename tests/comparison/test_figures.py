@@ -382,9 +382,10 @@ def test_ablations_and_folds_are_drawn_where_they_are(run, tmp_path):
     records = {record.name: record for record in draw(whole, tmp_path / "out", only=names)}
     assert "(3) set-up d has not run." in records["ablations_table4"].caption
     four, five = (rows(tmp_path / "out" / f"ablations_table{n}.csv") for n in (4, 5))
-    assert [row["row"] for row in four] == ["(1) set-up a", "set-up c"]
-    assert [row["row"] for row in five] == ["(2) set-up b", "set-up c"]
-    assert [row["leaking"] for row in four] == ["False", "True"]
+    # The run itself is the row of the whole model.
+    assert [row["row"] for row in four] == ["(1) set-up a", "(4) LMME3DHF", "set-up c"]
+    assert [row["row"] for row in five] == ["(2) set-up b", "(5) LMME3DHF", "set-up c"]
+    assert [row["leaking"] for row in four] == ["False", "False", "True"]
     drawn_words = (tmp_path / "out" / "ablations_table4.svg").read_text(encoding="utf-8")
     assert "sees test labels" in drawn_words
     radar = {row["measure"]: row for row in rows(tmp_path / "out" / "radar.csv")}
