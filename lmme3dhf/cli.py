@@ -226,6 +226,38 @@ def _crossval(args: Namespace, config: Config) -> int:
     return 0
 
 
+def _report_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="One page with every table and figure of a run.")
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run")
+    add("--out", type=Path, help="the page (default: RUN/report.html); files go beside it")
+    several = {"nargs": "+", "action": "extend", "default": []}
+    add("--method", metavar="NAME=PATH", help="scores, answers or a folder of maps", **several)
+    add("--status", metavar="NAME=STATUS", help="of a method: retrained or external", **several)
+    add("--lower_is_better", metavar="NAME", help="of a method: its scores are turned", **several)
+    add("--allow_missing", action="store_true", help="test a method on the videos that it has")
+    protocols = ("grouped", "official", "leave-one-generator-out")
+    add("--folds", choices=protocols, help="Tables 1 to 3 as means over the run's folds")
+    return parser
+
+
+def _report(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.pipeline.report import write_report
+
+    out = args.out or args.run / "report.html"
+    files = write_report(
+        args.run,
+        out,
+        args.method,
+        statuses=args.status,
+        lower=args.lower_is_better,
+        folds=args.folds,
+        allow_missing=args.allow_missing,
+    )
+    print(f"{out}: the page, {out.stat().st_size / 1e6:.1f} MB; tables and figures in {files}")
+    return 0
+
+
 def _data_parser() -> ArgumentParser:
     return ArgumentParser(description="Everything about the data set Gen3DHF, or one like it.")
 
@@ -445,6 +477,7 @@ VERBS: dict[str, Verb] = {
     "predict": (_predict_parser, _predict),
     "evaluate": (_evaluate_parser, _evaluate),
     "score": (_score_parser, _score),
+    "report": (_report_parser, _report),
 }
 
 

@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "progress": 0,
+    "departures": 0,
     "models": 1,
     "annotations": 2,
     "config": 2,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmme3dhf.comparison.assembly import OURS, SMOKE
 from lmme3dhf.comparison.floors import FLOOR, score_floors
 from lmme3dhf.comparison.methods import ComparisonError, Method
 from lmme3dhf.comparison.scoring import paired, score_figures
 from lmme3dhf.comparison.sources import Round, Source, read_ablations
-from lmme3dhf.comparison.tables import OURS, SMOKE
 from lmme3dhf.data.splits import generator
 from lmme3dhf.metrics.correlation import correlations, within_between
 from lmme3dhf.metrics.levels import level_scores

@@ -148,7 +148,8 @@ def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
     for word in words:
         name, separator, value = word.partition("=")
         if not (separator and name.strip() and value.strip()):
-            raise ComparisonError(f"{option} {word!r}: expected NAME={option[2:].upper()}")
+            expected = "PATH" if option == "--method" else "STATUS"
+            raise ComparisonError(f"{option} {word!r}: expected NAME={expected}")
         if name.strip() in pairs:
             raise ComparisonError(f"{option} {name.strip()!r} is given twice; keep one")
         pairs[name.strip()] = value.strip()

@@ -173,13 +173,13 @@ def _data_of(run: Path) -> Path:
     settings = run / "config.yaml"
     if not settings.is_file():
         raise ComparisonError(
-            f"{run}: neither data/ nor config.yaml in it; give the folder of a run, or its data "
-            "set with --data"
+            f"{run}: neither data/ nor config.yaml in it; give the folder of a run (a data set "
+            "without one is given to the tables' scripts by --data)"
         )
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
     named = ((content or {}).get("data") or {}).get("root")
     if not named or not Path(named).is_dir():
-        raise ComparisonError(f"{settings}: its data set {named} is not here; give it with --data")
+        raise ComparisonError(f"{settings}: its data set {named} is not here; put it back there")
     return Path(named)
 
 

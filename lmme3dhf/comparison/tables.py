@@ -445,8 +445,8 @@ def _inflation(
             if (key := f"{dimension}_srcc") in leaking and key in honest
         ]
         sentences.append(
-            f"The leaking protocol ({ablation.title}) is given the label of the video that it "
-            f"scores and reaches {' and '.join(parts)}; it is no metric and is not ranked."
+            f"{ablation.title}: it is given the label of the video that it scores and reaches "
+            f"{' and '.join(parts)}; it is no metric and is not ranked."
         )
     return sentences
 

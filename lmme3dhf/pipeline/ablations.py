@@ -27,7 +27,7 @@ from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 FOLDER, ROWS, ROW = "ablations", "rows.json", "row.json"
 PREDICTIONS = "predictions.jsonl"
 # How many times longer a stage takes whose vision tower trains; for the estimate of the end alone.
-_TRAINED_TOWER = 4.0
+_TRAINED_TOWER = 3.0
 
 
 def run_ablations(

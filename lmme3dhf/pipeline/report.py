@@ -1,20 +1,22 @@
 """One page with everything of a run: tables, figures, what its scores are made of, its settings,
 and what it departs from (paper, Section 5).
 
-The page needs nothing else; the tables and figures also lie as files beside it. A part that the run
-lacks is said with the command that makes it. Nothing on the page is of the day it was made: the
-same run gives the same bytes. No model is loaded.
+The page needs nothing else; tables and figures also lie as files beside it. What the run lacks is
+said with the command that makes it, and the page is made anyway. Nothing on it is of the day it was
+made: the same run gives the same bytes. No model is loaded, and torch is not needed.
 """
 
-import json
-import math
+import csv
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from lmme3dhf.comparison.breakdowns import Leak, identity_table, leak, level_table
+import numpy as np
+
+from lmme3dhf.comparison.assembly import SMOKE
+from lmme3dhf.comparison.breakdowns import identity_table, leak, level_table
 from lmme3dhf.comparison.command import read_methods, write_table
 from lmme3dhf.comparison.figures import (
     PROTOCOLS,
@@ -23,112 +25,213 @@ from lmme3dhf.comparison.figures import (
     draw,
     write_index,
 )
-from lmme3dhf.comparison.floors import CEILING, FLOOR, ORACLE, PERSON
 from lmme3dhf.comparison.methods import Method
 from lmme3dhf.comparison.paper import PaperTable, read_paper
-from lmme3dhf.comparison.sources import Source, read_source
-from lmme3dhf.comparison.tables import NOT_RUN, OURS, table1, table2, table3, table4, table5
-from lmme3dhf.data.samples import DataError
-from lmme3dhf.data.splits import generator, latent, read_split
-from lmme3dhf.departures import DEPARTURES, GAPS
+from lmme3dhf.comparison.sources import Source, read_ablations, read_source
+from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
 from lmme3dhf.describe import describe
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import file_hash, replace_file
-from lmme3dhf.metrics.saliency import PRESETS
-from lmme3dhf.reports.page import (
-    Grid,
-    Listing,
-    Page,
-    Part,
-    Picture,
-    Section,
-    Text,
-    Verbatim,
-    render,
-)
-from lmme3dhf.reports.tables import Block, Cell, Column, Row, Table, number
-from lmme3dhf.vocabulary import DIMENSIONS
+from lmme3dhf.files import replace_file
+from lmme3dhf.pipeline.report_sections import SHOWN_PRESETS, Gathered, sections_of, summary_of
+from lmme3dhf.reports.page import Page, render
+from lmme3dhf.reports.tables import Block, Cell, Column, Row, Table
 
-SHOWN_PRESETS = ("mit", "lmme3dhf-repo")  # of Table 3; one alone would look like the definition
-ABLATIONS = "lmme3dhf evaluate ablations --config RUN/config.yaml --out RUN"
-CROSSVAL = "lmme3dhf evaluate crossval --config RUN/config.yaml --out RUN --folds {}"
-
-# Figures that stand beside what they are about; all others have a section of their own.
-PLACED = {
-    "generators": "identity",
-    "curves": "training",
-    "ablations_table4": "ablations",
-    "ablations_table5": "ablations",
-    **{f"folds_{protocol.replace('-', '_')}": "folds" for protocol in PROTOCOLS},
-}
-
-# Every row of the tables' floors and ceilings, in a sentence.
-BOUNDS = {
-    "mean of the training scores": "gives every clip the same score: the errors of a metric that "
-    "knows nothing; it has no correlations",
-    "mean of the clip's generator": "gives a clip the mean training score of its generator: what a "
-    "metric reaches that recognises the generator and nothing else",
-    "level oracle": "is told the true level word and gives its mean training score: what five "
-    "words can say at most, and what a head that reads the label gets for nothing",
-    "other dimension's score": "gives the opinion score of the other dimension: how far quality and "
-    "authenticity are one thing",
-    "true opinions": "the opinions that were planted in the synthetic clips: what the noise of the "
-    "simulated raters leaves to be reached",
-    "raters' noise": "what the scatter of the raters leaves to be reached, from panels drawn from "
-    "the panel",
-    "most frequent training answer": "gives every clip the answer that was most frequent in training",
-    "uniform map": "says nothing: chance",
-    "centre of each view": "a Gaussian in the middle of each view: where faces are",
-    "mean training map": "the mean of the training maps: where distortions usually are",
-    "marker against marker": "one marker's map tested against the points of the others; no "
-    "ceiling, since a model may know what all markers mark on average",
-}
-
-DEFINITIONS = (
-    "SRCC, PLCC and KRCC: Spearman's, Pearson's and Kendall's (tau-b) correlation of predicted and "
-    "opinion scores. PLCC is raw unless the table says which curve was fitted first; the paper "
-    "does not say what it did.",
-    "Accuracy of distortion answers: the column says which of three it is. Jaccard: categories "
-    "both named and true, divided by those named or true; exact: the named set is the true one; "
-    "top-1: the first named category is true. The paper prints one and defines none.",
-    "AUC: the chance that a marked pixel has a higher value than an unmarked one (Mann-Whitney, "
-    "ties one half). AUC-Judd, Borji and shuffled are in the CSV, in expectation instead of by "
-    "random draws.",
-    "NSS: mean standardised value at the marked pixels; CC: Pearson's correlation with the map; "
-    "SIM: what both maps share; KLD: what the prediction loses of the map, in nat, lower is "
-    "better. Test clips without any mark are skipped and counted.",
-    "Undefined is never 0: a constant prediction has no correlation, and the table says so.",
-)
+TABLES, FIGURES = "tables", "figures"  # folders below that of the page's files
 
 
-@dataclass
-class _Report:
-    """What the sections are made from, and what was found missing on the way.
+def write_report(
+    run: Path,
+    out: Path,
+    methods: Sequence[str] = (),
+    *,
+    statuses: Sequence[str] = (),
+    lower: Sequence[str] = (),
+    folds: str | None = None,
+    allow_missing: bool = False,
+) -> Path:
+    """Writes the page, and the tables and figures into a folder beside it (`report_files` for
+    `report.html`); the page comes last and as a whole.
 
-    Attributes:
-        run: Folder of the run, as it was given.
-        source: The run's own test.
-        paper: The printed tables.
-        tables: Name -> table, of those that could be made.
-        absent: Name -> why a table could not be made.
-        figures: Name -> record.
-        pictures: Folder that the figures' paths count from.
-        files: Name of the folder beside the page.
-        folds: Protocol -> the run's finished folds.
+    Args:
+        run: Folder of a run with predictions.
+        out: The page.
+        methods: Anybody's predictions, `NAME=PATH`.
+        statuses: `NAME=STATUS` of some of them.
+        lower: Names of those whose scores are lower for better videos.
+        folds: Protocol whose folds Tables 1 to 3 are means over; None for the run's own test.
+        allow_missing: Test a foreign method on the videos it has, and say how many it lacks.
+
+    Returns:
+        Folder of the tables and figures.
+
+    Raises:
+        ComparisonError: A run that cannot be read, no such folds, or foreign predictions that
+            cannot be used.
+        UserError: `run` is no run, or `out` is a folder.
     """
+    run, out = Path(run), Path(out)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give the file to write, such as {out / 'report.html'}")
+    if not (run / "predictions.jsonl").is_file():
+        raise UserError(
+            f"{run}: no predictions.jsonl in it; give the folder of a run, as `lmme3dhf demo --out "
+            f"{run}` makes one"
+        )
+    source = read_source(run)
+    tested = source if folds is None else read_source(run, source.data, folds=folds)
+    foreign = read_methods(source, methods, statuses, lower)
+    paper = read_paper()
+    read_ablations(run)  # a broken file is told before the work
+    files = out.with_name(f"{out.stem}_files")
 
-    run: Path
-    source: Source
-    paper: dict[int, PaperTable]
-    files: str
-    pictures: Path
-    tables: dict[str, Table] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, FigureRecord] = field(default_factory=dict)
-    folds: dict[str, Source] = field(default_factory=dict)
+    cross = _cross_validations(run, source)
+    found = {name: of_folds for name, of_folds in cross.items() if isinstance(of_folds, Source)}
+    absent = {f"folds_{name}": why for name, why in cross.items() if isinstance(why, str)}
+    tables = {}
+    unseen = found.get("leave-one-generator-out")
+    makers = _makers(source, tested, foreign, paper, unseen, allow_missing=allow_missing)
+    for name, (make, concerned) in makers.items():
+        print(f"report: {name}", flush=True)
+        try:
+            tables[name] = replace(make(), name=name)
+        except UserError as error:
+            if concerned:  # with a method that somebody gave; it may not vanish silently
+                raise
+            absent[name] = str(error)
+    print("report: figures", flush=True)
+    figures = _figures(source, files / FIGURES, foreign)
+    for protocol, of_folds in found.items():
+        record = next(r for r in figures if r.name == f"folds_{protocol.replace('-', '_')}")
+        if record.csv:
+            rows = files / FIGURES / record.csv[0]
+            tables[f"folds_{protocol}"] = _fold_table(protocol, of_folds, rows)
+    for table in tables.values():
+        write_table(table, files / TABLES)
 
-    def plain(self, text: str) -> str:
-        """A text without the folders of this machine: RUN stands for the run's."""
-        for folder in (str(self.run.resolved() if False else self.run.resolve()), str(self.run)):
-            text = text.replace(folder, "RUN") if folder != "." else text
-        return text
+    gathered = Gathered(
+        run=run,
+        source=source,
+        tested=tested,
+        methods=tuple(foreign),
+        paper=paper,
+        tables=tables,
+        absent={name: _plain(why, run) for name, why in absent.items()},
+        figures=tuple(replace(r, reason=r.reason and _plain(r.reason, run)) for r in figures),
+        pictures=files / FIGURES,
+        files=files.name,
+        folds=found,
+        leak=leak(source),
+        settings=_settings(run),
+    )
+    title = f"LMME3DHF: report of the run {run.resolve().name}"
+    page = Page(title=title, lead=summary_of(gathered), sections=sections_of(gathered))
+    replace_file(out, render(page))
+    return files
+
+
+def _makers(
+    source: Source,
+    tested: Source,
+    foreign: Sequence[Method],
+    paper: dict[int, PaperTable],
+    unseen: Source | None,
+    *,
+    allow_missing: bool,
+) -> dict[str, tuple[Callable[[], Table], list[Method]]]:
+    """Name -> what makes the table, and the foreign methods in it."""
+    scored = [method for method in foreign if method.scores]
+    answering = [method for method in foreign if method.answers]
+    mapping = [method for method in foreign if method.maps]
+    options = {"paper": paper, "allow_missing": allow_missing}
+    return {
+        "table1": (partial(table1, tested, scored, **options), scored),
+        "table2": (partial(table2, tested, answering, **options), answering),
+        **{
+            f"table3_{preset}": (
+                partial(_table3, tested, mapping, preset=preset, **options),
+                mapping,
+            )
+            for preset in SHOWN_PRESETS
+        },
+        "table4": (partial(table4, source, paper=paper), []),
+        "table5": (partial(table5, source, paper=paper), []),
+        "levels": (partial(level_table, source), []),
+        "identity": (partial(identity_table, source, scored, unseen), []),
+    }
+
+
+def _table3(source: Source, methods: Sequence[Method], *, preset: str, **options) -> Table:
+    """Table 3 with the preset in its title, since it stands there more than once."""
+    made = table3(source, methods, preset=preset, **options)
+    return replace(made, title=made.title.replace("Table 3.", f"Table 3, preset {preset}."))
+
+
+def _cross_validations(run: Path, source: Source) -> dict[str, Source | str]:
+    """Protocol -> its finished folds, or why there are none."""
+    found: dict[str, Source | str] = {}
+    for protocol in PROTOCOLS:
+        if not (run / "crossval" / protocol).is_dir():
+            found[protocol] = ""
+            continue
+        try:
+            found[protocol] = read_source(run, source.data, folds=protocol)
+        except UserError as error:
+            found[protocol] = str(error)
+    return found
+
+
+def _figures(source: Source, folder: Path, foreign: Sequence[Method]) -> list[FigureRecord]:
+    """Draws every figure, those of the data set first, and writes their index."""
+    why = None
+    try:
+        described = describe(source.data, folder / "dataset")
+    except UserError as error:
+        described, why = {"files": {}, "left_out": {}}, str(error)
+    of_data = dataset_records(described, "dataset")
+    records = [replace(r, reason=why or r.reason) for r in of_data]
+    records += draw(source.root, folder, foreign)
+    write_index(folder, records)
+    return records
+
+
+def _fold_table(protocol: str, source: Source, rows: Path) -> Table:
+    """The folds of a protocol with mean and deviation, from the CSV behind their figure."""
+    with rows.open(encoding="utf-8", newline="") as stream:
+        read = list(csv.DictReader(stream))
+    measures = [key for key in read[0] if key not in ("fold", "videos")]
+    status = SMOKE if source.smoke else "real"
+    listed, mean = [], {}
+    for fold in read:
+        cells = {key: float(fold[key]) for key in measures if fold[key]}
+        listed.append(
+            Row(name=fold["fold"], status=status, cells=cells | {"videos": fold["videos"]})
+        )
+    for key in measures:
+        values = [float(fold[key]) for fold in read if fold[key]]
+        if values:
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            mean[key] = Cell(float(np.mean(values)), std)
+    listed.append(Row(name="mean", status=status, cells=mean))
+    columns = [Column(key="videos", title="videos", higher=None)]
+    columns += [Column(key=key, title=key, higher=None) for key in measures if key in mean]
+    return Table(
+        name=f"folds_{protocol}",
+        title=f"Folds: {protocol}" + (" – SMOKE, no results" if source.smoke else ""),
+        blocks=(Block(title="", columns=tuple(columns), rows=tuple(listed)),),
+        notes=(
+            f"{len(source.rounds)} of {source.planned} folds are finished; the deviation is over "
+            "folds (ddof 1).",
+        ),
+    )
+
+
+def _settings(run: Path) -> str | None:
+    path = run / "config.yaml"
+    return _plain(path.read_text(encoding="utf-8"), run) if path.is_file() else None
+
+
+def _plain(text: str, run: Path) -> str:
+    """A text in which RUN stands for the run's folder: the page is read elsewhere."""
+    for folder in {str(run.resolve()), str(run)} - {"."}:
+        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?![\w-])", "RUN", text)
+    return text

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from jinja2 import Environment
 
@@ -200,7 +201,7 @@ def latex(table: Table) -> str:
         "\\begin{table*}[t]",
         "\\centering",
         # LaTeX numbers tables itself.
-        f"\\caption{{{_tex(re.sub(r'^Table [0-9]+[.] ', '', table.title))}}}",
+        f"\\caption{{{_tex(re.sub(r'^Table [0-9]+[^.]*[.] ', '', table.title))}}}",
         f"\\label{{tab:{table.name}}}",
     ]
     for block in table.blocks:
@@ -242,13 +243,18 @@ _HTML = """\
 {% if block.title %}<h4>{{ block.title }}</h4>
 {% endif -%}
 <div class="scroll"><table class="numbers">
-<thead><tr><th>Method</th><th>Status</th>
+<thead><tr>{% set rows = 2 if block.groups else 1 %}<th rowspan="{{ rows }}">Method</th>\
+<th rowspan="{{ rows }}">Status</th>
+{%- for group, span in block.groups %}<th colspan="{{ span }}"\
+{% if group %} class="over"{% endif %}>{{ group }}</th>{% endfor %}
+{%- if block.groups %}</tr>
+<tr>{% endif %}
 {%- for title in block.titles %}<th>{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in block.rows -%}
 {% if row.head %}<tr class="group"><th colspan="{{ block.titles | length + 2 }}">{{ row.head }}\
 </th></tr>
-{% else %}<tr><td>{{ row.name }}{% if row.cited %} <sup>{{ row.cited }}</sup>{% endif %}</td>\
+{% else %}<tr><td>{{ row.name }}{% if row.cited %}&nbsp;<sup>{{ row.cited }}</sup>{% endif %}</td>\
 <td>{{ row.status }}</td>
 {%- for text, mark in row.cells %}<td class="{{ mark }}">{{ text }}</td>{% endfor %}</tr>
 {% endif -%}
@@ -277,15 +283,20 @@ def html(table: Table) -> str:
                 rows.append({"head": row})
                 continue
             cells = [
-                (_text(row.cells.get(column.key), column), best.get((index, column.key), ""))
+                # A line may end before the deviation, nowhere else.
+                (
+                    _text(row.cells.get(column.key), column).replace("± ", "±\xa0"),
+                    best.get((index, column.key), ""),
+                )
                 for column in columns
             ]
             cited = _cited(row, numbers)
             rows.append(
                 {"name": row.name, "status": row.status, "cells": cells, "cited": cited[1:-1]}
             )
-        titles = [f"{c.group} {c.title}{arrow}".strip() for c, arrow in _with_arrows(columns)]
-        blocks.append({"title": block.title, "titles": titles, "rows": rows})
+        titles = [f"{column.title}{arrow}" for column, arrow in _with_arrows(columns)]
+        groups = _spans(columns)
+        blocks.append({"title": block.title, "groups": groups, "titles": titles, "rows": rows})
     page = Environment(autoescape=True, keep_trailing_newline=True).from_string(_HTML)
     return page.render(
         name=table.name,
@@ -384,18 +395,21 @@ def _tex_line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + " \\\\"
 
 
-def _tex_groups(columns: list[Column]) -> list[str]:
-    """The line of group titles, each above its columns with a rule; none without groups."""
+def _spans(columns: Iterable[Column]) -> list[tuple[str, int]]:
+    """(title, columns) of the groups of columns, those without a title too; none without groups."""
+    columns = list(columns)
     if not any(column.group for column in columns):
         return []
+    spans = groupby(columns, key=lambda column: column.group)
+    return [(group, len(list(members))) for group, members in spans]
+
+
+def _tex_groups(columns: list[Column]) -> list[str]:
+    """The line of group titles, each above its columns with a rule; none without groups."""
     cells, rules, at = [], [], 3
-    while at - 3 < len(columns):
-        group = columns[at - 3].group
-        span = 1
-        while at - 3 + span < len(columns) and columns[at - 3 + span].group == group:
-            span += 1
+    for group, span in _spans(columns):
         cells.append(f"\\multicolumn{{{span}}}{{c}}{{{_tex(group)}}}")
         if group:
             rules.append(f"\\cmidrule(lr){{{at}-{at + span - 1}}}")
         at += span
-    return [_tex_line(["", "", *cells]), "".join(rules)]
+    return [_tex_line(["", "", *cells]), "".join(rules)] if cells else []

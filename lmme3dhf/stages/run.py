@@ -9,8 +9,10 @@ with other settings or merged into another model.
 import difflib
 import hashlib
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
 ADAPTER, HEAD, DECODER = "adapter", "head.safetensors", "decoder.safetensors"
 MERGED = "merged"
 PROBE_SAMPLES = 4
+# Whose versions a run records: a score may depend on them.
+_LIBRARIES = ("lmme3dhf", "torch", "transformers", "peft", "numpy")
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -103,6 +107,8 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
         "model": str(model),
         "model_sha256": model_hash(model),
         "dtype": config.dtype,
+        "versions": {"python": platform.python_version()}
+        | {library: version(library) for library in _LIBRARIES},
         **facts,
     }
     settings = dump_config(config)

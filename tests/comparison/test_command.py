@@ -64,7 +64,7 @@ def test_a_csv_made_by_hand_becomes_a_row_of_table_1(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--method", "NIQE"], "--method 'NIQE': expected NAME=METHOD"),
+        (["--method", "NIQE"], "--method 'NIQE': expected NAME=PATH"),
         (["--method", "A=x.csv", "--method", "A=y.csv"], "'A' is given twice"),
         (["--status", "B=external"], "--status 'B': no such --method"),
         (["--lower_is_better", "B"], "--lower_is_better 'B': no such --method"),

@@ -10,9 +10,9 @@ from PIL import Image
 from scipy import stats
 
 from lmme3dhf.annotations.fixations import saliency_map
+from lmme3dhf.comparison.assembly import kind_of
 from lmme3dhf.comparison.methods import ComparisonError, Method, read_method
 from lmme3dhf.comparison.sources import Source, read_source
-from lmme3dhf.comparison.assembly import kind_of
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.tables import Cell, Row, Table, markdown, number
@@ -391,7 +391,7 @@ def test_the_leaking_row_is_marked_unranked_and_measured(make_run: Callable):
     honest = value(made.blocks[0].rows[4], "quality_srcc")
     leaking = value(leak, "quality_srcc")
     assert leaking > honest
-    sentence = next(note for note in made.notes if note.startswith("The leaking protocol"))
+    sentence = next(note for note in made.notes if "is given the label of the video" in note)
     assert f"quality SRCC {leaking:.3f} where row (5) has {honest:.3f}" in sentence
     assert f"({leaking - honest:+.3f})" in sentence
 

@@ -20,6 +20,7 @@ from lmme3dhf.reports.tables import (
     marks,
 )
 from lmme3dhf.reports.tables import csv as csv_of
+from tests.reports.html_page import ReadPage
 
 AUC = Column(key="auc", title="AUC")
 KLD = Column(key="kld", title="KLD", higher=False, decimals=2)
@@ -184,3 +185,19 @@ def test_html_is_escaped_and_says_what_is_best():
     assert "&lt;script&gt;" in made
     assert '<td class="best">0.9000</td>' in made
     assert '<td class="second">0.8000</td>' in made
+
+
+def test_html_puts_groups_above_their_columns():
+    """Two groups of two and one column, and a column without one. Catches titles that stand above
+    other columns than theirs.
+    """
+    columns = (
+        Column(key="a", title="A", group="first"),
+        Column(key="b", title="B", group="first"),
+        Column(key="c", title="C"),
+        Column(key="d", title="D", group="second"),
+    )
+    read = ReadPage(html(table(block(row("m", 0.5), columns=columns))))
+    assert not read.faults
+    assert read.tables[0][0] == ["Method", "Status", "first", "first", "", "second"]
+    assert read.tables[0][1] == ["A", "B", "C", "D"]
