@@ -301,6 +301,8 @@ class Ablation:
         answers: Whether its distortion answers count.
         maps: Whether its saliency maps count.
         settings: Dotted setting -> value, where it differs from the run.
+        factors: Dotted setting -> what the run's value is multiplied with; whole numbers stay
+            whole.
         marks: Table 5's columns: `vision`, `llm`, `regression`.
         leaking: Whether its scores depend on the labels that they are compared with.
         note: One sentence on what it shows.
@@ -316,6 +318,7 @@ class Ablation:
     answers: bool = False
     maps: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
     marks: dict[str, bool] = field(default_factory=dict)
     leaking: bool = False
     note: str = ""
@@ -359,12 +362,15 @@ def load_ablations(path: Path) -> list[Ablation]:
     return rows
 
 
-def with_settings(config: Config, changes: dict[str, Any]) -> Config:
+def with_settings(
+    config: Config, changes: dict[str, Any], factors: dict[str, float] | None = None
+) -> Config:
     """The settings with some of them changed.
 
     Args:
         config: The settings.
         changes: Dotted name -> value ("lora.rank": 16).
+        factors: Dotted name of a number -> what it is multiplied with ("frames.fps": 0.5).
 
     Raises:
         ConfigError: There is no such setting, or the value does not fit it.
@@ -372,14 +378,25 @@ def with_settings(config: Config, changes: dict[str, Any]) -> Config:
     parser = ArgumentParser(exit_on_error=False)
     add_config(parser)
     parsed = parser.parse_object(to_plain(config))
+    changes = dict(changes)
+    for name, factor in (factors or {}).items():
+        before = _setting(config, name)
+        _check(isinstance(before, int | float), f"{name}: a number is expected", repr(before))
+        changes[name] = type(before)(before * factor)
     try:
         for name, value in changes.items():
-            section, known = to_plain(config), True
-            for part in name.split("."):
-                known = known and isinstance(section, dict) and part in section
-                section = section[part] if known else None
-            _check(known or ".trainer." in name, "a setting of the run is expected", repr(name))
+            if ".trainer." not in name:
+                _setting(config, name)
             parsed[name] = value
         return config_from(parser.instantiate(parser.parse_object(parsed.as_dict())))
     except (ArgumentError, TypeError) as error:
         raise ConfigError(f"setting {name} = {value!r}: {str(error).strip()}") from error
+
+
+def _setting(config: Config, name: str) -> Any:
+    value = to_plain(config)
+    for part in name.split("."):
+        known = isinstance(value, dict) and part in value
+        _check(known, "a setting of the run is expected", repr(name))
+        value = value[part]
+    return value

@@ -254,12 +254,12 @@ def test_every_shipped_ablation_is_a_change_of_the_run(tmp_path):
     printed = {(row.table, row.number) for row in rows if row.table}
     # Table 4's row 4 is Table 5's row 5: the whole model.
     assert printed == {(5, str(n)) for n in range(1, 7)} | {(4, str(n)) for n in range(1, 4)}
-    config = load_config(ROOT / "configs" / "demo.yaml")
     trained = [row for row in rows if row.stages]
     assert trained
     for row in trained:
-        changed = with_settings(config, row.settings)
-        assert changed != config, row.id
+        for base in ("demo", "paper", "official"):
+            config = load_config(ROOT / "configs" / f"{base}.yaml")
+            assert with_settings(config, row.settings, row.factors) != config, (row.id, base)
     assert [row.id for row in rows if row.leaking] == ["label_leak"]
 
 
@@ -297,6 +297,10 @@ def test_changed_settings_are_checked_like_a_file():
     assert (changed.lora.rank, changed.saliency.prompt) == (4, "")
     assert changed.score.trainer == {"learning_rate": 0.5}
     assert dataclasses.replace(changed.lora, rank=8) == config.lora
+    smaller = with_settings(config, {}, {"frames.fps": 0.25, "lora.rank": 0.5})
+    assert (smaller.frames.fps, smaller.lora.rank) == (0.5, 4)
+    with pytest.raises(ConfigError, match="a number is expected"):
+        with_settings(config, {}, {"model": 2})
     for wrong in ({"lora.rnak": 4}, {"rank": 4}, {"lora.rank": "four"}, {"lora.rank": 0}):
         with pytest.raises(ConfigError):
             with_settings(config, wrong)

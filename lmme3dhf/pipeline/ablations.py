@@ -55,7 +55,7 @@ def run_ablations(
     job = run_chain(config, out)
     cost = {name: step["seconds"] for name, step in job.done.items()}
     wanted = _with_starts(rows, only or [row.id for row in rows])
-    changed = {row.id: with_settings(config, row.settings) for row in rows}
+    changed = {row.id: with_settings(config, row.settings, row.factors) for row in rows}
     models = {
         "base": config.model,
         "text": str(out / "stage1" / MERGED),

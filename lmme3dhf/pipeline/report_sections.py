@@ -468,6 +468,11 @@ def _folds(found: Gathered) -> Iterable[Part]:
 # Ablations
 
 
+def _changes(row: dict[str, Any]) -> Iterable[str]:
+    yield from (f"`{key}: {_plain_value(v)}`" for key, v in row.get("settings", {}).items())
+    yield from (f"`{key}` x {factor:g}" for key, factor in row.get("factors", {}).items())
+
+
 def _ablations(found: Gathered) -> Iterable[Part]:
     rows = _ablation_rows(found.run)
     if rows:
@@ -479,8 +484,7 @@ def _ablations(found: Gathered) -> Iterable[Part]:
                     f"({row['number']}) {row['title']}" if row.get("number") else row["title"],
                     str(row.get("start", "")),
                     ", ".join(row.get("stages", [])) or "nothing",
-                    ", ".join(f"`{key}: {_plain_value(v)}`" for key, v in row["settings"].items())
-                    or "nothing",
+                    ", ".join(_changes(row)) or "nothing",
                 )
                 for row in rows
             ),

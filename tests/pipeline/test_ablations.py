@@ -26,7 +26,7 @@ rows:
 - {id: leak, title: leak, start: text, stages: [score], scores: head, leaking: true,
    settings: {score.read: label}}
 - {id: question, title: question, start: text, stages: [score], scores: head,
-   settings: {score.read: question, score.trainer.num_train_epochs: 0.1}}
+   settings: {score.read: question, score.trainer.num_train_epochs: 0.1}, factors: {lora.rank: 0.5}}
 - {id: blind, title: w/o LLM, table: 4, number: "1", start: score, stages: [saliency], maps: true,
    settings: {saliency.branches: visual, saliency.trainer.num_train_epochs: 0.1}}
 - {id: silent, title: prompt, table: 4, number: "2", start: score, stages: [saliency], maps: true,
@@ -149,7 +149,7 @@ def test_the_same_command_does_nothing_twice(ablated, rows_file, capsys):
     assert main(words) == 0
     changed = [p for p, at in files.items() if p.stat().st_mtime_ns != at]
     assert [path.name for path in changed] in ([], ["rows.json"])
-    assert "step" not in capsys.readouterr().out
+    assert ", loss " not in capsys.readouterr().out
 
 
 def test_wrong_rows_are_told(ablated, rows_file, tmp_path, capsys):
