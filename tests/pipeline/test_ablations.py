@@ -147,8 +147,8 @@ def test_the_same_command_does_nothing_twice(ablated, rows_file, capsys):
     files = {p: p.stat().st_mtime_ns for p in (ablated / "ablations").rglob("*") if p.is_file()}
     words = ["evaluate", "ablations", "--out", str(ablated), "--rows", str(rows_file), *SHORT]
     assert main(words) == 0
-    changed = [p for p, at in files.items() if p.stat().st_mtime_ns != at]
-    assert [path.name for path in changed] in ([], ["rows.json"])
+    changed = {p.stem for p, at in files.items() if p.stat().st_mtime_ns != at}
+    assert changed <= {"rows", "table4", "table5"}
     assert ", loss " not in capsys.readouterr().out
 
 
