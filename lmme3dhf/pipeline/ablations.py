@@ -26,6 +26,8 @@ from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 FOLDER, ROWS, ROW = "ablations", "rows.json", "row.json"
 PREDICTIONS = "predictions.jsonl"
+# What of a row decides its numbers; titles and notes may change.
+_DECISIVE = ("start", "stages", "scores", "answers", "maps", "settings", "factors")
 # How many times longer a stage takes whose vision tower trains; for the estimate of the end alone.
 _TRAINED_TOWER = 3.0
 
@@ -107,10 +109,11 @@ def _run_row(row: Ablation, config: Config, out: Path, folder: Path) -> tuple[st
     settings = to_plain(row)
     known = folder / ROW
     before = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
-    if before and before["row"] != settings:
+    changed = [name for name in _DECISIVE if before and _differ(before["row"], settings, name)]
+    if changed:
         raise TrainingError(
-            f"{folder} was run as another row (settings or title have changed); move it away to "
-            "run it anew"
+            f"{folder} was run as another row ({', '.join(changed)} differ); move it away to run "
+            "it anew, or give the row another id"
         )
     for stage in row.stages:
         run = folder / stage
@@ -122,6 +125,11 @@ def _run_row(row: Ablation, config: Config, out: Path, folder: Path) -> tuple[st
         seconds = time.monotonic() - started
         write_json(known, {"row": settings, "finished": True, "seconds": seconds})
     return config.model, time.monotonic() - started
+
+
+def _differ(before: dict[str, Any], now: dict[str, Any], name: str) -> bool:
+    # What is empty may also be absent: the row is from before there was such a thing.
+    return (before.get(name) or None) != (now.get(name) or None)
 
 
 def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:

@@ -160,6 +160,6 @@ def test_wrong_rows_are_told(ablated, rows_file, tmp_path, capsys):
     assert main([*words, "--rows", str(tmp_path / "no.yaml")]) == 1
     assert "no.yaml" in capsys.readouterr().err
     other = tmp_path / "rows.yaml"
-    other.write_text(ROWS.replace("title: leak", "title: honest"), encoding="utf-8")
+    other.write_text(ROWS.replace("score.read: label", "score.read: answer"), encoding="utf-8")
     assert main([*words, "--rows", str(other), "--only", "leak"]) == 1
     assert "was run as another row" in capsys.readouterr().err
