@@ -9,14 +9,13 @@ OUT/figures.json lists them all, those that could not be drawn with the reason.
 
 import argparse
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
+from lmme3dhf.comparison.command import read_methods
 from lmme3dhf.comparison.figures import dataset_records, draw, of_data_set, write_index
-from lmme3dhf.comparison.methods import ComparisonError, Method, read_method
 from lmme3dhf.comparison.sources import read_source
 from lmme3dhf.describe import describe
-from lmme3dhf.errors import UserError
+from lmme3dhf.errors import UserError, told
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,32 +42,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         source = read_source(args.run)
-        known = source.rounds[0].labels.videos
-        methods = [_method(words, args.lower_is_better, known) for words in args.method]
-        unknown = sorted(set(args.lower_is_better) - {method.name for method in methods})
-        if unknown:
-            raise ComparisonError(f"--lower_is_better {unknown[0]!r}: no such --method")
+        methods = read_methods(source, args.method, lower=args.lower_is_better)
         records = draw(args.run, args.out, methods, args.only)
         if of_data_set(args.only):
             described = describe(source.data, args.out / "dataset")
             records = [*dataset_records(described, "dataset"), *records]
         write_index(args.out, records)
     except (UserError, OSError) as error:
-        told = str(error)
-        if isinstance(error, OSError) and error.filename:
-            told = f"{error.filename}: {error.strerror}; check that path"
-        print(f"figures: {told}", file=sys.stderr)
+        print(f"figures: {told(error)}", file=sys.stderr)
         return 1
     for record in records:
         print(f"{record.name}: {record.png or record.reason}")
     return 0
-
-
-def _method(words: str, lower_is_better: Collection[str], known: Collection[str]) -> Method:
-    name, _, path = (part.strip() for part in words.partition("="))
-    if not (name and path):
-        raise ComparisonError(f"--method {words!r}: expected NAME=PATH")
-    return read_method(name, Path(path), known, lower_is_better=name in lower_is_better)
 
 
 if __name__ == "__main__":

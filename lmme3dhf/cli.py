@@ -15,7 +15,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from lmme3dhf.config import Config, add_config, config_from
-from lmme3dhf.errors import UserError
+from lmme3dhf.errors import UserError, told
 
 SOME_FILES_FAILED = 3
 # In a checkout; an installed package is told with --config and --rows.
@@ -180,18 +180,15 @@ def _ablations_parser() -> ArgumentParser:
 
 def _ablations(args: Namespace, config: Config) -> int:
     _use_threads(config)
-    from lmme3dhf.comparison.command import write_table
+    from lmme3dhf.comparison.command import write_tables
     from lmme3dhf.comparison.sources import read_source
     from lmme3dhf.comparison.tables import table4, table5
     from lmme3dhf.config import load_ablations
     from lmme3dhf.pipeline.ablations import run_ablations
-    from lmme3dhf.reports.tables import markdown
 
     written = run_ablations(config, args.out, load_ablations(args.rows), args.only)
     source = read_source(args.out)
-    for table in (table4(source), table5(source)):
-        write_table(table, written.parent)
-        print(markdown(table))
+    write_tables((table4(source), table5(source)), written.parent)
     print(written)
     return 0
 
@@ -211,17 +208,14 @@ def _crossval_parser() -> ArgumentParser:
 
 def _crossval(args: Namespace, config: Config) -> int:
     _use_threads(config)
-    from lmme3dhf.comparison.command import write_table
+    from lmme3dhf.comparison.command import write_tables
     from lmme3dhf.comparison.sources import read_source
     from lmme3dhf.comparison.tables import table1, table2, table3
     from lmme3dhf.pipeline.crossval import run_crossval
-    from lmme3dhf.reports.tables import markdown
 
     written = run_crossval(config, args.out, args.folds, args.only)
     source = read_source(args.out, folds=args.folds)
-    for table in (table1(source), table2(source), table3(source)):
-        write_table(table, written.parent)
-        print(markdown(table))
+    write_tables((table1(source), table2(source), table3(source)), written.parent)
     print(written)
     return 0
 
@@ -546,10 +540,7 @@ def main(argv: list[str] | None = None) -> int:
         config = config_from(instantiated) if "synthetic" in instantiated else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, OSError) as error:
-        told = str(error)
-        if isinstance(error, OSError) and error.filename:
-            told = f"{error.filename}: {error.strerror}; check that path"
-        print(f"lmme3dhf {words}: {told}", file=sys.stderr)
+        print(f"lmme3dhf {words}: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"lmme3dhf {words}: stopped; the same command goes on", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lmme3dhf.comparison.methods import STATUSES, ComparisonError, Method, read_method
@@ -10,7 +10,7 @@ from lmme3dhf.comparison.paper import read_paper
 from lmme3dhf.comparison.scoring import FITS
 from lmme3dhf.comparison.sources import Source, read_source
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
-from lmme3dhf.errors import UserError
+from lmme3dhf.errors import UserError, told
 from lmme3dhf.files import replace_file
 from lmme3dhf.metrics.saliency import PRESETS
 from lmme3dhf.metrics.vqa import ACCURACIES
@@ -29,6 +29,13 @@ def write_table(table: Table, out: Path) -> list[Path]:
     return written
 
 
+def write_tables(tables: Iterable[Table], out: Path) -> None:
+    """Writes some tables and prints them as Markdown."""
+    for table in tables:
+        write_table(table, out)
+        print(markdown(table))
+
+
 def table_command(number: int, description: str, argv: list[str] | None = None) -> int:
     """Makes one table from the words of a command line; returns the exit status, 1 for wrong input.
 
@@ -42,10 +49,7 @@ def table_command(number: int, description: str, argv: list[str] | None = None) 
         table = _table(number, args)
         write_table(table, args.out)
     except (UserError, OSError) as error:
-        told = str(error)
-        if isinstance(error, OSError) and error.filename:
-            told = f"{error.filename}: {error.strerror}; check that path"
-        print(f"table {number}: {told}", file=sys.stderr)
+        print(f"table {number}: {told(error)}", file=sys.stderr)
         return 1
     print(markdown(table), end="")
     return 0
