@@ -48,6 +48,7 @@ class Source:
         rounds: The finished tests.
         folds: Protocol of the folds; None for a single test.
         planned: Tests that the protocol has.
+        maps: Folder of the ground-truth maps; need not exist.
         points: Video -> marked points; None where they are not known.
     """
 
@@ -57,12 +58,8 @@ class Source:
     rounds: tuple[Round, ...]
     folds: str | None = None
     planned: int = 1
+    maps: Path
     points: dict[str, Fixations] | None = None
-
-    @property
-    def maps(self) -> Path:
-        """Folder of the ground-truth maps; need not exist."""
-        return self.data / "saliency_map"
 
     @property
     def ratings(self) -> Path | None:
@@ -138,6 +135,7 @@ def read_source(
         smoke=_smoke(data, run),
         rounds=(),
         folds=folds,
+        maps=data / _map_folder(run),
         points=read_fixations(points) if points.is_file() else None,
     )
     if folds is None:
@@ -176,11 +174,28 @@ def _data_of(run: Path) -> Path:
             f"{run}: neither data/ nor config.yaml in it; give the folder of a run (a data set "
             "without one is given to the tables' scripts by --data)"
         )
-    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    named = ((content or {}).get("data") or {}).get("root")
+    named = (_settings(settings).get("data") or {}).get("root")
     if not named or not Path(named).is_dir():
         raise ComparisonError(f"{settings}: its data set {named} is not here; put it back there")
     return Path(named)
+
+
+def _map_folder(run: Path | None) -> str:
+    """Where the maps are, from the data set's folder: a fold of a run shares those of the run."""
+    settings = None if run is None else run / "config.yaml"
+    if settings is None or not settings.is_file():
+        return "saliency_map"
+    return (_settings(settings).get("saliency") or {}).get("maps") or "saliency_map"
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ComparisonError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise ComparisonError(f"{path}: not the settings of a run; expected what the run wrote")
+    return content
 
 
 def _smoke(data: Path, run: Path | None) -> str | None:

@@ -58,7 +58,8 @@ def protocol_splits(root: Path, protocol: str) -> dict[str, Split]:
 def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared: bool) -> None:
     """Writes the lists of one fold, with level edges fitted on the fold's training part (Eq. 4).
 
-    Clips and maps stay where they are; the marked points are copied.
+    Clips and maps stay where they are; the marked points, and the true opinions of a synthetic data
+    set, are copied.
 
     Args:
         root: Folder of the data set.
@@ -97,8 +98,9 @@ def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared
             decided = [answers[video] for video in videos if video in answers]
             write_list(out / "distortion" / f"{part}.json", decided)
     write_json(out / "levels.json", to_json(scales))
-    if (root / "fixations.json").exists():
-        shutil.copyfile(root / "fixations.json", out / "fixations.json")
+    for name in ("fixations.json", "truth.json"):
+        if (root / name).exists():
+            shutil.copyfile(root / name, out / name)
     write_split(out / "splits.json", split, protocol=name, latents_shared=latents_shared)
 
 

@@ -62,6 +62,24 @@ def test_finished_folds_are_not_run_again(run, capsys):
     assert (folder / "fold_7" / "figures.json").exists()
 
 
+def test_a_run_on_a_data_set_that_was_not_drawn_is_ablated_too(run, tmp_path, capsys):
+    """A fold is such a run: its lists lie in its folder and `synthetic.draw` is off. Catches
+    commands that draw a data set of their own where one is given.
+    """
+    fold = run / "crossval" / "leave-one-generator-out" / "fold_3"
+    rows = tmp_path / "rows.yaml"
+    rows.write_text(
+        "rows:\n- {id: words, title: words, table: 5, number: '2', start: text, scores: level}\n"
+    )
+    words = ["evaluate", "ablations", "--config", str(fold / "config.yaml"), "--out", str(fold)]
+    assert main([*words, "--rows", str(rows)]) == 0
+    told = capsys.readouterr().out
+    assert "synthesize" not in told
+    assert "Table 5" in told
+    records = read_predictions(fold / "ablations" / "words" / "predictions.jsonl")
+    assert {generator(record.video) for record in records} == {3}
+
+
 def test_folds_that_are_not_there_are_told(run, capsys):
     """Catches a traceback, and a fold number that is passed over."""
     assert main([*WORDS, "--out", str(run), "--only", "10"]) == 1
