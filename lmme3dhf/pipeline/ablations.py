@@ -64,7 +64,12 @@ def run_ablations(
         "score": str(out / "stage2" / MERGED),
         "saliency": str(out / "model"),
     }
-    expected = {row.id: _expected_seconds(row, changed[row.id], cost) for row in wanted}
+    expected = {
+        row.id: 0.0
+        if (out / FOLDER / row.id / ROW).exists()
+        else _expected_seconds(row, changed[row.id], cost)
+        for row in wanted
+    }
     left = dict(expected)
     for number, row in enumerate(wanted, 1):
         folder = out / FOLDER / row.id
