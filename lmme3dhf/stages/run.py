@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin, set_seed
 
@@ -135,6 +136,13 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
     run.mkdir(parents=True, exist_ok=True)
     replace_file(known, settings)
     write_json(run / RUN, record)
+
+
+def finish_part(run: Path, part: nn.Module, name: str) -> None:
+    """Saves a part that was trained alone, head or decoder, and marks the run as finished."""
+    weights = {key: tensor.cpu().contiguous() for key, tensor in part.state_dict().items()}
+    save_file(weights, run / name)
+    finish_run(run)
 
 
 def is_finished(run: Path) -> bool:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -221,9 +220,5 @@ def train_saliency(config: Config, run: Path) -> Path:
         run=run,
         seed=config.seed,
     )
-    save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in decoder.state_dict().items()},
-        run / runs.DECODER,
-    )
-    runs.finish_run(run)
+    runs.finish_part(run, decoder, runs.DECODER)
     return run

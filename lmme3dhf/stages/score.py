@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from transformers import ProcessorMixin
 
@@ -202,11 +201,7 @@ def _train_head(
         run=run,
         seed=config.seed,
     )
-    save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()},
-        run / runs.HEAD,
-    )
-    runs.finish_run(run)
+    runs.finish_part(run, head, runs.HEAD)
 
 
 def _batches(
