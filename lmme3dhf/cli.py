@@ -14,6 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lmme3dhf import distributed
 from lmme3dhf.config import Config, add_config, config_from
 from lmme3dhf.errors import UserError, told
 
@@ -32,13 +33,16 @@ def _train_parser() -> ArgumentParser:
 
 def _train(args: Namespace, config: Config) -> int:
     _use_threads(config)
+    distributed.start()
     if args.stage == "text":
         from lmme3dhf.stages.text import train_text as train
     elif args.stage == "score":
         from lmme3dhf.stages.score import train_score as train
     else:
         from lmme3dhf.stages.saliency import train_saliency as train
-    print(train(config, args.out))
+    run = train(config, args.out)
+    if distributed.is_main():
+        print(run)
     return 0
 
 
@@ -71,7 +75,7 @@ def _predict_parser() -> ArgumentParser:
     ways = ("reply", "likelihood", "yes_no", "none")
     add("--ratings", type=bool, default=True, help="rate quality and authenticity")
     add("--scores", type=bool, default=True, help="false: words alone, needs no score head")
-    add("--answers", choices=ways, default="reply", help="how distortions are answered")
+    add("--answers", choices=ways, default="likelihood", help="how distortions are answered")
     add("--maps", type=bool, default=True, help="write saliency maps too")
     add("--write_text", type=bool, default=False, help="let the model write its ratings too")
     parser.add_argument("--evaluate", type=bool, default=False, help="then compare with the labels")
@@ -94,6 +98,8 @@ def _predict(args: Namespace, config: Config | None) -> int:
         maps=args.maps,
         write_text=args.write_text,
     )
+    if not distributed.is_main():
+        return 0
     print(f"{args.out}: {count} records")
     if args.evaluate:
         # The labels are read only now, from the same lists.
@@ -117,6 +123,8 @@ def _score(args: Namespace, config: Config | None) -> int:
 
     files = files_below(args.paths)
     good, bad = score_files(_scorer(args), files, args.out, maps=args.maps)
+    if not distributed.is_main():
+        return 0
     print(f"{args.out}: {good} files scored, {bad} not (their rows say why)")
     return SOME_FILES_FAILED if bad else 0
 
@@ -202,21 +210,16 @@ def _crossval_parser() -> ArgumentParser:
         help="grouped: five folds that share no face; official: the data set's own split",
     )
     parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of the folds")
+    parser.add_argument("--jobs", type=int, default=1, help="folds at a time, each on its own GPU")
     _add_run_arguments(parser)
     return parser
 
 
 def _crossval(args: Namespace, config: Config) -> int:
     _use_threads(config)
-    from lmme3dhf.comparison.command import write_tables
-    from lmme3dhf.comparison.sources import read_source
-    from lmme3dhf.comparison.tables import table1, table2, table3
     from lmme3dhf.pipeline.crossval import run_crossval
 
-    written = run_crossval(config, args.out, args.folds, args.only)
-    source = read_source(args.out, folds=args.folds)
-    write_tables((table1(source), table2(source), table3(source)), written.parent)
-    print(written)
+    print(run_crossval(config, args.out, args.folds, args.only, args.jobs))
     return 0
 
 
@@ -272,6 +275,27 @@ def _synthesize(args: Namespace, config: Config) -> int:
 
     make_data(config, args.out)
     print(args.out)
+    return 0
+
+
+def _features_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Compute the frozen features of the lists before training; the stages find "
+        "them. Also under accelerate launch."
+    )
+    parser.add_argument(
+        "--verify", type=bool, default=False, help="check every stored tensor, renew damaged ones"
+    )
+    add_config(parser)
+    return parser
+
+
+def _features(args: Namespace, config: Config) -> int:
+    _use_threads(config)
+    distributed.start()
+    from lmme3dhf.stages.prepare import fill_stores
+
+    fill_stores(config, verify=args.verify)
     return 0
 
 
@@ -431,6 +455,7 @@ def _add_scorer_arguments(parser: ArgumentParser) -> None:
 
 
 def _scorer(args: Namespace) -> Any:
+    distributed.start()
     from lmme3dhf.scorer import Scorer
     from lmme3dhf.stages.run import local_model
 
@@ -481,6 +506,7 @@ EVALUATE_ACTIONS: dict[str, Verb] = {
 }
 DATA_ACTIONS: dict[str, Verb] = {
     "synthesize": (_synthesize_parser, _synthesize),
+    "features": (_features_parser, _features),
     "labels": (_labels_parser, _labels),
     "check": (_check_parser, _check),
     "splits": (_splits_parser, _splits),
@@ -489,6 +515,8 @@ DATA_ACTIONS: dict[str, Verb] = {
 }
 # Verbs with actions, and whether one has to be named.
 ACTIONS = {"data": (DATA_ACTIONS, True), "evaluate": (EVALUATE_ACTIONS, False)}
+# What several processes of a launcher do together.
+TOGETHER = ("train", "predict", "score", "data features")
 
 
 def _files_first(argv: list[str]) -> list[str]:
@@ -532,7 +560,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parsed[parsed.verb]
     action = args.get("action") if parsed.verb in ACTIONS else None
     words = f"{parsed.verb} {action}" if action else parsed.verb
+    told_as = distributed.named(f"lmme3dhf {words}")
     try:
+        if distributed.world_size() > 1 and words not in TOGETHER:
+            raise UserError(
+                "runs in one process; start it without a launcher (together run: "
+                f"{', '.join(TOGETHER)})"
+            )
         _quiet_libraries()
         instantiated = parser.instantiate(parsed)[parsed.verb]
         if action:
@@ -540,10 +574,10 @@ def main(argv: list[str] | None = None) -> int:
         config = config_from(instantiated) if "synthetic" in instantiated else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, OSError) as error:
-        print(f"lmme3dhf {words}: {told(error)}", file=sys.stderr)
+        print(f"{told_as}: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"lmme3dhf {words}: stopped; the same command goes on", file=sys.stderr)
+        print(f"{told_as}: stopped; the same command goes on", file=sys.stderr)
         return 130
 
 

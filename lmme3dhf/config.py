@@ -85,12 +85,15 @@ class DataSettings:
         video_root: Folder of the clips; None is `video_RGB` below `root`.
         features: Folder of the store of frozen features; None is `features` below `root`.
         workers: Processes that decode clips.
+        store: Compute frozen features once and keep them. Without it the vision tower runs in every
+            step, for the same result; that is for measuring.
     """
 
     root: Path = Path("datasets/Gen3DHF")
     video_root: Path | None = None
     features: Path | None = None
     workers: int = 2
+    store: bool = True
 
     def resolved(self) -> "DataSettings":
         """The same with every None decided."""
@@ -209,8 +212,17 @@ class Config:
         model: Folder or hub id of the model to start from.
         dtype: Type of the backbone's weights: float32, bfloat16 or float16. Heads are always
             float32.
-        attn_implementation: Attention kernel, as the library names it (sdpa, eager,
-            flash_attention_2).
+        attn_implementation: Attention kernel of the vision tower: sdpa, flash_attention_2, or auto
+            for flash attention where it works. The language model's is sdpa, which takes the mask
+            of packed questions.
+        quantization: Of the frozen language model: none, 8bit or 4bit (QLoRA, for 24 GB cards).
+        packed: All questions on a clip are one item, whose visual tokens the language model reads
+            once; otherwise each question is an item. Trainer's batch sizes count items.
+        pad_to: Sequence lengths are rounded up to a multiple of it: a compiled model then meets few
+            shapes.
+        hardware: Fields of `TrainingArguments` that fit stages 1 and 2 to a machine (micro-batch,
+            accumulation, checkpointing, compilation). They win over the stages' `trainer`, which a
+            second file of settings would replace as a whole.
         seed: Of everything that is drawn.
         threads: Threads of each process on the CPU; 0 leaves torch's default.
         batch_size: Clips at a time when predicting.
@@ -225,7 +237,11 @@ class Config:
 
     model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     dtype: str = "bfloat16"
-    attn_implementation: str = "sdpa"
+    attn_implementation: str = "auto"
+    quantization: str = "none"
+    packed: bool = True
+    pad_to: int = 1
+    hardware: dict[str, Any] = field(default_factory=dict)
     seed: int = 42
     threads: int = 0
     batch_size: int = 8
@@ -240,6 +256,13 @@ class Config:
     def __post_init__(self) -> None:
         types = ("float32", "bfloat16", "float16")
         _check(self.dtype in types, f"dtype must be one of {', '.join(types)}", repr(self.dtype))
+        kernels = ("auto", "sdpa", "flash_attention_2")
+        expected = f"attn_implementation must be one of {', '.join(kernels)}"
+        _check(self.attn_implementation in kernels, expected, repr(self.attn_implementation))
+        kinds = ("none", "8bit", "4bit")
+        expected = f"quantization must be one of {', '.join(kinds)}"
+        _check(self.quantization in kinds, expected, repr(self.quantization))
+        _check(self.pad_to >= 1, "pad_to must be at least 1", self.pad_to)
         _check(self.batch_size >= 1, "batch_size must be at least 1", self.batch_size)
         _check(self.threads >= 0, "threads must be at least 0", self.threads)
 

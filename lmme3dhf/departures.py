@@ -110,6 +110,12 @@ DEPARTURES = (
         "`--rule mle` gives scores of 20 times the slider position, not Eq. 2's scale",
         "its bias and inconsistency are in units of the slider",
     ),
+    Departure(
+        "D12",
+        "the questions on a clip are shuffled apart, a batch is one question (code)",
+        "they are one item and share an optimiser step; `packed: false` parts them",
+        "the model reads the clip once for all of them",
+    ),
 )
 
 # Sources: the repository of the released code and its history, the paper's Section 5, and what

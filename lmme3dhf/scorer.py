@@ -5,7 +5,7 @@ Scorer.from_pretrained("runs/demo/model").score("face.mp4")
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
@@ -16,13 +16,17 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
-from lmme3dhf.data.collation import Collator, Item, view_batch
+from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
+from lmme3dhf.data.decoding import ClipLoader, Clips, decoded
 from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
-from lmme3dhf.data.pixels import PixelLoader, Pixels, decoded, read_pixels
-from lmme3dhf.data.video import FrameChoice, VideoError
+from lmme3dhf.data.packing import Path as Packed
+from lmme3dhf.data.packing import expand, pack
+from lmme3dhf.data.pixels import frame_pixels, view_pixels
+from lmme3dhf.data.video import Clip, FrameChoice, VideoError
 from lmme3dhf.models.configuration import ModelError
-from lmme3dhf.models.likelihood import ReplyTree, log_probabilities, reply_tree
+from lmme3dhf.models.likelihood import Replies, log_probabilities, reply_tree
+from lmme3dhf.models.loading import load_model
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
 
@@ -195,7 +199,6 @@ class Scorer:
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
         self.choice = FrameChoice(**(metric.frames or {}))
         self._encoder = DialogueEncoder(processor.tokenizer)
-        self._collate = Collator(processor.tokenizer.pad_token_id)
 
     @classmethod
     def from_pretrained(
@@ -204,6 +207,8 @@ class Scorer:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        attn_implementation: str = "auto",
+        quantization: str = "none",
         batch_size: int = 8,
         workers: int = 0,
         scores: bool = True,
@@ -212,29 +217,29 @@ class Scorer:
 
         Args:
             folder: Folder (or hub id) of a merged model.
-            device: "auto" takes a GPU where there is one.
-            dtype: "auto" keeps the stored type of the backbone; heads are float32 always.
+            device: As of `models.loading.load_model`.
+            dtype: Likewise.
+            attn_implementation: Likewise.
+            quantization: Likewise.
             batch_size: Clips at a time.
             workers: Processes that decode ahead.
             scores: Whether ratings have scores; False for models without a trained head.
 
         Raises:
-            ModelError: The folder holds no model that was trained to score, or there is no such
-                device.
+            ModelError: The folder holds no model that was trained to score, there is no such
+                device, or a kernel or quantisation does not work here.
         """
-        dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
-        model = LMME3DHF.from_pretrained(folder, dtype=dtype)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            model = model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"device {device}: {reason}; give auto or cpu") from error
+        model = load_model(
+            folder,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization=quantization,
+        )
         processor = load_processor(folder)
         return cls(model, processor, batch_size=batch_size, workers=workers, scores=scores)
 
-    def score(self, path: str | Path, *, answers: str | None = "reply") -> Assessment:
+    def score(self, path: str | Path, *, answers: str | None = "likelihood") -> Assessment:
         """Assesses one clip; `answers` as in `assess`.
 
         Raises:
@@ -251,7 +256,7 @@ class Scorer:
         *,
         prompts: Mapping[str, str] = PROMPTS,
         ratings: bool = True,
-        answers: str | None = "reply",
+        answers: str | None = "likelihood",
         maps: bool = True,
         write_text: bool = False,
     ) -> Iterator[Assessment | Failure]:
@@ -281,7 +286,9 @@ class Scorer:
         """
         if answers is not None and answers not in ANSWERS:
             raise ValueError(f"answers={answers!r}, expected one of {', '.join(ANSWERS)}, or None")
-        if not ratings and answers is None and self.model.saliency_decoder is None:
+        maps = maps and self.model.saliency_decoder is not None
+        frames = ratings or answers is not None
+        if not (frames or maps):
             raise ModelError(
                 f"{self.model.name_or_path}: nothing but maps is asked for, and this model has no "
                 "saliency decoder; train stage 3 and merge it, or take another folder"
@@ -291,14 +298,14 @@ class Scorer:
             prompts=prompts,
             ratings=ratings,
             answers=answers,
-            maps=maps,
             write_text=write_text,
         )
         paths = list(paths)
-        loader = PixelLoader(paths, self.choice, self.processor.video_processor, views=False)
-        pending: list[tuple[Path, Pixels | VideoError]] = []
-        for path, pixels in zip(paths, decoded(loader, self.workers), strict=True):
-            pending.append((path, pixels))
+        # One decode gives both.
+        loader = ClipLoader(paths, self.choice, frames=frames, views=maps)
+        pending: list[tuple[Path, Clips | VideoError]] = []
+        for path, clips in zip(paths, decoded(loader, self.workers), strict=True):
+            pending.append((path, clips))
             if len(pending) == self.batch_size:
                 yield from assess(pending)
                 pending = []
@@ -307,99 +314,125 @@ class Scorer:
 
     def _assess_batch(
         self,
-        pending: list[tuple[Path, Pixels | VideoError]],
+        pending: list[tuple[Path, Clips | VideoError]],
         *,
         prompts: Mapping[str, str],
         ratings: bool,
         answers: str | None,
-        maps: bool,
         write_text: bool,
     ) -> Iterator[Assessment | Failure]:
-        good = [(path, pixels) for path, pixels in pending if isinstance(pixels, Pixels)]
-        assessed: dict[int, Assessment] = {}
-        if good:
-            clips = [pixels for _, pixels in good]
-            tokens = [self._tokens(pixels) for pixels in clips] if ratings or answers else []
-            rated: dict[str, list[Rating | None]] = {d: [None] * len(good) for d in DIMENSIONS}
-            if ratings:
-                rated = {d: self._rate(clips, tokens, prompts[d], d) for d in DIMENSIONS}
-            if ratings and write_text:
-                for dimension in DIMENSIONS:
-                    spoken = self._write(clips, tokens, prompts[dimension], None)
-                    rated[dimension] = [
-                        replace(rating, text=text)
-                        for rating, text in zip(rated[dimension], spoken, strict=True)
-                    ]
-            answered: list[_Answer | None] = [None] * len(good)
-            if answers is not None:
-                answered = ANSWERS[answers](self, clips, tokens, prompts["distortion"])
-            for index, (path, pixels) in enumerate(good):
-                answer = answered[index]
-                assessed[id(pixels)] = Assessment(
-                    path=path,
-                    quality=rated["quality"][index],
-                    authenticity=rated["authenticity"][index],
-                    distortions=answer.categories if answer else None,
-                    saliency=self._saliency(path, pixels) if maps else None,
-                    decoder=pixels.decoder,
-                    distortion_log_odds=answer.log_odds if answer else None,
-                )
-        for path, pixels in pending:
-            if isinstance(pixels, VideoError):
-                yield Failure(path, pixels.reason, str(pixels))
-            else:
-                yield assessed[id(pixels)]
-
-    @torch.inference_mode()
-    def _tokens(self, pixels: Pixels) -> torch.Tensor:
-        # One clip at a time: its tokens do not depend on its neighbours.
-        grid = torch.tensor([pixels.grid_thw], device=self.model.device)
-        return self.model.encode_video(pixels.values.to(self.model.device), grid)
-
-    def _batch(
-        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str, prefix: str | None
-    ) -> dict[str, torch.Tensor]:
-        items = [
-            Item(
-                name="",
-                encoded=self._encoder.encode(prompt, len(embeds), prefix=prefix),
-                grid_thw=pixels.grid_thw,
-                second_per_grid=pixels.second_per_grid,
-                video_embeds=embeds,
+        clips = [clip for _, clip in pending if not isinstance(clip, VideoError)]
+        asked = self._asked(prompts, ratings, answers)
+        written = self._written(prompts, ratings and write_text, answers == "reply")
+        media = [self._media(clip.frames) for clip in clips] if asked or written else []
+        # One pass over the batch for all that is read, one for each text.
+        hidden = self._read(media, asked) if clips and asked else {}
+        texts = {name: self._write(media, *question) for name, question in written.items() if clips}
+        rated = {d: self._ratings(hidden[d], texts.get(d)) for d in DIMENSIONS if d in hidden}
+        answered: list[_Answer] = []
+        if clips and answers is not None:
+            answered = ANSWERS[answers](self, hidden.get("distortion"), texts.get("distortion"))
+        index = 0
+        for path, clip in pending:
+            if isinstance(clip, VideoError):
+                yield Failure(path, clip.reason, str(clip))
+                continue
+            answer = answered[index] if answered else None
+            yield Assessment(
+                path=path,
+                quality=rated["quality"][index] if rated else None,
+                authenticity=rated["authenticity"][index] if rated else None,
+                distortions=answer.categories if answer else None,
+                saliency=self._saliency(clip.views) if clip.views else None,
+                decoder=(clip.frames or clip.views).decoder,
+                distortion_log_odds=answer.log_odds if answer else None,
             )
-            for pixels, embeds in zip(clips, tokens, strict=True)
-        ]
-        batch = self._collate(items)
-        return {
-            name: value.to(self.model.device)
-            for name, value in batch.items()
-            if name not in ("names", "labels", "mos")
-        }
+            index += 1
 
     @torch.inference_mode()
-    def _rate(
-        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str, dimension: str
-    ) -> list[Rating]:
-        prefix = self.model.metric.answer_prefix.format(dimension=dimension)
-        output = self.model(**self._batch(clips, tokens, prompt, prefix))
-        probabilities = torch.softmax(output.level_logits, -1).tolist()
+    def _media(self, clip: Clip) -> Media:
+        pixels = frame_pixels(clip, self.processor.video_processor)
+        grid = torch.tensor([pixels.grid_thw], device=self.model.device)
+        embeds = self.model.encode_video(pixels.values.to(self.model.device), grid)
+        return Media(
+            grid_thw=pixels.grid_thw,
+            second_per_grid=pixels.second_per_grid,
+            tokens=pixels.tokens,
+            video_embeds=embeds,
+        )
+
+    def _asked(
+        self, prompts: Mapping[str, str], ratings: bool, answers: str | None
+    ) -> dict[str, list[Packed]]:
+        """What is read: name -> the dialogues that end where a hidden state is needed."""
+
+        def dialogue(prompt: str, prefix: str | None, more: tuple[int, ...] = ()) -> Packed:
+            ids = (*self._encoder.encode(prompt, prefix=prefix).input_ids, *more)
+            return Packed(ids, (len(ids) - 1,))
+
+        asked = {}
+        if ratings:
+            prefix = self.model.metric.answer_prefix
+            for d in DIMENSIONS:
+                asked[d] = [dialogue(prompts[d], prefix.format(dimension=d))]
+        if answers == "likelihood":
+            forks = self._valid_replies.forks
+            asked["distortion"] = [dialogue(prompts["distortion"], REPLY_PREFIX, f) for f in forks]
+        elif answers == "yes_no":
+            questions = [CATEGORY_PROMPT.format(category=category) for category in _FAULTS]
+            asked["distortion"] = [dialogue(question, None) for question in questions]
+        return asked
+
+    def _written(
+        self, prompts: Mapping[str, str], ratings: bool, answer: bool
+    ) -> dict[str, tuple[str, str | None]]:
+        """What is written: name -> question, and start of the reply."""
+        written: dict[str, tuple[str, str | None]] = {}
+        if ratings:
+            written = {d: (prompts[d], None) for d in DIMENSIONS}
+        if answer:
+            written["distortion"] = (prompts["distortion"], REPLY_PREFIX)
+        return written
+
+    @torch.inference_mode()
+    def _read(self, media: list[Media], asked: dict[str, list[Packed]]) -> dict[str, torch.Tensor]:
+        """Name -> hidden states (clips, dialogues of this name, hidden); all in one pass."""
+        packed = pack(tuple(path for paths in asked.values() for path in paths))
+        encoder, tokenizer = self._encoder, self.processor.tokenizer
+        packs = [expand(packed, encoder.video_pad, clip.tokens) for clip in media]
+        batch = packed_batch(packs, media, encoder.video_pad, tokenizer.pad_token_id)
+        hidden = self.model.hidden_at(**self._on_device(batch))
+        places = iter(place for (place,) in packed.places)
+        return {name: hidden[:, [next(places) for _ in paths]] for name, paths in asked.items()}
+
+    def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value.to(self.model.device) for name, value in batch.items()}
+
+    @torch.inference_mode()
+    def _ratings(self, hidden: torch.Tensor, texts: list[str] | None) -> list[Rating]:
+        hidden = hidden[:, 0]
+        scores = (100 * self.model.score_head(hidden)).tolist()
+        probabilities = torch.softmax(self.model.level_logits(hidden), -1).tolist()
         return [
             Rating(
-                score=100 * score if self.scores else None,
+                score=score if self.scores else None,
                 level=LEVELS[int(np.argmax(row))],
                 level_probabilities=dict(zip(LEVELS, row, strict=True)),
+                text=text,
             )
-            for score, row in zip(output.score.tolist(), probabilities, strict=True)
+            for score, row, text in zip(
+                scores, probabilities, texts or [None] * len(scores), strict=True
+            )
         ]
 
     @torch.inference_mode()
-    def _write(
-        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str, prefix: str | None
-    ) -> list[str]:
-        batch = self._batch(clips, tokens, prompt, prefix)
-        batch.pop("read_index")
-        embeds = self.model.embed(batch["input_ids"], batch.pop("video_embeds"))
+    def _write(self, media: list[Media], prompt: str, prefix: str | None) -> list[str]:
         tokenizer = self.processor.tokenizer
+        dialogue = self._encoder.encode(prompt, prefix=prefix)
+        batch = self._on_device(
+            written_batch([dialogue] * len(media), media, tokenizer.pad_token_id)
+        )
+        embeds = self.model.embed(batch["input_ids"], batch.pop("video_embeds"))
         written = self.model.generate(
             **batch,
             inputs_embeds=embeds,
@@ -411,65 +444,58 @@ class Scorer:
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         return [f"{prefix or ''}{text}".strip() for text in texts]
 
-    def _answer_by_reply(
-        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str
-    ) -> list[_Answer]:
-        replies = self._write(clips, tokens, prompt, REPLY_PREFIX)
-        return [_Answer(categories=parse_distortions(reply).categories) for reply in replies]
+    def _answer_by_reply(self, hidden: None, texts: list[str]) -> list[_Answer]:
+        return [_Answer(categories=parse_distortions(reply).categories) for reply in texts]
 
-    def _answer_by_likelihood(
-        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str
-    ) -> list[_Answer]:
-        batch = self._batch(clips, tokens, prompt, REPLY_PREFIX)
-        batch.pop("read_index")
-        odds = map(distortion_log_odds, log_probabilities(self.model, batch, self._valid_replies))
+    @torch.inference_mode()
+    def _answer_by_likelihood(self, hidden: torch.Tensor, texts: None) -> list[_Answer]:
+        output = self.model.lm_head.weight
+        odds = map(distortion_log_odds, log_probabilities(hidden, output, self._valid_replies))
         return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
 
     @cached_property
-    def _valid_replies(self) -> ReplyTree:
+    def _valid_replies(self) -> Replies:
         # Encoded as for training: what follows the prefix, with the end of the reply.
         encoded = [
-            self._encoder.encode("", 1, reply=distortion_reply(named), prefix=REPLY_PREFIX)
+            self._encoder.encode("", reply=distortion_reply(named), prefix=REPLY_PREFIX)
             for named in VALID_ANSWERS
         ]
         return reply_tree([dialogue.input_ids[dialogue.read_index + 1 :] for dialogue in encoded])
 
     @torch.inference_mode()
-    def _answer_by_yes_no(
-        self, clips: list[Pixels], tokens: list[torch.Tensor], prompt: str
-    ) -> list[_Answer]:
+    def _answer_by_yes_no(self, hidden: torch.Tensor, texts: None) -> list[_Answer]:
         yes, no = (spelling_tokens(self.processor.tokenizer, s) for s in _SPELLINGS.values())
         if not yes or not no or set(yes) & set(no):
             raise ModelError(
                 f"{self.model.name_or_path}: its tokenizer has no tokens of their own for yes and "
                 "no; ask for answers by reply or likelihood"
             )
-        odds: list[dict[str, float]] = [{} for _ in clips]
-        for category in _FAULTS:
-            question = CATEGORY_PROMPT.format(category=category)
-            batch = self._batch(clips, tokens, question, None)
-            batch.pop("read_index")
-            last = self.model.hidden_states(**batch)[:, -1]
-            logits = self.model.lm_head(last).float()
-            difference = logits[:, yes].logsumexp(-1) - logits[:, no].logsumexp(-1)
-            for row, value in zip(odds, difference.tolist(), strict=True):
-                row[category] = value
+        logits = self.model.lm_head(hidden).float()
+        difference = logits[..., yes].logsumexp(-1) - logits[..., no].logsumexp(-1)
+        odds = [dict(zip(_FAULTS, row, strict=True)) for row in difference.tolist()]
         for row in odds:
             # A clip is clean when even its likeliest distortion is not there.
             row[NO_DISTORTION] = -max(row.values())
         return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
 
     @torch.inference_mode()
-    def _saliency(self, path: Path, pixels: Pixels) -> np.ndarray | None:
-        if self.model.saliency_decoder is None:
-            return None
-        views = read_pixels(path, self.choice, self.processor.video_processor, views=True)
+    def _saliency(self, clip: Clip) -> np.ndarray:
+        views = view_pixels(clip, self.processor.video_processor)
+        media = Media(
+            grid_thw=views.grid_thw,
+            second_per_grid=views.second_per_grid,
+            tokens=views.tokens,
+            pixel_values=views.values,
+        )
         prompt = self.model.metric.saliency.prompt
-        batch = view_batch(self._encoder, self._collate, [views], prompt)
-        batch = {name: value.to(self.model.device) for name, value in batch.items()}
-        maps = self.model.saliency_decoder(*self.model.saliency_features(**batch))
-        width, height = pixels.size
-        full = functional.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
+        batch = self._on_device(view_batch(self._encoder, [media], prompt))
+        tokens, taps = self.model.encode_views(
+            batch.pop("pixel_values_videos"), batch["video_grid_thw"]
+        )
+        states = self.model.view_states(**batch, video_embeds=tokens)
+        maps = self.model.saliency_decoder(states, taps)
+        size = (clip.height, clip.width)
+        full = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
         return np.hstack(full[0].clamp(0, 1).cpu().numpy())
 
 

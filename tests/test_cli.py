@@ -353,8 +353,8 @@ def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "arrived"),
     [
-        ("", (True, "reply", True, False)),
-        ("--answers likelihood", (True, "likelihood", True, False)),
+        ("", (True, "likelihood", True, False)),
+        ("--answers reply", (True, "reply", True, False)),
         ("--ratings false --answers none", (False, None, True, False)),
         ("--answers yes_no --maps false --write_text true", (True, "yes_no", False, True)),
     ],

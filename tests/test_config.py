@@ -24,7 +24,7 @@ from lmme3dhf.config import (
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = ROOT / "configs" / "ablations.yaml"
-SHIPPED = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path != ABLATIONS]
+SHIPPED = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path != ABLATIONS]
 PLAIN = "seed: 7\nlora: {rank: 2, alpha: 6}\ntext: {trainer: {learning_rate: 1e-4, bf16: false}}\n"
 
 

@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "progress": 0,
+    "distributed": 0,
     "departures": 0,
     "models": 1,
     "annotations": 2,
@@ -43,22 +44,23 @@ FLOORS = {
 SIDEWAYS = {("features", "data"), ("stages", "scorer")}
 
 # Heavy library -> the modules (or packages, with a dot) that may import it.
-_LANGUAGE_MODEL = ("models.", "training", "data.dialogue", "data.pixels", "features", "scorer")
+_LANGUAGE_MODEL = ("models.", "training", "data.dialogue", "data.pixels", "features.", "scorer")
 DOORS = {
     "transformers": (*_LANGUAGE_MODEL, "stages."),
     "peft": ("models.", "training", "stages."),
     "tokenizers": ("models.",),
     "matplotlib": ("reports.plots.",),
-    "decord": ("data.video",),
     "qwen_vl_utils": ("data.video",),
     "av": ("data.video", "data.synthetic.render"),
     "jinja2": ("reports.",),
     "jsonargparse": ("config", "cli"),
+    "accelerate": ("distributed", "training"),
 }
 WITHOUT_TORCH = (
     "vocabulary",
     "errors",
     "files",
+    "distributed",
     "config",
     "cli",
     "annotations",

@@ -4,10 +4,16 @@ not, models without scores, and distortion answers by likelihood.
 
 import copy
 import math
+from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+    Qwen2_5_VLTextModel,
+)
 
 from lmme3dhf import scorer as module
 from lmme3dhf.annotations.descriptions import distortion_reply, parse_distortions
@@ -65,17 +71,31 @@ def finished(untrained, processor):
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """How often the vision tower and the language model run."""
-    calls = {"encode_video": 0, "hidden_states": 0, "generate": 0, "saliency_features": 0}
-    for name in calls:
-        run = getattr(LMME3DHF, name)
+def counted(monkeypatch) -> dict[str, int]:
+    """How often the vision tower and the language model run, all paths to them included, and how
+    often a text is written; the runs that write it are not counted as readings.
+    """
+    calls = {"tower": 0, "read": 0, "written": 0}
+    writing = []
 
-        def count(self, *args, _name=name, _run=run, **options):
-            calls[_name] += 1
-            return _run(self, *args, **options)
+    def count(owner: type, method: str, name: str) -> None:
+        run = getattr(owner, method)
 
-        monkeypatch.setattr(LMME3DHF, name, count)
+        def counted(self, *args, **options):
+            calls[name] += not writing
+            if name == "written":
+                writing.append(name)
+            try:
+                return run(self, *args, **options)
+            finally:
+                if name == "written":
+                    writing.pop()
+
+        monkeypatch.setattr(owner, method, counted)
+
+    count(Qwen2_5_VisionTransformerPretrainedModel, "forward", "tower")
+    count(Qwen2_5_VLTextModel, "forward", "read")
+    count(LMME3DHF, "generate", "written")
     return calls
 
 
@@ -91,21 +111,90 @@ def test_only_what_is_asked_for_is_computed(finished, processor, clips, counted)
     assert maps.saliency.shape == (84, 3 * 84)
     assert (maps.quality, maps.authenticity, maps.distortions) == (None, None, None)
     # The views' own pass; nothing is read from the clip's frames.
-    assert counted == {
-        "encode_video": 1,
-        "hidden_states": 1,
-        "generate": 0,
-        "saliency_features": 1,
-    }
-    (answers,) = scorer.assess(clips[:1], ratings=False, maps=False, write_text=True)
+    assert counted == {"tower": 1, "read": 1, "written": 0}
+    (answers,) = scorer.assess(
+        clips[:1], ratings=False, answers="reply", maps=False, write_text=True
+    )
     assert answers.distortions is not None
     assert (answers.quality, answers.saliency, answers.distortion_log_odds) == (None, None, None)
-    assert counted["generate"] == 1
+    # A reply is written, and nothing else is read.
+    assert counted == {"tower": 2, "read": 1, "written": 1}
     (ratings,) = scorer.assess(clips[:1], answers=None, maps=False)
     assert math.isfinite(ratings.quality.score)
     assert (ratings.distortions, ratings.saliency) == (None, None)
-    assert counted["generate"] == 1
-    assert counted["saliency_features"] == 1
+    assert (ratings.quality.text, ratings.authenticity.text) == (None, None)
+    assert counted == {"tower": 3, "read": 2, "written": 1}
+
+
+@pytest.mark.parametrize("answers", ["likelihood", "yes_no"])
+def test_a_batch_is_read_in_one_pass(finished, processor, clips, counted, answers):
+    """Catches a vision tower, most of the cost of a short question, that runs once a question, and
+    questions that are read one after another.
+    """
+    results = list(Scorer(finished, processor).assess(clips, answers=answers, maps=False))
+    assert all(result.quality and result.distortion_log_odds for result in results)
+    assert counted == {"tower": len(clips), "read": 1, "written": 0}
+    list(Scorer(finished, processor, batch_size=2).assess(clips, answers=answers, maps=False))
+    assert counted == {"tower": 2 * len(clips), "read": 1 + 2, "written": 0}
+
+
+def test_nothing_is_written_unless_it_is_asked_for(finished, processor, clips, counted):
+    """By default scores, levels and distortions are read. Catches a reply that is generated, token
+    by token, and thrown away; and texts that are not there when they are wanted.
+    """
+    result = Scorer(finished, processor).score(clips[0])
+    assert (result.quality.text, result.authenticity.text) == (None, None)
+    assert result.distortion_log_odds is not None
+    assert counted["written"] == 0
+    (told,) = Scorer(finished, processor).assess(clips[:1], maps=False, write_text=True)
+    assert told.quality.text is not None
+    assert told.authenticity.text is not None
+    # The two sentences; the distortions are read all the same, from the same visual tokens.
+    assert counted == {"tower": 1 + 1 + 1, "read": 1 + 1 + 1, "written": 2}
+
+
+def figures(result) -> Iterator[tuple[str, float]]:
+    """All numbers of a result, by name."""
+    for dimension in DIMENSIONS:
+        if rating := getattr(result, dimension):
+            yield dimension, rating.score / 100
+            for level, probability in rating.level_probabilities.items():
+                yield f"{dimension} {level}", probability
+    for category, odds in (result.distortion_log_odds or {}).items():
+        # What 256 replies say in sum, in probability.
+        yield category, 1 / (1 + math.exp(-odds))
+
+
+def test_figures_do_not_depend_on_what_else_is_asked(finished, processor, clips):
+    """Ratings alone, distortions alone, both, and both with maps and texts, in batches of several
+    sizes. Catches questions that see each other, and a read position that moves with them.
+    """
+    ways = (
+        {"answers": None},
+        {"ratings": False},
+        {"answers": "yes_no"},
+        {"ratings": False, "answers": "yes_no"},
+        {"maps": True, "write_text": True},
+        {"answers": "reply"},
+    )
+    whole = {}
+    for answers in ("likelihood", "yes_no"):
+        scorer = Scorer(finished, processor)
+        results = list(scorer.assess(clips, answers=answers, maps=False))
+        whole[answers] = [dict(figures(result)) for result in results]
+        scores = [result.quality.score for result in results]
+        assert max(scores) - min(scores) > 0.1
+    looked = 0
+    for size, way in zip((1, 2, 3, 1, 2, 3), ways, strict=True):
+        results = Scorer(finished, processor, batch_size=size).assess(
+            clips, **{"maps": False} | way
+        )
+        for row, result in enumerate(results):
+            expected = whole["yes_no" if way.get("answers") == "yes_no" else "likelihood"][row]
+            for name, value in figures(result):
+                assert value == pytest.approx(expected[name], abs=1e-5), (way, name)
+                looked += 1
+    assert looked == len(clips) * (12 + 9 + 21 + 9 + 21 + 12)
 
 
 def test_maps_alone_need_a_decoder(untrained, processor, clips):
@@ -140,7 +229,7 @@ def test_a_model_without_a_head_says_words(untrained, processor, clips):
         assert rating.score is None
         # By the definition: the next token of the reply, among the five words.
         head = processor.tokenizer.encode(level_reply(dimension, "good").removesuffix(" good."))
-        logits = plain_logits(model, processor, pixels, PROMPTS[dimension], head)
+        logits = plain_logits(model, processor, pixels, PROMPTS[dimension], head)[-1]
         words = [processor.tokenizer.encode(f" {level}")[0] for level in LEVELS]
         expected = logits[words].softmax(0).tolist()
         assert list(rating.level_probabilities.values()) == pytest.approx(expected, abs=1e-5)
@@ -149,8 +238,8 @@ def test_a_model_without_a_head_says_words(untrained, processor, clips):
 
 @torch.no_grad()
 def plain_logits(model, processor, pixels, question: str, reply=()) -> torch.Tensor:
-    """Logits of the token after a question (and the start of a reply) on one clip, by the library's
-    own chat template, placeholders and forward pass.
+    """Logits of the token after a question on one clip, and of that after each token of a reply, by
+    the library's own chat template, placeholders and forward pass.
     """
     message = [{"type": "video"}, {"type": "text", "text": question}]
     text = processor.apply_chat_template(
@@ -166,7 +255,7 @@ def plain_logits(model, processor, pixels, question: str, reply=()) -> torch.Ten
         pixel_values_videos=pixels.values,
         video_grid_thw=torch.tensor([pixels.grid_thw]),
         second_per_grid_ts=torch.tensor([pixels.second_per_grid]),
-    ).logits[0, -1]
+    ).logits[0, -1 - len(reply) :]
 
 
 # Distortion answers
@@ -228,6 +317,35 @@ def test_answers_without_writing_are_valid_and_do_not_depend_on_the_batch(
     assert Scorer(finished, processor).score(clips[0], answers=way).distortion_log_odds is not None
 
 
+def test_likelihood_weighs_whole_replies(untrained, processor, clips, monkeypatch):
+    """Sets of three categories, each reply by the library's own code on the clip's pixels and the
+    definition: at each token a softmax over those with which some reply goes on. Catches hidden
+    states that are handed to other forks, and replies without their end.
+    """
+    names = (EYES, MOUTH, HAIR)
+    answers = [named for n in (1, 2, 3) for named in combinations(names, n)] + [(NO_DISTORTION,)]
+    monkeypatch.setattr(module, "VALID_ANSWERS", tuple(answers))
+    scorer = Scorer(copy.deepcopy(untrained), processor, scores=False)
+    (result,) = scorer.assess(clips[1:2], maps=False)
+    pixels = read_pixels(clips[1], scorer.choice, processor.video_processor, views=False)
+    head = processor.tokenizer.encode("Distortions found:")
+    spoken = [f"Distortions found: {', '.join(named)}<|im_end|>" for named in answers]
+    replies = [processor.tokenizer.encode(reply) for reply in spoken]
+    share = dict.fromkeys(names, 0.0)
+    for reply, named in zip(replies, answers, strict=True):
+        logits = plain_logits(untrained, processor, pixels, PROMPTS["distortion"], reply)
+        p = 1.0
+        for i in range(len(head), len(reply)):
+            ways = {other[i] for other in replies if other[:i] == reply[:i]}
+            p *= float(logits[i, reply[i]].exp() / logits[i, sorted(ways)].exp().sum())
+        for category in set(named) & set(names):
+            share[category] += p
+    for category, p in share.items():
+        assert result.distortion_log_odds[category] == pytest.approx(
+            math.log(p / (1 - p)), abs=1e-4
+        )
+
+
 def test_yes_and_no_are_weighed_at_the_first_token_of_the_reply(untrained, processor, clips):
     """Eight questions, each by the library's own code on the clip's pixels. Catches another
     position or question, and spellings that are left out.
@@ -249,18 +367,10 @@ def test_yes_and_no_are_weighed_at_the_first_token_of_the_reply(untrained, proce
     odds = result.distortion_log_odds
     for category in DISTORTIONS[:-1]:
         question = f"Does the human face in this video show {category}? Please answer yes or no."
-        p = plain_logits(untrained, processor, pixels, question).softmax(0)
+        p = plain_logits(untrained, processor, pixels, question)[-1].softmax(0)
         expected = math.log(p[spelt["yes"]].sum() / p[spelt["no"]].sum())
         assert odds[category] == pytest.approx(expected, abs=1e-4)
     assert odds[NO_DISTORTION] == -max(odds[category] for category in DISTORTIONS[:-1])
-
-
-def test_questions_share_the_clips_visual_tokens(finished, processor, clips, counted):
-    """Catches a vision tower, most of the cost of a short question, that runs once a question."""
-    list(Scorer(finished, processor).assess(clips, answers="yes_no", ratings=False, maps=False))
-    assert counted["encode_video"] == len(clips)
-    # All clips of a batch go through the model together, once a category.
-    assert counted["hidden_states"] == 8
 
 
 def test_spellings_of_one_token_count_once(processor):

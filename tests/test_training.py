@@ -2,9 +2,12 @@
 that are none, and settings.
 """
 
+import importlib.util
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,13 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from lmme3dhf import training
+from lmme3dhf.config import load_config
 from lmme3dhf.files import MANIFEST, damage, write_manifest
 from lmme3dhf.training import (
     NonFiniteLossError,
+    Speed,
+    StageLoss,
     TrainingError,
     latest_checkpoint,
     train,
@@ -70,40 +77,60 @@ def collate(items: list[dict]) -> dict:
     }
 
 
-def l1(model: nn.Module, batch: dict) -> torch.Tensor:
-    assert set(batch) == {"x", "labels"}
-    return (model(batch["x"]) - batch["labels"]).abs().mean()
+class L1:
+    """The mean absolute difference, as a stage gives it; `change` may spoil its sum."""
+
+    def __init__(self, change: Callable = lambda model, batch, value: value) -> None:
+        self.change = change
+
+    def counts(self, batch: dict) -> list[int]:
+        assert set(batch) == {"x", "labels"}
+        return [len(batch["labels"])]
+
+    def sums(self, model: nn.Module, batch: dict) -> torch.Tensor:
+        assert set(batch) == {"x", "labels"}
+        value = (model(batch["x"]) - batch["labels"]).abs().sum()
+        return self.change(model, batch, value)[None]
 
 
 class KilledError(Exception):
     """Stands for a kill between two steps."""
 
 
-def killed_at(step: int):
+def killed_at(step: int) -> L1:
     """The loss, until the process dies in this step."""
     seen = 0
 
-    def loss(model: nn.Module, batch: dict) -> torch.Tensor:
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
         nonlocal seen
         seen += 1
         if seen == step:
             raise KilledError
-        return l1(model, batch)
+        return value
 
-    return loss
+    return L1(change)
 
 
 def go(
-    run: Path, *, loss=l1, dataset=None, kind=Toy, dropout: float = 0.3, seed: int = 0, **settings
+    run: Path,
+    *,
+    loss: StageLoss | None = None,
+    dataset: Dataset | None = None,
+    kind: type = Toy,
+    dropout: float = 0.3,
+    seed: int = 0,
+    collator: Callable = collate,
+    flops: Callable | None = None,
+    **settings,
 ) -> nn.Module:
     """Starts, or goes on with, a run; the model starts from one state."""
     torch.manual_seed(1)
     return train(
         name="toy",
         model=kind(dropout),
-        loss=loss,
+        loss=loss or L1(),
         dataset=dataset or Numbers(),
-        collator=collate,
+        collator=collator,
         settings={
             "num_train_epochs": 3,
             "per_device_train_batch_size": 2,
@@ -112,6 +139,7 @@ def go(
         },
         run=run,
         seed=seed,
+        flops=flops,
     )
 
 
@@ -353,7 +381,7 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path, whole):
     """
     refused = []
 
-    def loss(model: nn.Module, batch: dict) -> torch.Tensor:
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
         if not refused:
             with (
                 torch.random.fork_rng(),  # which the second run seeds
@@ -361,23 +389,23 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path, whole):
             ):
                 go(tmp_path, **EVERY_4)
             refused.append(str(error.value))
-        return l1(model, batch)
+        return value
 
-    assert_ends_like(whole, go(tmp_path, loss=loss, **EVERY_4), tmp_path)
+    assert_ends_like(whole, go(tmp_path, loss=L1(change), **EVERY_4), tmp_path)
     assert str(tmp_path) in refused[0]
 
 
 # Numbers that are none
 
 
-def watching(loss, seen: list[dict]):
+def watching(change: Callable, seen: list[dict]) -> L1:
     """Keeps the weights as they were when a loss was asked for."""
 
-    def watched(model: nn.Module, batch: dict) -> torch.Tensor:
+    def watched(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-        return loss(model, batch)
+        return change(model, batch, value)
 
-    return watched
+    return L1(watched)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -387,9 +415,8 @@ def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path, accumulation):
     """
     run, seen, models = tmp_path / "run", [], []
 
-    def loss(model: nn.Module, batch: dict) -> torch.Tensor:
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
         models.append(model)
-        value = l1(model, batch)
         # Sample s3 turns bad in the second epoch.
         return value * float("nan") if len(models) > 6 and bad_in(batch) else value
 
@@ -404,7 +431,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path, accumulation):
         "gradient_accumulation_steps": accumulation,
     }
     with pytest.raises(NonFiniteLossError, match=r"the loss is nan on s") as error:
-        go(run, loss=watching(loss, seen), **settings)
+        go(run, loss=watching(change, seen), **settings)
     assert "s3" in str(error.value).split("the run stopped")[0]
     assert 7 <= len(seen) <= 12
     step = (len(seen) - 1) // accumulation
@@ -425,17 +452,28 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path, clip):
     """
     run, seen, models = tmp_path / "run", [], []
 
-    def loss(model: nn.Module, batch: dict) -> torch.Tensor:
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
         models.append(model)
-        value = l1(model, batch)
         return value + (0 * value).sqrt() if len(models) == 7 else value
 
     with pytest.raises(NonFiniteLossError, match=r"step 7: the gradient of \S+ is not finite"):
-        go(run, loss=watching(loss, seen), max_grad_norm=clip, **EVERY_4)
+        go(run, loss=watching(change, seen), max_grad_norm=clip, **EVERY_4)
     assert len(seen) == 7
     after = models[-1].state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in seen[-1].items())
     assert latest_checkpoint(run / "checkpoints").name == "checkpoint-4"
+
+
+def test_an_infinite_loss_with_gradients_stops_too(tmp_path):
+    """Adding infinity leaves the gradients as they are. Catches a guard that looks at gradients
+    alone.
+    """
+
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        return value + float("inf")
+
+    with pytest.raises(NonFiniteLossError, match=r"step 1: the loss is inf on s\d+, s\d+; the run"):
+        go(tmp_path, loss=L1(change))
 
 
 def test_poisoned_sample_is_named_with_its_neighbour_only(tmp_path):
@@ -487,12 +525,139 @@ def test_accumulating_small_batches_is_one_large_batch(tmp_path, kind):
         torch.testing.assert_close(small.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
 
 
+class Terms:
+    """Two terms of which batches hold unequally much: absolute errors of samples with a positive
+    first feature, and twice the squared ones of all.
+    """
+
+    def counts(self, batch: dict) -> list[int]:
+        return [int((batch["x"][:, 0] > 0).sum()), len(batch["x"])]
+
+    def sums(self, model: nn.Module, batch: dict) -> torch.Tensor:
+        error = model(batch["x"]) - batch["labels"]
+        return torch.stack(
+            [error[batch["x"][:, 0] > 0].abs().sum(), 2 * error.square().sum()],
+        )
+
+
+@pytest.mark.parametrize(("size", "steps"), [(4, 2), (2, 4), (1, 8)])
+def test_a_step_is_the_same_however_it_is_cut(tmp_path, size, steps):
+    """A step of 8, and at the epoch's end one of 4, cut into micro-batches with unequal counts,
+    some with none. Catches a mean of means, a term that is divided by another's count, and a last
+    step that is divided by as many micro-batches as the others.
+    """
+    plain = {"max_grad_norm": 0.0, "dropout": 0.0, "loss": Terms()}
+    whole = go(tmp_path / "whole", per_device_train_batch_size=8, **plain)
+    cut = go(
+        tmp_path / "cut",
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=steps,
+        **plain,
+    )
+    curves = [[row["loss"] for row in losses(tmp_path / run)] for run in ("whole", "cut")]
+    assert len(curves[0]) == 6
+    assert curves[1] == pytest.approx(curves[0], rel=1e-6)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
+
+
+def test_the_loss_is_what_its_definition_says(tmp_path):
+    """The first step on all 12 samples, computed here. Catches a common factor, which a comparison
+    of two runs does not see.
+    """
+    go(tmp_path, per_device_train_batch_size=12, dropout=0.0, loss=Terms())
+    torch.manual_seed(1)
+    model, data = Toy(0.0), Numbers()
+    error = model(data.x) - data.y
+    expected = error[data.x[:, 0] > 0].abs().mean() + 2 * error.square().mean()
+    assert losses(tmp_path)[0]["loss"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+# Speed
+
+
+class Clock:
+    """Stands for `time.perf_counter`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_rates_are_amounts_by_time(monkeypatch):
+    """Two windows on a clock of ours: 2 s and 6 s. Catches a window that begins where the one
+    before began, a wait that is never forgotten, and a median of totals.
+    """
+    clock = Clock()
+    monkeypatch.setattr(training.time, "perf_counter", clock)
+    monkeypatch.setattr(training, "_memory_gb", lambda: clock.now)
+    speed = Speed()
+    speed.add(torch.tensor([4.0, 3.0, 100.0]))
+    speed.add(torch.tensor([4.0, 1.0, 100.0]))
+    speed.waited = 0.5
+    clock.now = 2.0
+    assert speed.close() == {
+        "samples_per_s": 2.0,
+        "tokens_per_s": 100.0,
+        "model_tflop_per_s": 4.0,
+        "peak_memory_gb": 2.0,
+        "data_wait": 0.25,
+    }
+    speed.add(torch.tensor([0.0, 3.0, 0.0]))
+    clock.now = 8.0
+    assert speed.close() == {"samples_per_s": 0.5, "peak_memory_gb": 8.0, "data_wait": 0.0}
+    summary = speed.summary()
+    assert summary["samples"] == 7
+    assert summary["seconds"] == 8.0
+    assert summary["tokens_per_s"] == 25.0
+    assert summary["peak_memory_gb"] == 8.0
+    assert summary["data_wait"] == 0.0625
+    assert summary["median"]["samples_per_s"] == 1.25
+
+
+def with_tokens(items: list[dict]) -> dict:
+    """Batches with 5 tokens a sample."""
+    return collate(items) | {"tokens": 5 * len(items)}
+
+
+def test_the_log_tells_the_speed_and_the_loss_curve_does_not(tmp_path):
+    """36 samples in 18 steps, 5 tokens each, 10^12 operations a batch. Catches amounts that miss a
+    micro-batch, and a loss curve that differs between equal runs.
+    """
+    go(
+        tmp_path,
+        collator=with_tokens,
+        flops=lambda batch: 1e12,
+        gradient_accumulation_steps=2,
+        logging_steps=3,
+        save_strategy="steps",
+        save_steps=9,
+    )
+    state = json.loads(
+        (tmp_path / "checkpoints" / "checkpoint-9" / "trainer_state.json").read_text()
+    )
+    told = {"samples_per_s", "tokens_per_s", "model_tflop_per_s", "peak_memory_gb", "data_wait"}
+    for entry in state["log_history"]:
+        assert told < set(entry)
+        assert entry["tokens_per_s"] == pytest.approx(5 * entry["samples_per_s"])
+        assert 0 < entry["data_wait"] < 1
+        # This process holds torch.
+        assert 0.1 < entry["peak_memory_gb"] < 50
+    speed = json.loads((tmp_path / "speed.json").read_text())
+    assert (speed["samples"], speed["tokens"], speed["processes"]) == (36, 180, 1)
+    assert speed["model_tflop_per_s"] * speed["seconds"] == pytest.approx(18)
+    assert len(losses(tmp_path)) == 3
+    assert not told & {key for row in losses(tmp_path) for key in row}
+
+
 def test_progress_tells_the_last_step(tmp_path, capsys):
     """Catches a run that ends without a word, and one that tells every step to a log file."""
     go(tmp_path)
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("toy: step")]
     assert told[-1].startswith(f"toy: step {STEPS} of {STEPS}, loss ")
-    assert told[-1].endswith(" 0 s left")
+    assert re.search(r" samples/s, [\d.]+ GB, \d+% waiting for data, 0 s left$", told[-1])
     assert len(told) <= 3
 
 
@@ -525,8 +690,59 @@ def test_settings_reach_the_trainer(tmp_path):
     assert defaults.report_to == []
 
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def test_there_is_a_preset_for_each_size_of_card():
+    """The test below asks each file that is there."""
+    found = {path.stem for path in (CONFIGS / "presets").glob("*.yaml")}
+    assert found == {"h200", "a6000", "24gb"}
+
+
+@pytest.mark.parametrize("preset", ["h200", "a6000", "24gb"])
+def test_a_preset_goes_over_the_papers_settings(tmp_path, monkeypatch, preset):
+    """Catches a preset that loses what the paper sets, or names a field that Trainer does not have;
+    and memory that is given as if it had been measured.
+    """
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Liger is nowhere tried
+    path = CONFIGS / "presets" / f"{preset}.yaml"
+    paper = load_config(CONFIGS / "paper.yaml")
+    config = load_config(CONFIGS / "paper.yaml", "--config", str(path))
+    assert (config.text, config.score) == (paper.text, paper.score)
+    assert config.hardware
+    assert config.quantization == ("4bit" if preset == "24gb" else "none")
+    for settings in (config.text.trainer, config.score.trainer):
+        args = training_arguments(settings | config.hardware, tmp_path, 0)
+        assert (args.learning_rate, args.num_train_epochs, args.bf16) == (1e-4, 50, True)
+        step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        assert step == (4 if preset == "h200" else 2)
+        assert args.use_liger_kernel == (preset == "h200")
+    assert "not measured" in " ".join(path.read_text().replace("#", "").split())
+
+
 @pytest.mark.parametrize("name", ["seed", "output_dir", "disable_tqdm", "label_names"])
 def test_a_setting_that_is_ours_is_refused_in_our_words(tmp_path, name):
     """Catches a traceback for a setting that exists, but has another place (or none)."""
     with pytest.raises(TrainingError, match=rf"trainer\.{name}"):
         training_arguments({name: 1}, tmp_path, 0)
+
+
+def test_liger_kernels_leave_the_models_forward_pass_alone(tmp_path, monkeypatch):
+    """Liger's default replaces it by one with the library's loss. Catches the default, and a
+    traceback where Liger cannot be.
+    """
+    if importlib.util.find_spec("liger_kernel") is None:
+        with pytest.raises(TrainingError, match=r"liger_kernel.* cannot be imported"):
+            training_arguments({"use_liger_kernel": True}, tmp_path, 0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    args = training_arguments(
+        {"use_liger_kernel": True, "liger_kernel_config": {"swiglu": False}}, tmp_path, 0
+    )
+    assert args.liger_kernel_config["fused_linear_cross_entropy"] is False
+    assert args.liger_kernel_config["swiglu"] is False
+    with pytest.raises(TrainingError, match="fused_linear_cross_entropy would replace"):
+        training_arguments(
+            {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True}},
+            tmp_path,
+            0,
+        )

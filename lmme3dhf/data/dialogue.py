@@ -7,7 +7,7 @@ counting from the end, and in a causal model nothing that follows it can change 
 code counts, and lands on the level word itself, which is a label.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,19 +20,33 @@ VIDEO_TYPE = 2  # mm_token_type_ids: text 0, image 1, video 2
 
 @dataclass(frozen=True)
 class Encoded:
-    """One dialogue as tokens.
+    """One dialogue as tokens, with one placeholder for the video.
 
     Attributes:
-        input_ids: The tokens, the video placeholder repeated once a visual token.
+        input_ids: The tokens.
         labels: The same with `IGNORED` wherever nothing is learnt.
-        mm_token_type_ids: 2 at the video placeholders, 0 elsewhere.
         read_index: Index of the answer prefix's last token; -1 without a prefix.
+        video_pad: The placeholder's token.
     """
 
-    input_ids: list[int]
-    labels: list[int]
-    mm_token_type_ids: list[int]
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
     read_index: int
+    video_pad: int
+
+    def expand(self, video_tokens: int) -> "Encoded":
+        """The dialogue with the placeholder repeated once a visual token."""
+        at, grow = self.input_ids.index(self.video_pad), video_tokens - 1
+
+        def repeated(values: tuple[int, ...]) -> tuple[int, ...]:
+            return (*values[:at], *[values[at]] * video_tokens, *values[at + 1 :])
+
+        return replace(
+            self,
+            input_ids=repeated(self.input_ids),
+            labels=repeated(self.labels),
+            read_index=self.read_index + grow if self.read_index >= 0 else -1,
+        )
 
 
 class DialogueEncoder:
@@ -46,12 +60,11 @@ class DialogueEncoder:
         self.tokenizer = tokenizer
         self.video_pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
         self._end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        self._texts: dict[tuple, tuple[list[int], list[int], int]] = {}
+        self._known: dict[tuple, Encoded] = {}
 
     def encode(
         self,
         prompt: str,
-        video_tokens: int,
         *,
         reply: str | None = None,
         prefix: str | None = None,
@@ -61,7 +74,6 @@ class DialogueEncoder:
 
         Args:
             prompt: The user's text.
-            video_tokens: Visual tokens of the clip.
             reply: The assistant's reply; it is learnt, with its end. None to ask.
             prefix: Start of the reply up to the read position. With a reply, the reply must start
                 with it.
@@ -73,21 +85,13 @@ class DialogueEncoder:
             DataError: The reply does not start with the prefix, or its tokens do not.
         """
         key = (prompt, reply, prefix, video_first)
-        if key not in self._texts:
-            self._texts[key] = self._encode_text(*key)
-        ids, labels, read_index = self._texts[key]
-        at = ids.index(self.video_pad)
-        grow = video_tokens - 1
-        return Encoded(
-            input_ids=ids[:at] + [self.video_pad] * video_tokens + ids[at + 1 :],
-            labels=labels[:at] + [IGNORED] * video_tokens + labels[at + 1 :],
-            mm_token_type_ids=[0] * at + [VIDEO_TYPE] * video_tokens + [0] * (len(ids) - at - 1),
-            read_index=read_index + grow if read_index >= 0 else -1,
-        )
+        if key not in self._known:
+            self._known[key] = self._encode(*key)
+        return self._known[key]
 
-    def _encode_text(
+    def _encode(
         self, prompt: str, reply: str | None, prefix: str | None, video_first: bool
-    ) -> tuple[list[int], list[int], int]:
+    ) -> Encoded:
         media, text = {"type": "video"}, {"type": "text", "text": prompt}
         messages = [{"role": "user", "content": [media, text] if video_first else [text, media]}]
         asked = self.tokenizer.apply_chat_template(
@@ -114,7 +118,12 @@ class DialogueEncoder:
         if reply is not None:
             answer = [*answer, self._end]
         learnt = answer if reply is not None else [IGNORED] * len(answer)
-        return ids + answer, [IGNORED] * start + learnt, read_index
+        return Encoded(
+            input_ids=(*ids, *answer),
+            labels=(*[IGNORED] * start, *learnt),
+            read_index=read_index,
+            video_pad=self.video_pad,
+        )
 
 
 def level_token_ids(

@@ -1,14 +1,13 @@
 """Pictures of a clip -> patches for the vision tower, by the model's own processor."""
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 from transformers import BaseVideoProcessor
 
-from lmme3dhf.data.video import Clip, FrameChoice, VideoError, read_clip, read_views
+from lmme3dhf.data.video import Clip, FrameChoice, read_clip, read_views
 from lmme3dhf.vocabulary import VIEWS
 
 
@@ -36,7 +35,8 @@ class Pixels:
 def clip_pixels(
     frames: torch.Tensor, processor: BaseVideoProcessor
 ) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """Normalises and cuts frames into patches; they have their size already (`data.video`).
+    """Normalises and cuts frames into patches, on the frames' device; they have their size already
+    (`data.video`).
 
     Args:
         frames: (T, 3, H, W) uint8, T even, sides multiples of 28.
@@ -49,71 +49,51 @@ def clip_pixels(
     return out["pixel_values_videos"], tuple(out["video_grid_thw"][0].tolist())
 
 
-def view_pixels(
-    clip: Clip, processor: BaseVideoProcessor
-) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """Patches of single views: each picture fills a temporal patch of its own, as a still image
-    does in Qwen2.5-VL.
+def frame_pixels(clip: Clip, processor: BaseVideoProcessor) -> Pixels:
+    """Patches of the pictures that the model sees, as `data.video.read_clip` gives them."""
+    values, grid = clip_pixels(clip.frames, processor)
+    seconds = processor.temporal_patch_size / clip.sample_fps
+    return _pixels(clip, values, grid, seconds, processor)
+
+
+def view_pixels(clip: Clip, processor: BaseVideoProcessor) -> Pixels:
+    """Patches of single views, as `data.video.read_views` gives them: each picture fills a temporal
+    patch of its own, as a still image does in Qwen2.5-VL.
     """
-    return clip_pixels(clip.frames.repeat_interleave(processor.temporal_patch_size, 0), processor)
+    twice = clip.frames.repeat_interleave(processor.temporal_patch_size, 0)
+    values, grid = clip_pixels(twice, processor)
+    # The views are a second of the turn apart in a Gen3DHF clip, and a second is what stills are
+    # given elsewhere too.
+    return _pixels(clip, values, grid, 1.0, processor)
 
 
-def read_pixels(
-    path: Path, choice: FrameChoice, processor: BaseVideoProcessor, *, views: bool
+def _pixels(
+    clip: Clip,
+    values: torch.Tensor,
+    grid: tuple[int, int, int],
+    seconds: float,
+    processor: BaseVideoProcessor,
 ) -> Pixels:
-    """Reads a clip's frames, or its three views, as patches.
-
-    Raises:
-        VideoError: See `data.video`.
-    """
-    if views:
-        clip = read_views(path, tuple(view.clip_fraction for view in VIEWS), choice)
-        values, grid = view_pixels(clip, processor)
-        # The views are a second of the turn apart in a Gen3DHF clip, and a second is what stills
-        # are given elsewhere too.
-        seconds = 1.0
-    else:
-        clip = read_clip(path, choice)
-        values, grid = clip_pixels(clip.frames, processor)
-        seconds = processor.temporal_patch_size / clip.sample_fps
     return Pixels(
         values=values,
         grid_thw=grid,
         second_per_grid=seconds,
         decoder=clip.decoder,
         size=(clip.width, clip.height),
-        tokens=grid[0] * grid[1] * grid[2] // processor.merge_size**2,
+        tokens=math.prod(grid) // processor.merge_size**2,
     )
 
 
-class PixelLoader(Dataset):
-    """Clips as `Pixels` or, for a clip that cannot be read, its `VideoError`; for parallel
-    decoding.
+def read_pixels(
+    path: Path, choice: FrameChoice, processor: BaseVideoProcessor, *, views: bool
+) -> Pixels:
+    """Reads a clip's frames, or its three views, as patches. For both, and for many clips, see
+    `data.decoding`.
 
-    Args:
-        paths: The clips.
-        choice: How they become frames.
-        processor: The model's video processor.
-        views: Whether to read the three views instead of the frames.
+    Raises:
+        VideoError: See `data.video`.
     """
-
-    def __init__(
-        self, paths: list[Path], choice: FrameChoice, processor: BaseVideoProcessor, *, views: bool
-    ) -> None:
-        self.paths, self.choice, self.processor, self.views = paths, choice, processor, views
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Pixels | VideoError:
-        try:
-            return read_pixels(self.paths[index], self.choice, self.processor, views=self.views)
-        except VideoError as error:
-            return error
-
-
-def decoded(loader: PixelLoader, workers: int) -> Iterator[Pixels | VideoError]:
-    """Reads the clips in order, in `workers` processes ahead of the caller (0: in this one)."""
-    yield from DataLoader(
-        loader, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
-    )
+    if views:
+        fractions = [view.clip_fraction for view in VIEWS]
+        return view_pixels(read_views(path, fractions, choice), processor)
+    return frame_pixels(read_clip(path, choice), processor)

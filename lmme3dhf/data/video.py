@@ -1,22 +1,28 @@
 """Reading clips: which pictures of a video the model sees, and at which size (paper, Section 4.1;
 Qwen2.5-VL's own rules).
 
-Three steps: `probe` reads the container and its packets and refuses what cannot be a clip before
-anything large is decoded; the frame choice and the size come from qwen-vl-utils; then the wanted
-pictures are decoded, resized one by one, and given as uint8.
+The container's packets are walked through first: what cannot be a clip is refused before anything
+large is decoded, and the frame choice and the size come from qwen-vl-utils. Then the wanted
+pictures are decoded in one pass from the beginning, resized one by one, and given as uint8.
 
-decord reads where it is exact, PyAV everywhere else; both give the same pictures bit for bit.
-decord finds a picture by jumping to the keyframe before it, and with more than one keyframe it may
-land on a wrong one without a word (open groups of pictures, H.264 in AVI, MPEG-TS); in AVI it also
-loses the last pictures now and then. So it gets MP4 and Matroska streams with a single keyframe,
-where there is nothing to jump over: the released clips and what common encoders write below 250
-pictures.
+The pass knows pictures by their time stamps, so it can leave out those of which neither the caller
+nor another picture has need: after the last wanted one, and in an H.264 stream, where pictures
+tell, also those to which no other refers and those before a fresh start. All others must come, in
+the order of their times. Anything odd (times that are missing or not in order, a picture that does
+not come, damage, another size) sends the file to a second reader that decodes and counts every
+picture, and tells how far the stream is good.
+
+Frames equal those of qwen-vl-utils with its decord reader bit for bit. decord itself is not used:
+it decodes everything, and with more than one keyframe it may land on a wrong picture without a
+word (open groups of pictures, H.264 in AVI, MPEG-TS).
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -66,9 +72,13 @@ _TEXT_FORMATS = {"tty", "hls", "dash", "concat"}
 _STILL_FORMATS = {"image2", "ico"}
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 _ANIMATED_PICTURE_FORMATS = {"gif", "apng"}
-_DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-# FFmpeg's frame threads can hang when decoding stops early; slice threads cannot.
-_THREADS = "SLICE"
+# Types of units in H.264 (ITU-T H.264, Table 7-1): parts of pictures, parts of one that starts
+# afresh, and parameter sets.
+_SLICES = range(1, 6)
+_FRESH = 5
+_SETTINGS = {7, 8, 13, 15}
+# What reads clips; a part of the key of everything that is stored.
+DECODER = "pyav"
 
 
 class VideoError(UserError):
@@ -176,7 +186,7 @@ class Clip:
         total_frames: Pictures in the clip.
         source_fps: Pictures per second in the clip.
         sample_fps: Pictures per second among those read (T / total_frames * source_fps).
-        decoder: "decord" or "pyav".
+        decoder: What decoded it.
         width: Of the clip as it is shown, in pixels.
         height: Of the clip as it is shown, in pixels.
     """
@@ -204,18 +214,39 @@ def probe(path: Path) -> VideoHeader:
             unknown to FFmpeg.
     """
     path = Path(path)
+    with _opened(path) as (container, stream):
+        return _header(path, container, stream)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """A file and the video stream in it, or why there is none."""
     start = _first_bytes(path)
     try:
         # The absolute path, for FFmpeg takes "12:30.mp4" for a protocol; "replace", for GIF
         # comments are in any encoding.
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
-            return _header(path, container, start)
+            stream = _video_stream(path, container, start)
+            # Clips are read side by side by several workers; more threads cost more than they give.
+            stream.codec_context.thread_count = 1
+            yield container, stream
     except av.error.DecoderNotFoundError as error:
         raise VideoError(
             "unsupported_codec", f"{path}: FFmpeg has no decoder for it; convert it to H.264 in MP4"
         ) from error
     except av.error.FFmpegError as error:
         raise _unreadable(path, start, error.strerror) from error
+
+
+def verify(path: Path) -> None:
+    """Decodes all pictures of a clip.
+
+    Raises:
+        VideoError: As `probe`, and decode_error where the clip breaks.
+    """
+    path = Path(path)
+    for _ in _pictures_by_count(path, probe(path), set()):
+        pass
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -257,7 +288,9 @@ def _unreadable(path: Path, start: bytes, cause: str | None) -> VideoError:
     )
 
 
-def _header(path: Path, container: av.container.InputContainer, start: bytes) -> VideoHeader:
+def _video_stream(
+    path: Path, container: av.container.InputContainer, start: bytes
+) -> av.VideoStream:
     name = container.format.name
     if name in _TEXT_FORMATS:
         raise VideoError(
@@ -285,67 +318,115 @@ def _header(path: Path, container: av.container.InputContainer, start: bytes) ->
         )
     if codec.width and codec.height:
         _check_sides(path, codec.width, codec.height)
+    return stream
+
+
+def _header(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> VideoHeader:
+    packets = _walk(path, container, stream, decode_first=True)
+    first = packets.first
+    if first is None:
+        raise VideoError(
+            "decode_error",
+            f"{path}: none of its {packets.frames} pictures can be decoded; it is damaged, "
+            "replace it",
+        )
+    _check_sides(path, first.width, first.height)
+    width, height = _shown_size(first)
+    return VideoHeader(
+        width=width,
+        height=height,
+        container=container.format.name,
+        codec=stream.codec_context.codec.canonical_name,
+        rotation_deg=90 * _quarter_turns(first),
+        frames=packets.frames,
+        fps=packets.fps,
+        keyframes=packets.keyframes,
+        bits=first.format.components[0].bits,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packets:
+    """What a walk through the packets tells.
+
+    Attributes:
+        times: Time stamps of the pictures that are shown, in the order of storage.
+        begin: Time stamp of the very first packet.
+        rewind: To which time to go back for it.
+        unreferenced: Times of pictures to which no other refers, as far as the stream tells.
+        fresh: Times of pictures beyond which no later one refers, as far as the stream tells.
+        settings: Times of pictures with which the decoder gets settings for later ones.
+        keyframes: Pictures that decode by themselves.
+        fps: Average pictures per second.
+        first: The first picture, where it was asked for and can be decoded.
+    """
+
+    times: list[int | None]
+    begin: int | None
+    rewind: int | None
+    unreferenced: set[int | None]
+    fresh: set[int | None]
+    settings: set[int | None]
+    keyframes: int
+    fps: float
+    first: av.VideoFrame | None
+
+    @property
+    def frames(self) -> int:
+        return len(self.times)
+
+
+def _walk(
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    *,
+    decode_first: bool,
+) -> _Packets:
+    """Reads all packets and, at most, decodes the first picture."""
+    codec = stream.codec_context
+    h264 = codec.codec.canonical_name == "h264"
+    length_bytes = _length_bytes(codec.extradata or b"")
+    unreferenced, fresh, settings = set(), set(), set()
+    times, keyframes, damaged, first = [], 0, None, None
+    begin, rewind, start, end = None, None, math.inf, -math.inf
     try:
-        frames, keyframes, fps, first = _walk(path, container, stream)
+        for packet in container.demux(stream):
+            if decode_first and first is None:
+                first = next(iter(packet.decode()), None)
+            if rewind is None:
+                begin, rewind = packet.pts, packet.pts if packet.dts is None else packet.dts
+            # An edit list discards pictures that are stored but not shown; the last packet is an
+            # empty mark.
+            if not packet.size or packet.is_discard:
+                continue
+            times.append(packet.pts)
+            units = _units(bytes(packet), length_bytes) if h264 else []
+            slices = [header for header in units if header & 31 in _SLICES]
+            if slices and not any(header >> 5 for header in slices):
+                unreferenced.add(packet.pts)
+            if slices and all(header & 31 == _FRESH for header in slices):
+                fresh.add(packet.pts)
+            if any(header & 31 in _SETTINGS for header in units):
+                settings.add(packet.pts)
+            keyframes += packet.is_keyframe
+            if packet.is_corrupt and damaged is None:
+                damaged = len(times)
+            if packet.pts is not None:
+                start = min(start, float(packet.pts * packet.time_base))
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
     except av.error.DecoderNotFoundError:
         raise
     except av.error.FFmpegError as error:
         raise VideoError(
             "decode_error", f"{path} is damaged at its beginning ({error.strerror}); replace it"
         ) from error
-    if frames < 2:
-        if name in _ANIMATED_PICTURE_FORMATS:
-            raise _still_image(path)
-        raise VideoError("too_short", f"{path} holds fewer than 2 pictures; expected a clip")
-    if first is None:
-        raise VideoError(
-            "decode_error",
-            f"{path}: none of its {frames} pictures can be decoded; it is damaged, replace it",
-        )
-    _check_sides(path, first.width, first.height)
-    quarter_turns = _quarter_turns(first)
-    width, height = (
-        (first.height, first.width) if quarter_turns % 2 else (first.width, first.height)
-    )
-    return VideoHeader(
-        width=width,
-        height=height,
-        container=name,
-        codec=codec.codec.canonical_name,
-        rotation_deg=90 * quarter_turns,
-        frames=frames,
-        fps=fps,
-        keyframes=keyframes,
-        bits=first.format.components[0].bits,
-    )
-
-
-def _walk(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[int, int, float, av.VideoFrame | None]:
-    """Counts the packets and decodes the first picture: (pictures, keyframes, pictures per second,
-    first picture).
-    """
-    stream.thread_type = _THREADS
-    frames, keyframes, damaged, first = 0, 0, None, None
-    begin, end = math.inf, -math.inf
-    for packet in container.demux(stream):
-        if first is None:
-            first = next(iter(packet.decode()), None)
-        # An edit list discards pictures that are stored but not shown; the last packet is an empty
-        # mark.
-        if not packet.size or packet.is_discard:
-            continue
-        frames += 1
-        keyframes += packet.is_keyframe
-        if packet.is_corrupt and damaged is None:
-            damaged = frames
-        if packet.pts is not None:
-            begin = min(begin, float(packet.pts * packet.time_base))
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    frames = len(times)
     rate = stream.average_rate or stream.guessed_rate
-    if not stream.average_rate and frames > 1 and end > begin:
-        rate = frames / (end - begin)
+    if not stream.average_rate and frames > 1 and end > start:
+        rate = frames / (end - start)
     fps = float(rate) if rate else 0.0
     if damaged is not None and damaged < frames:
         raise VideoError(
@@ -362,7 +443,51 @@ def _walk(
         )
     if frames > 1 and not fps:
         raise VideoError("decode_error", f"{path} tells no frame rate; convert it to H.264 in MP4")
-    return frames, keyframes, fps, first
+    if frames < 2:
+        if container.format.name in _ANIMATED_PICTURE_FORMATS:
+            raise _still_image(path)
+        raise VideoError("too_short", f"{path} holds fewer than 2 pictures; expected a clip")
+    return _Packets(
+        times=times,
+        begin=begin,
+        rewind=rewind,
+        unreferenced=unreferenced,
+        fresh=fresh,
+        settings=settings,
+        keyframes=keyframes,
+        fps=fps,
+        first=first,
+    )
+
+
+def _length_bytes(extradata: bytes) -> int | None:
+    """How many bytes tell the length of each H.264 unit; None where start codes part them (ISO/IEC
+    14496-15, 5.3.3.1).
+    """
+    return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else None
+
+
+def _units(packet: bytes, length_bytes: int | None) -> list[int]:
+    """First bytes of the units in an H.264 packet: 5 bits say what it is (nal_unit_type), 2 whether
+    other pictures may refer to it (nal_ref_idc; ITU-T H.264, 7.3.1 and 7.4.1). Empty where the
+    units cannot be told apart.
+    """
+    headers, at = [], 0
+    while at < len(packet):
+        if length_bytes is None:
+            at = packet.find(b"\0\0\1", at) + 3
+            if at < 3:
+                break
+            unit = at
+        else:
+            unit = at + length_bytes
+            at = unit + int.from_bytes(packet[at:unit], "big")
+            if at == unit:
+                return []
+        if unit >= len(packet) or at > len(packet):
+            return []
+        headers.append(packet[unit])
+    return headers
 
 
 def _announced_end_s(stream: av.VideoStream) -> float | None:
@@ -398,37 +523,28 @@ def _quarter_turns(picture: av.VideoFrame) -> int:
     return round(picture.rotation / 90) % 4
 
 
+def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
+    """(width, height) after turning."""
+    sides = picture.width, picture.height
+    return sides[::-1] if _quarter_turns(picture) % 2 else sides
+
+
 def read_clip(path: Path, choice: FrameChoice) -> Clip:
     """Reads the pictures of a clip that the model sees, evenly spaced from the first to the last,
     as qwen-vl-utils chooses.
 
     The frames equal those of `qwen_vl_utils.fetch_video` with its decord reader on the same file
     bit for bit, except where that reader is wrong (see above), and for more than 8 bits per colour,
-    which the two decoders convert differently: PyAV has them.
+    which the two decoders convert differently.
+
+    Known limit: damage that a codec conceals goes unnoticed, and so does damage to pictures that
+    are left out or come after the last wanted one.
 
     Raises:
         VideoError: As `probe`; too_short where `choice.frames` asks for more than the clip has;
             decode_error where it breaks.
     """
-    path = Path(path)
-    header = probe(path)
-    if choice.frames is not None and choice.frames > header.frames:
-        raise VideoError(
-            "too_short",
-            f"{path} has {header.frames} pictures, {choice.frames} were asked for; take a longer "
-            "clip or fewer frames",
-        )
-    if choice.frames is not None:
-        wanted = {"nframes": choice.frames}
-    else:
-        wanted = {
-            "fps": choice.fps,
-            "min_frames": choice.min_frames,
-            "max_frames": choice.max_frames,
-        }
-    count = smart_nframes(wanted, total_frames=header.frames, video_fps=header.fps)
-    indices = torch.linspace(0, header.frames - 1, count).round().long().tolist()
-    return _read(path, header, indices, _resized_size(header, len(indices), choice))
+    return _read(Path(path), _frames(Path(path), choice))[0]
 
 
 def read_views(path: Path, views: Sequence[float], choice: FrameChoice) -> Clip:
@@ -444,10 +560,18 @@ def read_views(path: Path, views: Sequence[float], choice: FrameChoice) -> Clip:
         VideoError: As `probe`, and decode_error where the clip breaks.
         ValueError: No view, or a fraction outside 0..1.
     """
-    path = Path(path)
-    header = probe(path)
-    indices = _view_indices(header, views)
-    return _read(path, header, indices, _resized_size(header, len(indices), choice))
+    return _read(Path(path), _views(views, choice))[0]
+
+
+def read_both(path: Path, views: Sequence[float], choice: FrameChoice) -> tuple[Clip, Clip]:
+    """What `read_clip` and `read_views` give, from one pass through the clip.
+
+    Raises:
+        VideoError: As `read_clip`.
+        ValueError: As `read_views`.
+    """
+    frames, at_views = _read(Path(path), _frames(Path(path), choice), _views(views, choice))
+    return frames, at_views
 
 
 def read_strip(path: Path, views: Sequence[float]) -> np.ndarray:
@@ -461,35 +585,56 @@ def read_strip(path: Path, views: Sequence[float]) -> np.ndarray:
         VideoError: As `probe`, and decode_error where the clip breaks.
         ValueError: No view, or a fraction outside 0..1.
     """
-    path = Path(path)
-    header = probe(path)
-    clip = _read(path, header, _view_indices(header, views), [header.height, header.width])
+    (clip,) = _read(Path(path), _views(views, None))
     return np.hstack(list(clip.frames.permute(0, 2, 3, 1).numpy()))
 
 
-def _view_indices(header: VideoHeader, views: Sequence[float]) -> list[int]:
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """Pictures to read from a clip.
+
+    Attributes:
+        indices: (pictures in the clip, pictures per second) -> which of them.
+        size: (width, height, how many) -> height and width to which they are resized.
+    """
+
+    indices: Callable[[int, float], list[int]]
+    size: Callable[[int, int, int], list[int]]
+
+
+def _frames(path: Path, choice: FrameChoice) -> _Wish:
+    def indices(total: int, fps: float) -> list[int]:
+        if choice.frames is not None and choice.frames > total:
+            raise VideoError(
+                "too_short",
+                f"{path} has {total} pictures, {choice.frames} were asked for; take a longer clip "
+                "or fewer frames",
+            )
+        if choice.frames is not None:
+            wanted = {"nframes": choice.frames}
+        else:
+            wanted = {
+                "fps": choice.fps,
+                "min_frames": choice.min_frames,
+                "max_frames": choice.max_frames,
+            }
+        count = smart_nframes(wanted, total_frames=total, video_fps=fps)
+        return torch.linspace(0, total - 1, count).round().long().tolist()
+
+    return _Wish(indices=indices, size=partial(_resized_size, choice))
+
+
+def _views(views: Sequence[float], choice: FrameChoice | None) -> _Wish:
+    """Without a choice at the clip's own size."""
     if not views or not all(0 <= fraction <= 1 for fraction in views):
         raise ValueError(f"views at {views}, expected fractions of the clip in 0..1")
-    return [round(fraction * (header.frames - 1)) for fraction in views]
-
-
-def _read(path: Path, header: VideoHeader, indices: list[int], size: list[int]) -> Clip:
-    decoder, pictures = "decord", _decord_pictures(path, header, set(indices), size)
-    if pictures is None:
-        decoder, pictures = "pyav", _pyav_pictures(path, header, set(indices), size)
-    return Clip(
-        frames=torch.stack([pictures[index] for index in indices]),
-        indices=tuple(indices),
-        total_frames=header.frames,
-        source_fps=header.fps,
-        sample_fps=len(indices) / header.frames * header.fps,
-        decoder=decoder,
-        width=header.width,
-        height=header.height,
+    return _Wish(
+        indices=lambda total, fps: [round(fraction * (total - 1)) for fraction in views],
+        size=partial(_resized_size, choice) if choice else lambda width, height, _: [height, width],
     )
 
 
-def _resized_size(header: VideoHeader, count: int, choice: FrameChoice) -> list[int]:
+def _resized_size(choice: FrameChoice, width: int, height: int, count: int) -> list[int]:
     """(height, width) of the resized pictures, by qwen-vl-utils' budget: nine tenths of the context
     for the whole clip.
     """
@@ -497,8 +642,8 @@ def _resized_size(header: VideoHeader, count: int, choice: FrameChoice) -> list[
     limit = max(min(MAX_PIXELS, budget), int(choice.min_pixels * 1.05))
     return list(
         smart_resize(
-            header.height,
-            header.width,
+            height,
+            width,
             factor=TOKEN_SIDE_PX,
             min_pixels=choice.min_pixels,
             max_pixels=min(choice.max_pixels, limit),
@@ -506,83 +651,150 @@ def _resized_size(header: VideoHeader, count: int, choice: FrameChoice) -> list[
     )
 
 
-def available_decoder() -> str:
-    """Which decoder this machine starts with: "decord" where it is installed (PyAV still reads what
-    it cannot), else "pyav".
+class _DoubtError(Exception):
+    """The pictures of a stream are not what their time stamps promise."""
+
+
+def _read(path: Path, *wishes: _Wish) -> list[Clip]:
+    """One clip per wish, from one pass through the file."""
+    with _opened(path) as (container, stream):
+        packets = _walk(path, container, stream, decode_first=False)
+        asked = [wish.indices(packets.frames, packets.fps) for wish in wishes]
+        wanted = {index for indices in asked for index in indices}
+        try:
+            pictures = _pictures_by_time(container, stream, packets, wanted)
+            return _clips(pictures, wishes, asked, packets.frames, packets.fps)
+        except (_DoubtError, av.error.FFmpegError):
+            pass  # to the reader that knows better, below
+    header = probe(path)
+    pictures = _pictures_by_count(path, header, wanted)
+    return _clips(pictures, wishes, asked, header.frames, header.fps)
+
+
+def _clips(
+    pictures: Iterator[tuple[int, av.VideoFrame]],
+    wishes: Sequence[_Wish],
+    asked: Sequence[Sequence[int]],
+    total: int,
+    fps: float,
+) -> list[Clip]:
+    """Turns pictures as they are shown and resizes them; no more than one is in memory at its own
+    size.
     """
-    try:
-        import decord  # noqa: F401
-    except (ImportError, OSError):  # no wheel for this machine, or one whose libraries do not load
-        return "pyav"
-    return "decord"
+    resized: list[dict[int, torch.Tensor]] = [{} for _ in wishes]
+    for index, picture in pictures:
+        width, height = _shown_size(picture)
+        rgb = _rgb(picture)
+        for wish, indices, done in zip(wishes, asked, resized, strict=True):
+            if index in indices:
+                done[index] = _resized(rgb, wish.size(width, height, len(indices)))
+    return [
+        Clip(
+            frames=torch.stack([done[index] for index in indices]),
+            indices=tuple(indices),
+            total_frames=total,
+            source_fps=fps,
+            sample_fps=len(indices) / total * fps,
+            decoder=DECODER,
+            width=width,
+            height=height,
+        )
+        for indices, done in zip(asked, resized, strict=True)
+    ]
 
 
-def _decord_pictures(
-    path: Path, header: VideoHeader, wanted: set[int], size: list[int]
-) -> dict[int, torch.Tensor] | None:
-    """Index -> resized picture; None where decord is absent, is not exact (see the module's text),
-    or fails.
+def _pictures_by_time(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    packets: _Packets,
+    wanted: set[int],
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(index, picture) of the wanted pictures, from the beginning to the last of them. A picture's
+    index is its rank by time, so those that are left out on the way shift nothing.
 
-    A failure is left to PyAV, which tells how far the stream is good. Known limit: damage that a
-    codec conceals goes unnoticed here; PyAV notices part of it.
+    Raises:
+        _DoubtError: See above; FFmpegError likewise.
     """
-    if header.container not in _DECORD_CONTAINERS or header.keyframes != 1 or header.bits != 8:
-        return None
-    if available_decoder() != "decord":
-        return None
-    import decord
+    times = {time for time in packets.times if time is not None}
+    if packets.begin is None or len(times) != packets.frames:
+        raise _DoubtError
+    in_order = sorted(times)
+    needed = _needed(packets, {in_order[index] for index in wanted})
+    last = max(wanted)
+    expected = ((i, t) for i, t in enumerate(in_order) if t in needed)
+    codec = stream.codec_context
+    shown = {(codec.width, codec.height), (codec.height, codec.width)}
+    container.seek(packets.rewind, stream=stream)
+    for number, packet in enumerate(container.demux(stream)):
+        if number == 0 and packet.pts != packets.begin:
+            raise _DoubtError
+        # What an edit list discards is not among the times, and may be referred to.
+        if packet.pts in times and packet.pts not in needed:
+            continue
+        for picture in packet.decode():
+            index, time = next(expected, (0, None))
+            if picture.pts != time or picture.is_corrupt or _shown_size(picture) not in shown:
+                raise _DoubtError
+            shown = {_shown_size(picture)}
+            if index in wanted:
+                yield index, picture
+            if index == last:
+                return
+    raise _DoubtError
 
-    decord.logging.set_level(decord.logging.QUIET)
-    try:
-        # The tolerance makes decord fail where it would put a neighbour in place of a picture that
-        # it cannot decode.
-        reader = decord.VideoReader(str(path.absolute()), fault_tol=1e-9)
-        if len(reader) != header.frames:
-            return None
-        return {index: _resized(reader[index].asnumpy(), size) for index in sorted(wanted)}
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, StopIteration):
-        return None
 
-
-def _pyav_pictures(
-    path: Path, header: VideoHeader, wanted: set[int], size: list[int]
-) -> dict[int, torch.Tensor]:
-    """Index -> resized picture; decodes to the end, for only then it is known that no picture was
-    lost on the way.
+def _needed(packets: _Packets, wanted: set[int]) -> set[int]:
+    """Times of the wanted pictures and of all that they may depend on, which come before them in
+    the stream.
     """
-    pictures, count, cause = {}, 0, None
-    try:
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
-            stream = container.streams.best("video")
-            stream.thread_type = _THREADS
+    needed, referring = set(), False
+    for time in reversed(packets.times):
+        referred = referring and time not in packets.unreferenced
+        if time in wanted or referred or (needed and time in packets.settings):
+            needed.add(time)
+            referring = time not in packets.fresh
+    return needed
+
+
+def _pictures_by_count(
+    path: Path, header: VideoHeader, wanted: set[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(index, picture) of the wanted pictures; decodes to the end, for only then it is known that
+    no picture was lost on the way.
+    """
+    count, cause = 0, None
+    with _opened(path) as (container, stream):
+        try:
             for picture in container.decode(stream):
-                turns = _quarter_turns(picture)
-                shown = (
-                    (picture.height, picture.width)
-                    if turns % 2
-                    else (picture.width, picture.height)
-                )
-                if picture.is_corrupt or shown != (header.width, header.height):
-                    cause = (
-                        "a damaged picture"
-                        if picture.is_corrupt
-                        else f"pictures of {shown[0]}x{shown[1]} follow"
-                    )
+                shown = _shown_size(picture)
+                if picture.is_corrupt:
+                    cause = "a damaged picture"
+                    break
+                if shown != (header.width, header.height):
+                    cause = f"pictures of {shown[0]}x{shown[1]} follow"
                     break
                 if count in wanted:
-                    pictures[count] = _resized(
-                        np.rot90(picture.to_ndarray(format="rgb24"), turns), size
-                    )
+                    yield count, picture
                 count += 1
-    except av.error.FFmpegError as error:
-        cause = error.strerror
+        except av.error.FFmpegError as error:
+            cause = error.strerror
     if cause or count != header.frames:
         raise VideoError(
             "decode_error",
             f"{path} breaks after {count} of {header.frames} pictures "
             f"({cause or 'the rest cannot be decoded'}); replace it",
         )
-    return pictures
+
+
+def _rgb(picture: av.VideoFrame) -> np.ndarray:
+    """uint8 (H, W, 3) as it is shown."""
+    # FFmpeg would upsample the colours of interlaced pictures field by field, decord does not; a
+    # copy of the planes has no such mark.
+    planes = picture
+    if picture.interlaced_frame and picture.format.name in ("yuv420p", "yuvj420p"):
+        planes = av.VideoFrame.from_ndarray(picture.to_ndarray(), format=picture.format.name)
+        planes.colorspace, planes.color_range = picture.colorspace, picture.color_range
+    return np.rot90(planes.to_ndarray(format="rgb24"), _quarter_turns(picture))
 
 
 def _resized(picture_HW3: np.ndarray, size: list[int]) -> torch.Tensor:

@@ -27,26 +27,25 @@ class MergeError(UserError, RuntimeError):
 
 @torch.no_grad()
 def text_outputs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a model says about a batch: the logits at the read position (the last one without),
-    and the scores when its head is trained.
+    """What a model says about a batch: the logits wherever it is read, and the scores when its head
+    is trained.
 
     Args:
         model: `LMME3DHF`, with or without adapters around it.
-        batch: Arguments of its forward pass, without labels.
+        batch: Arguments of its forward pass, without targets.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     batch = dict(batch)
-    read_index = batch.pop("read_index")
+    scored = batch.pop("scored", None)
     if "video_embeds" not in batch:
         batch["video_embeds"] = base.encode_video(
             batch.pop("pixel_values_videos"), batch["video_grid_thw"]
         )
-    hidden = base.hidden_states(**batch)
-    read = hidden[torch.arange(len(hidden)), read_index]
-    outputs = {"logits": base.lm_head(read).float()}
+    hidden = base.hidden_at(**batch).flatten(0, 1)
+    outputs = {"logits": base.lm_head(hidden).float()}
     # A head that nobody trained says nothing.
-    if "score_head" not in base.missing_parts:
-        outputs["scores"] = base.score_head(read)
+    if scored is not None and "score_head" not in base.missing_parts:
+        outputs["scores"] = base.score_head(hidden[scored])
     return outputs
 
 
@@ -76,7 +75,7 @@ def merge_adapter(
         adapter: Folder that PEFT wrote.
         out: Folder to write; it appears with its report and manifest only when it was verified.
         metric: The metric's section of the merged configuration.
-        probe: A real batch of the run, without labels.
+        probe: A real batch of the run, without targets.
         dtype: Type in which the backbone was trained and is saved.
 
     Returns:
@@ -106,7 +105,7 @@ def merge_adapter(
         dtype,
         torch.float32,
         lambda m: largest_difference(text_outputs(m, probe), before),
-        len(before["logits"]),
+        len(probe["input_ids"]),
     )
 
 
@@ -125,7 +124,7 @@ def merge_head(
         head: Its weights, a safetensors file.
         out: Folder to write.
         metric: The metric's section of the merged configuration.
-        probe: A real batch of the run, without labels.
+        probe: A real batch of the run, without targets.
         dtype: Type of the backbone in the run.
 
     Returns:
@@ -149,7 +148,7 @@ def merge_head(
         dtype,
         dtype,
         lambda m: largest_difference(text_outputs(m, probe), before),
-        len(before["logits"]),
+        len(probe["input_ids"]),
     )
 
 
@@ -168,7 +167,7 @@ def merge_decoder(
         decoder: Its weights, a safetensors file.
         out: Folder to write.
         metric: The metric's section of the configuration, with the decoder's geometry.
-        probe: Arguments of `LMME3DHF.saliency_features` for a real batch.
+        probe: A real batch of views: of `data.collation.view_batch`, with pixels.
         dtype: Type of the backbone in the run.
 
     Returns:
@@ -195,14 +194,16 @@ def merge_decoder(
         dtype,
         dtype,
         lambda m: largest_difference(saliency_outputs(m, probe), before),
-        len(before["maps"]),
+        len(probe["input_ids"]),
     )
 
 
 @torch.no_grad()
 def saliency_outputs(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The maps of a batch (arguments of `LMME3DHF.saliency_features`)."""
-    return {"maps": model.saliency_decoder(*model.saliency_features(**batch))}
+    """The maps of a batch of views with pixels."""
+    batch = dict(batch)
+    tokens, taps = model.encode_views(batch.pop("pixel_values_videos"), batch["video_grid_thw"])
+    return {"maps": model.saliency_decoder(model.view_states(**batch, video_embeds=tokens), taps)}
 
 
 def _check_adapter(adapted: PeftModel, adapter: Path) -> None:

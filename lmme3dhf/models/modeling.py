@@ -6,7 +6,7 @@ a plain Qwen2.5-VL folder loads here with only the new parts missing, and a fold
 the stock class with only the new parts left over.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers import (
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 from transformers.utils import ModelOutput
 
 from lmme3dhf.models.configuration import (
@@ -32,6 +33,7 @@ from lmme3dhf.models.configuration import (
 from lmme3dhf.models.grid import to_raster
 from lmme3dhf.models.heads import HEADS
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
+from lmme3dhf.models.tower import multiply_patches
 
 # Checkpoints name their parts `visual.*` and `model.layers.*`; the modules are `model.visual.*` and
 # `model.language_model.*`. The library renames for its own classes only.
@@ -57,6 +59,16 @@ def _reading(folder: str | Path) -> Iterator[None]:
         ) from error
 
 
+def load_configuration(folder: str | Path) -> LMME3DHFConfig:
+    """Reads the configuration of a model folder.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    with _reading(folder):
+        return LMME3DHFConfig.from_pretrained(folder)
+
+
 def load_processor(folder: str | Path) -> ProcessorMixin:
     """Loads the tokenizer and the picture and video processors of a model folder.
 
@@ -72,16 +84,127 @@ class LMME3DHFOutput(ModelOutput):
     """Output of `LMME3DHF.forward`.
 
     Attributes:
-        loss: Mean cross-entropy of the labelled tokens, when labels were given.
-        logits: (labelled tokens, vocabulary) with labels; otherwise None.
-        score: (batch,) float32, MOS / 100, when a read position was given.
-        level_logits: (batch, 5) logits of the level words at the read position, bad to excellent.
+        token_losses: (learnt tokens,) float32, the cross-entropy of each.
+        score: (scored reads,) float32, MOS / 100.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
+    token_losses: torch.Tensor | None = None
     score: torch.Tensor | None = None
-    level_logits: torch.Tensor | None = None
+
+
+def tree_attention(seen_until: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the tokens of a packed sequence see, and how far their positions are off.
+
+    Args:
+        seen_until: (batch, length), see `data.packing`; a padding token is seen by itself alone.
+
+    Returns:
+        Mask (batch, 1, length, length), True where the row's token sees the column's; and
+        (batch, length), how many tokens before each one it does not see: by so much its position in
+        the sequence exceeds the one on its own path.
+    """
+    index = torch.arange(seen_until.shape[1], device=seen_until.device)
+    row, column = index[:, None], index[None, :]
+    sees = (column <= row) & (row < seen_until[:, None, :])
+    return sees[:, None], index + 1 - sees.sum(-1)
+
+
+def equal_grid(video_grid_thw: torch.Tensor) -> list[int]:
+    """The one grid of clips that are to be stacked: temporal patches, patch rows, patch columns.
+
+    Raises:
+        ValueError: Grids differ.
+    """
+    if len(video_grid_thw.unique(dim=0)) != 1:
+        raise ValueError(f"clips of one batch need equal grids, got {video_grid_thw.tolist()}")
+    return video_grid_thw[0].tolist()
+
+
+def encode_clips(
+    tower: nn.Module, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor
+) -> torch.Tensor:
+    """`LMME3DHF.encode_video` with a tower (and its merger) that stands alone."""
+    # A frozen tower keeps no graph, also where gradient checkpointing hooks its input.
+    trained = any(parameter.requires_grad for parameter in tower.parameters())
+    clips = pixel_values_videos.to(tower.dtype).split(video_grid_thw.prod(1).tolist())
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        return torch.cat(
+            [
+                tower(clip, grid_thw=grid[None]).pooler_output
+                for clip, grid in zip(clips, video_grid_thw, strict=True)
+            ]
+        )
+
+
+@torch.no_grad()
+def encode_views(
+    tower: nn.Module,
+    taps: Sequence[int],
+    pixel_values_videos: torch.Tensor,
+    video_grid_thw: torch.Tensor,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What stage 3 needs of a frozen tower for clips with equal grids.
+
+    Args:
+        tower: The vision tower with its merger.
+        taps: Blocks whose outputs are wanted.
+        pixel_values_videos: Patches of the views; each view is one temporal patch.
+        video_grid_thw: (batch, 3), all rows equal: (views, patch rows, patch columns).
+
+    Returns:
+        Visual tokens as of `encode_clips`, and for each tap a tensor (batch, views, 2h, 2w, vision
+        width), raster order.
+
+    Raises:
+        ValueError: Grids differ.
+    """
+    equal_grid(video_grid_thw)
+    outputs: dict[int, list[torch.Tensor]] = {tap: [] for tap in taps}
+
+    def keep(tap: int):
+        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            outputs[tap].append(output)
+
+        return hook
+
+    handles = [tower.blocks[tap].register_forward_hook(keep(tap)) for tap in taps]
+    try:
+        tokens = encode_clips(tower, pixel_values_videos, video_grid_thw)
+    finally:
+        for handle in handles:
+            handle.remove()
+    config = tower.config
+    rasters = [
+        to_raster(
+            torch.cat(outputs[tap]),
+            video_grid_thw,
+            merge=config.spatial_merge_size,
+            window_px=config.window_size,
+            patch_px=config.patch_size,
+        )
+        for tap in taps
+    ]
+    return tokens, [torch.stack(raster) for raster in rasters]
+
+
+class ReadingLayer(Qwen2_5_VLDecoderLayer):
+    """The last layer: its MLP, most of its work, runs only where something is read.
+
+    The weights and their names are those of the library's layer.
+    """
+
+    def forward(
+        self, hidden_states: torch.Tensor, *, reads: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
+        """As the library's; with `reads` (batch, R) the output is (batch, R, hidden) at these
+        positions.
+        """
+        if reads is None:
+            return super().forward(hidden_states, **kwargs)
+        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
+        rows = torch.arange(len(reads), device=reads.device)[:, None]
+        hidden_states = (hidden_states + attended)[rows, reads]
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
 
 class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
@@ -90,10 +213,24 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
     """
 
     config_class = LMME3DHFConfig
+    # The libraries compare class names where layers may not be split over devices.
+    _no_split_modules = (
+        *Qwen2_5_VLForConditionalGeneration._no_split_modules,
+        ReadingLayer.__name__,
+    )
     _keep_in_fp32_modules_strict = ("score_head", "saliency_decoder")
 
-    def __init__(self, config: LMME3DHFConfig) -> None:
+    def __init__(self, config: LMME3DHFConfig, *, tower: bool = True) -> None:
         super().__init__(config)
+        if tower:
+            multiply_patches(self.model.visual)
+        else:
+            # from_pretrained builds on the meta device and fills what has a place: the tower's
+            # weights are neither allocated nor read.
+            self.model.visual = None
+            self._keys_to_ignore_on_load_unexpected = [r"(^|\.)visual\."]
+        layers = self.model.language_model.layers
+        layers[-1] = ReadingLayer(config.text_config, len(layers) - 1)
         metric = config.get_metric()
         hidden_size = config.text_config.hidden_size
         if metric.head not in HEADS:
@@ -138,9 +275,10 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         """Loads plain Qwen2.5-VL weights, the output of any stage, or the finished all-in-one
         folder.
 
-        Takes what the stock `from_pretrained` takes. Of the weights only the new parts may be
-        missing (and are then initialised from torch's random state); the attribute `missing_parts`
-        says which.
+        Takes what the stock `from_pretrained` takes, and `tower`: False leaves the vision tower out
+        (`model.visual` is None), for what is done on stored features. Of the weights only the new
+        parts may be missing (and are then initialised from torch's random state); the attribute
+        `missing_parts` says which.
 
         Raises:
             ModelError: A file is missing or damaged, or other weights are missing or left over: the
@@ -186,6 +324,9 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
     ) -> torch.Tensor:
         """Runs the vision tower and its merger.
 
+        The clips go through one by one: what the tower makes of a clip does not depend on its
+        neighbours, to the last bit.
+
         Args:
             pixel_values_videos: (patches of all videos, 1176), as the processor makes them.
             video_grid_thw: (videos, 3).
@@ -193,11 +334,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         Returns:
             (visual tokens of all videos, hidden), raster order.
         """
-        tower = self.model.visual
-        # A frozen tower keeps no graph, also where gradient checkpointing hooks its input.
-        trained = any(parameter.requires_grad for parameter in tower.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            return tower(pixel_values_videos.to(tower.dtype), grid_thw=video_grid_thw).pooler_output
+        return encode_clips(self.model.visual, pixel_values_videos, video_grid_thw)
 
     def embed(self, input_ids: torch.Tensor, video_embeds: torch.Tensor) -> torch.Tensor:
         """Token embeddings (batch, length, hidden) with the visual tokens in the places of the
@@ -211,40 +348,60 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             )
         return embeds.masked_scatter(places, video_embeds.to(embeds.dtype))
 
-    def hidden_states(
+    def hidden_at(
         self,
         *,
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        seen_until: torch.Tensor,
         mm_token_type_ids: torch.Tensor,
         video_grid_thw: torch.Tensor,
         second_per_grid_ts: torch.Tensor,
         video_embeds: torch.Tensor,
+        reads: torch.Tensor,
     ) -> torch.Tensor:
-        """Last hidden states (after the final norm), shape (batch, length, hidden).
+        """Last hidden states (after the final norm) where they are read, (batch, R, hidden).
 
         Args:
-            input_ids: (batch, length), padded at the left.
-            attention_mask: (batch, length), 1 for tokens.
+            input_ids: (batch, length), each row a pack of dialogues on one clip.
+            seen_until: (batch, length), see `tree_attention`.
             mm_token_type_ids: (batch, length), 2 at video placeholders, 0 elsewhere. Without it the
                 library silently falls back to text positions.
-            video_grid_thw: (videos, 3).
-            second_per_grid_ts: (videos,) seconds between temporal patches.
+            video_grid_thw: (batch, 3).
+            second_per_grid_ts: (batch,) seconds between temporal patches.
             video_embeds: (visual tokens of all videos, hidden) from `encode_video`.
+            reads: (batch, R) positions.
+
+        Raises:
+            ModelError: The attention kernel takes no mask of its own.
         """
+        kernel = self.model.language_model.config._attn_implementation
+        if kernel != "sdpa":
+            raise ModelError(
+                f"{self.name_or_path}: packed dialogues need an attention kernel that takes any "
+                f"mask, and {kernel} is set for the language model; load it with "
+                "attn_implementation sdpa"
+            )
         position_ids, _ = self.model.get_rope_index(
             input_ids,
             mm_token_type_ids=mm_token_type_ids,
             video_grid_thw=video_grid_thw,
             second_per_grid_ts=second_per_grid_ts,
-            attention_mask=attention_mask,
         )
+        sees, unseen = tree_attention(seen_until)
         return self.model.language_model(
             inputs_embeds=self.embed(input_ids, video_embeds),
-            attention_mask=attention_mask,
-            position_ids=position_ids,
+            attention_mask=sees,
+            position_ids=position_ids - unseen,
             use_cache=False,
+            reads=reads,
         ).last_hidden_state
+
+    def level_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., 5) of the level words, bad to excellent, in float32; `hidden` (..., hidden)
+        was read where the level word is predicted.
+        """
+        rows = self.lm_head.weight[list(self.metric.level_token_ids)]
+        return nn.functional.linear(hidden.to(rows.dtype), rows).float()
 
     def forward(
         self,
@@ -254,8 +411,11 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         *,
-        labels: torch.Tensor | None = None,
-        read_index: torch.Tensor | None = None,
+        seen_until: torch.Tensor | None = None,
+        reads: torch.Tensor | None = None,
+        learnt: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
+        scored: torch.Tensor | None = None,
         video_embeds: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
@@ -265,45 +425,44 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ):
-        """The metric's forward pass on dialogues about clips, or the stock one.
+        """The metric's forward pass on packed dialogues about clips, or the stock one.
 
         Args:
-            input_ids: (batch, length), padded at the left.
-            attention_mask: (batch, length), 1 for tokens.
+            input_ids: (batch, length).
+            attention_mask: As the stock class.
             position_ids: As the stock class; `generate` looks for this name (and the next ones) in
                 the signature, and without it decodes on text positions.
             past_key_values: As the stock class.
             inputs_embeds: As the stock class.
-            labels: (batch, length), -100 where no loss is taken.
-            read_index: (batch,) index of the last token of the answer prefix; -1 for a sample
-                without a score.
+            seen_until: (batch, length), see `hidden_at`.
+            reads: (batch, R) positions that are read.
+            learnt: (learnt tokens,) read that predicts each, index into the flattened `reads`.
+            targets: (learnt tokens,) the tokens.
+            scored: (scored reads,) reads that are scored, index into the flattened `reads`.
             video_embeds: (visual tokens of all videos, hidden), when the tower ran before.
             pixel_values_videos: (patches of all videos, 1176), when it has to run.
             video_grid_thw: (videos, 3).
             second_per_grid_ts: (videos,) seconds between temporal patches.
-            mm_token_type_ids: (batch, length), see `hidden_states`.
+            mm_token_type_ids: (batch, length), see `hidden_at`.
             use_cache: As the stock class.
             logits_to_keep: As the stock class.
             **kwargs: Whatever else the stock class takes.
 
         Returns:
-            `LMME3DHFOutput` when a read position, or labels and clips, are given; otherwise the
-            stock class's output.
+            `LMME3DHFOutput` when reads are given; otherwise the stock class's output.
         """
         video = {
             "video_grid_thw": video_grid_thw,
             "second_per_grid_ts": second_per_grid_ts,
             "mm_token_type_ids": mm_token_type_ids,
         }
-        clips = video_embeds is not None or pixel_values_videos is not None
-        if read_index is None and (labels is None or not clips):
+        if reads is None:
             return super().forward(
                 input_ids,
                 attention_mask,
                 position_ids,
                 past_key_values,
                 inputs_embeds,
-                labels=labels,
                 pixel_values_videos=pixel_values_videos,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
@@ -312,87 +471,52 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             )
         if video_embeds is None:
             video_embeds = self.encode_video(pixel_values_videos, video_grid_thw)
-        hidden = self.hidden_states(
-            input_ids=input_ids, attention_mask=attention_mask, video_embeds=video_embeds, **video
-        )
+        hidden = self.hidden_at(
+            input_ids=input_ids,
+            seen_until=seen_until,
+            video_embeds=video_embeds,
+            reads=reads,
+            **video,
+        ).flatten(0, 1)
         output = LMME3DHFOutput()
-        if labels is not None:
+        if learnt is not None:
             # Logits only where a token is learnt: at 7B the rest would cost 3 GB a sample for
             # nothing.
-            learnt = labels[:, 1:] != -100
-            output.logits = self.lm_head(hidden[:, :-1][learnt])
-            output.loss = nn.functional.cross_entropy(output.logits.float(), labels[:, 1:][learnt])
-        if read_index is not None:
-            read = hidden[torch.arange(len(hidden), device=hidden.device), read_index]
-            output.score = self.score_head(read)
-            if (levels := self.metric.level_token_ids) is not None:
-                output.level_logits = self.lm_head(read)[:, list(levels)].float()
+            logits = self.lm_head(hidden[learnt]).float()
+            output.token_losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+        if scored is not None:
+            output.score = self.score_head(hidden[scored])
         return output
 
-    def saliency_features(
-        self,
-        *,
-        pixel_values_videos: torch.Tensor,
-        video_grid_thw: torch.Tensor,
-        **text: torch.Tensor,
+    def encode_views(
+        self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Frozen inputs of the saliency decoder for a batch of clips with equal grids.
+        """What the saliency decoder needs of the tower (see the function `encode_views`), with the
+        taps of this model's decoder.
 
-        Args:
-            pixel_values_videos: Patches of the views; each view is one temporal patch.
-            video_grid_thw: (batch, 3), all rows equal: (views, patch rows, patch columns).
-            **text: The other arguments of `hidden_states`; the prompt stands before the video, so
-                that it can matter.
-
-        Returns:
-            Tokens (batch, views, h, w, hidden) and three taps (batch, views, 2h, 2w, vision width),
-            raster order.
+        Raises:
+            ModelError: The model has no decoder.
         """
-        if len(video_grid_thw.unique(dim=0)) != 1:
-            raise ValueError(f"clips of one batch need equal grids, got {video_grid_thw.tolist()}")
-        vision = self.config.vision_config
-        with torch.no_grad(), self._tapped() as outputs:
-            video_embeds = self.encode_video(pixel_values_videos, video_grid_thw)
-            hidden = self.hidden_states(
-                video_grid_thw=video_grid_thw, video_embeds=video_embeds, **text
-            )
-        views, height, width = video_grid_thw[0].tolist()
-        merge = vision.spatial_merge_size
-        tokens = hidden[text["input_ids"] == self.config.video_token_id]
-        tokens = tokens.view(len(video_grid_thw), views, height // merge, width // merge, -1)
-        taps = [
-            torch.stack(
-                to_raster(
-                    output,
-                    video_grid_thw,
-                    merge=merge,
-                    window_px=vision.window_size,
-                    patch_px=vision.patch_size,
-                )
-            )
-            for output in outputs
-        ]
-        return tokens, taps
-
-    @contextmanager
-    def _tapped(self):
         saliency = self.metric.saliency
         if saliency is None:
             raise ModelError("this model has no saliency decoder; train stage 3 and merge it")
-        outputs: dict[int, torch.Tensor] = {}
+        return encode_views(self.model.visual, saliency.taps, pixel_values_videos, video_grid_thw)
 
-        def keep(index: int):
-            def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-                outputs[index] = output
+    @torch.no_grad()
+    def view_states(self, **batch: torch.Tensor) -> torch.Tensor:
+        """The language model's last hidden states at the visual tokens of views.
 
-            return hook
+        Args:
+            **batch: Arguments of `hidden_at` for clips with equal grids, read at all visual tokens;
+                the prompt stands before the views, so that it can matter.
 
-        blocks = self.model.visual.blocks
-        handles = [blocks[tap].register_forward_hook(keep(tap)) for tap in saliency.taps]
-        taps: list[torch.Tensor] = []
-        try:
-            yield taps
-        finally:
-            for handle in handles:
-                handle.remove()
-            taps.extend(outputs[tap] for tap in saliency.taps if tap in outputs)
+        Returns:
+            (batch, views, h, w, hidden), raster order.
+
+        Raises:
+            ValueError: Grids differ.
+        """
+        grid = equal_grid(batch["video_grid_thw"])
+        merge = self.config.vision_config.spatial_merge_size
+        hidden = self.hidden_at(**batch)
+        return hidden.view(len(hidden), grid[0], grid[1] // merge, grid[2] // merge, -1)

@@ -164,7 +164,7 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
         test_samples(config),
         path,
         ratings=row.scores != "none",
-        answers="reply" if row.answers else None,
+        answers="likelihood" if row.answers else None,
         maps=row.maps,
     )
     if row.scores in ("level", "level_probabilities"):

@@ -6,7 +6,6 @@ stage 3 -> one model folder -> predict the test part -> figures. Each step leave
 is skipped when they are there.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,15 +160,6 @@ def _label(config: Config, data: Path) -> None:
     split = drawn_split(clips_in(videos), EVAL_SHARE, VAL_SHARE, config.seed)
     report = build_labels(data, sources, split, processes=config.synthetic.processes)
     print("\n".join(summary(report)))
-
-
-def _stage(train: Callable[[Config, Path], Path], config: Config, run: Path, merged: Path) -> None:
-    train(config, run)
-    report = merge_run(run, merged)
-    print(
-        f"merged into {merged}: relative difference {report['relative_difference']:.2g} "
-        f"on {report['samples']} samples (limit {report['limit']:g})"
-    )
 
 
 def test_samples(config: Config) -> list[Sample]:

@@ -1,14 +1,22 @@
-"""A finished model on a list of clips -> prediction records; no label has a way in."""
+"""A finished model on a list of clips -> prediction records; no label has a way in.
+
+With several processes (`distributed`) each takes its share of the clips, and the main one writes
+the same file as a process alone.
+"""
 
 import csv
-import time
+import glob
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from lmme3dhf import distributed
 from lmme3dhf.annotations.fixations import write_saliency_png
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.files import replace_file
 from lmme3dhf.predictions import Prediction, write_predictions
+from lmme3dhf.progress import with_progress
 from lmme3dhf.scorer import Assessment, Failure, Scorer
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -23,7 +31,7 @@ def predict(
     maps: bool,
     write_text: bool = False,
     ratings: bool = True,
-    answers: str | None = "reply",
+    answers: str | None = "likelihood",
 ) -> int:
     """Predicts every video of a list and writes one record per video and dimension.
 
@@ -38,11 +46,11 @@ def predict(
         answers: How the distortions are answered (`Scorer.assess`); None for no answer.
 
     Returns:
-        Number of records.
+        Number of records, those of all ranks.
 
     Raises:
-        DataError: Nothing is asked for, or some clips cannot be read; all are named. A test set is
-            never shortened silently.
+        DataError: Nothing is asked for, or some clips cannot be read; all are named (by the main
+            rank). A test set is never shortened silently.
     """
     if not (maps or ratings or answers):
         raise DataError("no ratings, no answers and no maps are asked for; ask for some of them")
@@ -51,30 +59,31 @@ def predict(
     prompts = dict(PROMPTS) | {sample.task: sample.prompt for sample in samples}
     clips = {sample.video: sample.path for sample in samples}
     folder = out.with_name(f"{out.stem}_maps")
-    records, failures = [], []
-    started = told = time.monotonic()
+    mine = distributed.share(list(clips))
     results = scorer.assess(
-        clips.values(),
+        [clips[video] for video in mine],
         prompts=prompts,
         ratings=ratings,
         answers=answers,
         maps=maps,
         write_text=write_text,
     )
-    for done, (video, result) in enumerate(zip(clips, results, strict=True), 1):
+    results = with_progress(results, distributed.named("predicting"), len(mine))
+    outcomes: list[list[Prediction] | str] = []
+    for video, result in zip(mine, results, strict=True):
         if isinstance(result, Failure):
-            failures.append(f"{video} ({result.reason}): {result.message}")
-            continue
-        records += _records(video, result, asked, folder)
-        now = time.monotonic()
-        if now - told > 10 or done == len(clips):
-            told = now
-            left = (now - started) / done * (len(clips) - done)
-            print(f"predicting: {done} of {len(clips)} clips, {left:.0f} s left", flush=True)
-    if failures:
-        listed = "\n  ".join(failures)
-        raise DataError(f"{len(failures)} of {len(clips)} clips cannot be read:\n  {listed}")
-    return write_predictions(out, records)
+            outcomes.append(f"{video} ({result.reason}): {result.message}")
+        else:
+            outcomes.append(_records(video, result, asked, folder))
+    outcomes = distributed.interleave(distributed.all_gather(outcomes))
+    records = [record for outcome in outcomes if isinstance(outcome, list) for record in outcome]
+    if distributed.is_main():
+        failures = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        if failures:
+            listed = "\n  ".join(failures)
+            raise DataError(f"{len(failures)} of {len(clips)} clips cannot be read:\n  {listed}")
+        write_predictions(out, records)
+    return len(records)
 
 
 def _records(
@@ -148,6 +157,8 @@ def score_files(
 ) -> tuple[int, int]:
     """Scores files and writes one CSV row each, failures included, as soon as it is known.
 
+    Several processes write hidden parts beside `out`, which the main one puts together at the end.
+
     Args:
         scorer: The model.
         files: The clips.
@@ -155,7 +166,7 @@ def score_files(
         maps: Folder for the saliency maps; None writes none.
 
     Returns:
-        Number of files with scores, and of files without.
+        Number of files with scores, and of files without, those of all ranks.
 
     Raises:
         DataError: The scorer gives no scores.
@@ -163,21 +174,60 @@ def score_files(
     if not scorer.scores:
         raise DataError("a scorer without scores cannot fill a table of scores; use predict")
     out.parent.mkdir(parents=True, exist_ok=True)
+    mine = distributed.share(files)
+    results = scorer.assess(mine, maps=maps is not None)
+    if distributed.world_size() == 1:
+        good = _write_rows(out, results, len(mine), maps)
+        return good, len(files) - good
+    try:
+        good = _write_rows(_part(out, distributed.rank()), results, len(mine), maps)
+        good = sum(distributed.all_gather(good))
+        if distributed.is_main():
+            _merge_parts(out)
+            _remove_parts(out)
+    except BaseException:
+        # The launcher ends the other ranks too: a table without this rank's rows is of no use.
+        _remove_parts(out)
+        raise
+    return good, len(files) - good
+
+
+def _write_rows(
+    out: Path, results: Iterable[Assessment | Failure], total: int, maps: Path | None
+) -> int:
+    """Writes each row when it is known; returns the number of files with scores."""
     good = 0
-    started = told = time.monotonic()
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, SCORE_COLUMNS)
         writer.writeheader()
-        for done, result in enumerate(scorer.assess(files, maps=maps is not None), 1):
+        for result in with_progress(results, distributed.named("scoring"), total):
             writer.writerow(_row(result, maps))
             file.flush()
             good += isinstance(result, Assessment)
-            now = time.monotonic()
-            if now - told > 10 or done == len(files):
-                told = now
-                left = (now - started) / done * (len(files) - done)
-                print(f"scoring: {done} of {len(files)} files, {left:.0f} s left", flush=True)
-    return good, len(files) - good
+    return good
+
+
+def _part(out: Path, rank: int) -> Path:
+    """A rank's rows; hidden, so that nobody scores it as a file of the folder."""
+    return out.with_name(f".{out.name}.rank_{rank}.part")
+
+
+def _merge_parts(out: Path) -> None:
+    """Writes the ranks' rows in the order of the files."""
+    parts = []
+    for rank in range(distributed.world_size()):
+        with _part(out, rank).open(encoding="utf-8", newline="") as file:
+            parts.append(list(csv.reader(file)))
+    merged = io.StringIO(newline="")
+    writer = csv.writer(merged)
+    writer.writerow(SCORE_COLUMNS)
+    writer.writerows(distributed.interleave([rows[1:] for rows in parts]))
+    replace_file(out, merged.getvalue())
+
+
+def _remove_parts(out: Path) -> None:
+    for path in out.parent.glob(f".{glob.escape(out.name)}.rank_*.part"):
+        path.unlink(missing_ok=True)
 
 
 def _row(result: Assessment | Failure, maps: Path | None) -> dict[str, str]:

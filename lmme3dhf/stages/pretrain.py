@@ -27,7 +27,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from lmme3dhf.data.dialogue import IGNORED, VIDEO_PAD, VIDEO_TYPE
+from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
+from lmme3dhf.data.dialogue import IGNORED, VIDEO_PAD, Encoded
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
 from lmme3dhf.data.synthetic.bust import PARTS
 from lmme3dhf.data.synthetic.distortions import IMAGE
@@ -499,12 +500,8 @@ def encode_pool(tower: nn.Module, shards: list[PoolShard], clips: np.ndarray) ->
     return out
 
 
-def conversation(
-    tokenizer, turns: list[tuple[str, str]], groups: int, video_first: bool
-) -> tuple[list[int], list[int], list[int]]:
-    """A dialogue of several turns on one clip as tokens, labels and token types; the answers are
-    learnt.
-    """
+def conversation(tokenizer, turns: list[tuple[str, str]], video_first: bool) -> Encoded:
+    """A dialogue of several turns on one clip; the answers are learnt."""
     media, text = {"type": "video"}, {"type": "text", "text": turns[0][0]}
     messages: list[dict] = [
         {"role": "user", "content": [media, text] if video_first else [text, media]}
@@ -522,13 +519,11 @@ def conversation(
         ids = asked + spoken
         labels += spoken
         messages.append({"role": "assistant", "content": answer})
-    at = ids.index(tokenizer.convert_tokens_to_ids(VIDEO_PAD))
-    visual = groups * (GRID // MERGE) ** 2
-    types = [0] * at + [VIDEO_TYPE] * visual + [0] * (len(ids) - at - 1)
-    return (
-        ids[:at] + [ids[at]] * visual + ids[at + 1 :],
-        labels[:at] + [IGNORED] * visual + labels[at + 1 :],
-        types,
+    return Encoded(
+        input_ids=tuple(ids),
+        labels=tuple(labels),
+        read_index=-1,
+        video_pad=tokenizer.convert_tokens_to_ids(VIDEO_PAD),
     )
 
 
@@ -543,34 +538,28 @@ def language_batches(
     """Endless batches for the language model: four turns on a whole clip or on its three stills,
     text before or after it.
     """
-    pad = tokenizer.pad_token_id
+    collate = Collator(tokenizer.pad_token_id)
     while True:
         stills = bool(rng.random() < 0.3)
         groups = STILLS if stills else CLIP_FRAMES // 2
-        rows, embeds = [], []
+        items = []
         for i in rng.integers(len(clips), size=batch):
             shard, row = shards[clips[i] % len(shards)], clips[i] // len(shards)
             turns = questions(shard.severity[row], shard.facts[row], rng)[:4]
-            rows.append(conversation(tokenizer, turns, groups, bool(rng.random() < 0.6)))
-            embeds.append(tokens[i, -STILLS:] if stills else tokens[i, : CLIP_FRAMES // 2])
-        length = max(len(ids) for ids, _, _ in rows)
-
-        def padded(column: int, fill: int, rows: list = rows, length: int = length) -> torch.Tensor:
-            return torch.tensor(
-                [[fill] * (length - len(row[column])) + row[column] for row in rows]
+            dialogue = conversation(tokenizer, turns, bool(rng.random() < 0.6))
+            embeds = tokens[i, -STILLS:] if stills else tokens[i, : CLIP_FRAMES // 2]
+            media = Media(
+                grid_thw=(groups, GRID, GRID),
+                second_per_grid=1.0,
+                tokens=groups * (GRID // MERGE) ** 2,
+                video_embeds=embeds.float().flatten(0, 1),
             )
-
-        video = torch.stack(embeds).float().flatten(0, 2)
-        yield {
-            "input_ids": padded(0, pad),
-            "attention_mask": (padded(0, -1) >= 0).long(),
-            "labels": padded(1, IGNORED),
-            "mm_token_type_ids": padded(2, 0),
-            "video_grid_thw": torch.tensor([[groups, GRID, GRID]] * batch),
-            "second_per_grid_ts": torch.ones(batch),
-            "video_embeds": video
-            + 0.05 * video.std() * torch.from_numpy(rng.standard_normal(video.shape, np.float32)),
-        }
+            items.append(packed_item([Question(name="", encoded=dialogue)], media))
+        collated = collate(items)
+        arguments = {name: value for name, value in collated.items() if name not in FACTS}
+        video = arguments["video_embeds"]
+        noise = torch.from_numpy(rng.standard_normal(video.shape, np.float32))
+        yield arguments | {"video_embeds": video + 0.05 * video.std() * noise}
 
 
 def train_language(
@@ -609,7 +598,7 @@ def train_language(
     )
     started, losses = time.time(), []
     for step in range(steps):
-        loss = model(**next(train)).loss
+        loss = model(**next(train)).token_losses.mean()
         for group in optimiser.param_groups:
             group["lr"] = rate * cosine_schedule(step, steps, 200)
         descend(loss, parameters, optimiser)
@@ -623,7 +612,12 @@ def train_language(
                 )
                 with torch.no_grad():
                     entry["held_out_loss"] = round(
-                        float(np.mean([model(**next(check)).loss.item() for _ in range(6)])), 4
+                        float(
+                            np.mean(
+                                [model(**next(check)).token_losses.mean().item() for _ in range(6)]
+                            )
+                        ),
+                        4,
                     )
             _report(out / "language.jsonl", entry, 0, steps, time.time() - started)
             losses = []

@@ -10,8 +10,9 @@ import difflib
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,21 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin, set_seed
 
-from lmme3dhf.config import Config, FrameSettings, dump_config
-from lmme3dhf.data.collation import Collator, Item
-from lmme3dhf.data.dialogue import Encoded, level_token_ids
+from lmme3dhf.config import Config, dump_config
+from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, packed_item
+from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.data.pixels import Pixels, read_pixels
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.data.video import FrameChoice
-from lmme3dhf.features import FeatureStore, recipe
+from lmme3dhf.distributed import barrier, is_main, whole
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json, write_manifest
+from lmme3dhf.models import loading
 from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.models.flops import batch_work
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import REPORT, merge_adapter, merge_decoder, merge_head
-from lmme3dhf.models.modeling import LMME3DHF, load_processor
-from lmme3dhf.training import LossFunction, TrainingError, train
+from lmme3dhf.models.modeling import LMME3DHF, load_configuration
+from lmme3dhf.stages.media import clip_media, frame_choice
+from lmme3dhf.training import StageLoss, TrainingError, train
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
@@ -46,16 +48,6 @@ PROBE_SAMPLES = 4
 # Whose versions a run records: a score may depend on them.
 _LIBRARIES = ("lmme3dhf", "torch", "transformers", "peft", "numpy")
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-def frame_choice(settings: FrameSettings) -> FrameChoice:
-    """The settings as the reader of clips takes them."""
-    return FrameChoice(
-        fps=None if settings.frames else settings.fps,
-        frames=settings.frames or None,
-        min_pixels=settings.min_pixels,
-        max_pixels=settings.max_pixels,
-    )
 
 
 def local_model(name: str) -> Path:
@@ -77,17 +69,22 @@ def model_hash(folder: Path) -> str:
     return hashlib.sha256("".join(file_hash(path) for path in files).encode()).hexdigest()
 
 
-def load_model(config: Config, folder: Path) -> tuple[LMME3DHF, ProcessorMixin]:
-    """Loads the model and its processor; missing parts start from the run's seed."""
+def load_model(config: Config, folder: Path) -> LMME3DHF:
+    """Loads the model for a stage; missing parts start from the run's seed.
+
+    The vision tower is left out where its features are stored.
+    """
     set_seed(config.seed)
-    model = LMME3DHF.from_pretrained(
-        folder, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation
+    model = loading.load_model(
+        folder,
+        dtype=config.dtype,
+        attn_implementation=config.attn_implementation,
+        quantization=config.quantization,
+        tower=config.lora.vision or not config.data.store,
     )
-    if model.missing_parts:
+    if model.missing_parts and is_main():
         print(f"{folder}: {', '.join(model.missing_parts)} not there yet, started from the seed")
-    if torch.cuda.is_available():
-        model.to("cuda")
-    return model.eval(), load_processor(folder)
+    return model
 
 
 def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str, Any]) -> None:
@@ -133,16 +130,20 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
             raise TrainingError(
                 f"{run} was started from another model than {model}; give another --out"
             )
-    run.mkdir(parents=True, exist_ok=True)
-    replace_file(known, settings)
-    write_json(run / RUN, record)
+    barrier()  # every rank has looked before the first one writes
+    if is_main():
+        run.mkdir(parents=True, exist_ok=True)
+        replace_file(known, settings)
+        write_json(run / RUN, record)
 
 
 def finish_part(run: Path, part: nn.Module, name: str) -> None:
     """Saves a part that was trained alone, head or decoder, and marks the run as finished."""
-    weights = {key: tensor.cpu().contiguous() for key, tensor in part.state_dict().items()}
-    save_file(weights, run / name)
-    finish_run(run)
+    weights = whole(part.state_dict(keep_vars=True))
+    if is_main():
+        save_file(weights, run / name)
+        finish_run(run)
+    barrier()
 
 
 def is_finished(run: Path) -> bool:
@@ -165,120 +166,79 @@ def finish_run(run: Path) -> None:
     write_json(run / MANIFEST, {"files": listed})
 
 
-class Dialogues(Dataset):
-    """Samples as items for the collator, with stored visual tokens or, when the tower trains, with
-    pixels.
+class ClipQuestions(Dataset):
+    """Clips with their questions as items for the collator.
 
     Args:
         samples: The questions.
-        encode: Encodes one with the number of its visual tokens.
-        target: MOS / 100 of a sample, nan without one.
-        store: Store of merged visual tokens; None to read pixels.
-        pixels: Reads a clip, when there is no store.
-        merge: Patches along a merged token's side.
+        question: Encodes one.
+        media: Reads a clip, from a store or as pixels.
+        packed: Whether all questions on a clip are one item; otherwise each is one. Items stand in
+            the order of their first question.
     """
 
     def __init__(
         self,
-        samples: list[Sample],
-        encode: Callable[[Sample, int], Encoded],
-        target: Callable[[Sample], float],
+        samples: Sequence[Sample],
+        question: Callable[[Sample], Question],
+        media: Callable[[Path], Media],
         *,
-        store: FeatureStore | None,
-        pixels: Callable[[Path], Pixels],
-        merge: int,
+        packed: bool,
     ) -> None:
-        self.samples, self.encode, self.target = samples, encode, target
-        self.store, self.pixels, self.merge = store, pixels, merge
+        self.question, self.media = question, media
+        self.groups: list[list[Sample]] = []
+        of_clip: dict[Path, list[Sample]] = {}
+        for sample in samples:
+            if packed and sample.path in of_clip:
+                of_clip[sample.path].append(sample)
+            else:
+                of_clip[sample.path] = [sample]
+                self.groups.append(of_clip[sample.path])
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.groups)
 
     def __getitem__(self, index: int) -> Item:
-        sample = self.samples[index]
-        if self.store is not None:
-            stored = self.store.read(sample.path)
-            grid, seconds = tuple(stored["grid_thw"].tolist()), float(stored["second_per_grid"])
-            media = {"video_embeds": stored["tokens"]}
-        else:
-            pixels = self.pixels(sample.path)
-            grid, seconds = pixels.grid_thw, pixels.second_per_grid
-            media = {"pixel_values": pixels.values}
-        tokens = grid[0] * grid[1] * grid[2] // self.merge**2
-        return Item(
-            name=f"{sample.video} {sample.task}",
-            encoded=self.encode(sample, tokens),
-            grid_thw=grid,
-            second_per_grid=seconds,
-            mos=self.target(sample),
-            **media,
-        )
+        group = self.groups[index]
+        return packed_item([self.question(sample) for sample in group], self.media(group[0].path))
 
 
-def dialogues(
+def clip_questions(
     config: Config,
-    model: LMME3DHF,
+    folder: Path,
     processor: ProcessorMixin,
-    samples: list[Sample],
-    encode: Callable[[Sample, int], Encoded],
-    target: Callable[[Sample], float],
+    samples: Sequence[Sample],
+    question: Callable[[Sample], Question],
     name: str,
-) -> Dialogues:
-    """Builds the stage's data set; a frozen tower's visual tokens are computed first, once."""
-    choice = frame_choice(config.frames)
-    video = processor.video_processor
-    store = None
-    if not config.lora.vision:
-        store = visual_store(config, model, processor)
+) -> ClipQuestions:
+    """Builds the stage's data set; what is frozen is computed first, once (`stages.media`).
 
-        def compute(pixels: Pixels) -> dict[str, torch.Tensor]:
-            grid = torch.tensor([pixels.grid_thw])
-            with torch.no_grad():
-                tokens = model.encode_video(pixels.values.to(model.device), grid.to(model.device))
-            return {
-                "tokens": tokens.cpu(),
-                "grid_thw": grid[0],
-                "second_per_grid": torch.tensor(pixels.second_per_grid, dtype=torch.float64),
-            }
-
-        store.fill(
-            (sample.path for sample in samples),
-            compute,
-            choice=choice,
-            processor=video,
-            views=False,
-            workers=config.data.workers,
-            name=f"{name}: features",
-        )
-    return Dialogues(
-        samples,
-        encode,
-        target,
-        store=store,
-        pixels=lambda path: read_pixels(path, choice, video, views=False),
-        merge=video.merge_size,
-    )
-
-
-def visual_store(config: Config, model: LMME3DHF, processor: ProcessorMixin) -> FeatureStore:
-    """Store of the frozen tower's merged tokens."""
-    about = recipe(
-        frame_choice(config.frames),
-        processor.video_processor,
-        [model.model.visual],
-        model.model.visual.dtype,
-        kind="tokens",
-    )
-    return FeatureStore(config.data.resolved().features, about)
+    Args:
+        config: Settings.
+        folder: Folder of the model that the stage starts from.
+        processor: Of this folder.
+        samples: The questions.
+        question: Encodes one.
+        name: For progress lines.
+    """
+    media = clip_media(config, folder, processor, [sample.path for sample in samples], name)
+    return ClipQuestions(samples, question, media, packed=config.packed)
 
 
 def metric_of(
-    model: LMME3DHF, processor: ProcessorMixin, config: Config, **changes: Any
+    folder: Path, processor: ProcessorMixin, config: Config, **changes: Any
 ) -> MetricConfig:
     """The metric's configuration after a stage: where levels and scores are read, and how clips
     become frames.
+
+    Args:
+        folder: Folder of the model that the stage starts from.
+        processor: Of this folder.
+        config: Settings.
+        **changes: Other fields that the stage decides.
     """
-    prefix = model.metric.answer_prefix
+    metric = load_configuration(folder).get_metric()
+    prefix = metric.answer_prefix
     tokens = {
         level_token_ids(processor.tokenizer, prefix.format(dimension=dimension), LEVELS)
         for dimension in DIMENSIONS
@@ -287,19 +247,22 @@ def metric_of(
         raise TrainingError(
             f"tokenizer: the level words have other tokens after {prefix!r} for each dimension"
         )
-    return model.metric.replace(
+    return metric.replace(
         level_token_ids=tokens.pop(), frames=asdict(frame_choice(config.frames)), **changes
     )
 
 
+def first_batch(dataset: ClipQuestions, collator: Collator) -> dict[str, Any]:
+    """The first items of a stage's data set, with which merging is verified."""
+    return collator([dataset[i] for i in range(min(PROBE_SAMPLES, len(dataset)))])
+
+
 def save_probe(run: Path, batch: dict[str, Any]) -> None:
-    """Keeps a real batch (tensors only, without labels) with which merging is verified."""
-    tensors = {
-        k: v.contiguous()
-        for k, v in batch.items()
-        if isinstance(v, torch.Tensor) and k not in ("labels", "mos")
-    }
-    replace_file(run / PROBE, save(tensors))
+    """Keeps a real batch, without targets, with which merging is verified."""
+    left_out = (*FACTS, "learnt", "targets")
+    tensors = {k: v.contiguous() for k, v in batch.items() if k not in left_out}
+    if is_main():
+        replace_file(run / PROBE, save(tensors))
 
 
 def listed_samples(config: Config, names: list[str]) -> list[Sample]:
@@ -322,11 +285,11 @@ def train_adapters(
     config: Config,
     run: Path,
     model: LMME3DHF,
-    dataset: Dialogues,
+    dataset: ClipQuestions,
     collator: Collator,
     *,
     name: str,
-    loss: LossFunction,
+    loss: StageLoss,
     settings: dict[str, Any],
     train_head: bool,
 ) -> None:
@@ -336,14 +299,20 @@ def train_adapters(
         config: Settings, for the adapters' and the seed.
         run: The opened run folder.
         model: The model to adapt, changed in place.
-        dataset: From `dialogues`.
+        dataset: From `clip_questions`.
         collator: Makes its batches.
         name: For progress lines.
         loss: The stage's loss.
         settings: Fields of `TrainingArguments`.
         train_head: Whether the score head is trained along.
     """
-    save_probe(run, collator([dataset[i] for i in range(min(PROBE_SAMPLES, len(dataset)))]))
+    save_probe(run, first_batch(dataset, collator))
+    flops = partial(
+        batch_work,
+        model.config,
+        language_rank=config.lora.rank if config.lora.language else 0,
+        tower_rank=config.lora.rank if config.lora.vision else 0,
+    )
     adapted = add_adapters(model, **asdict(config.lora), train_head=train_head)
     train(
         name=name,
@@ -351,12 +320,17 @@ def train_adapters(
         loss=loss,
         dataset=dataset,
         collator=collator,
-        settings=settings,
+        settings=settings | config.hardware,
         run=run,
         seed=config.seed,
+        flops=flops,
     )
-    adapted.save_pretrained(run / ADAPTER)
-    finish_run(run)
+    trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    weights = whole(trained)
+    if is_main():
+        adapted.save_pretrained(run / ADAPTER, state_dict=weights)
+        finish_run(run)
+    barrier()
 
 
 def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""Stage 3: the saliency decoder, from scratch, on frozen features (Section 4.2, Eq. 5)."""
+"""Stage 3: the saliency decoder, from scratch, on frozen features (Section 4.2, Eq. 5).
 
+Neither the vision tower nor the language model is loaded where the features are stored.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +12,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
-from transformers import ProcessorMixin, set_seed
+from transformers import set_seed
 
 from lmme3dhf.annotations.fixations import read_saliency
 from lmme3dhf.config import Config
-from lmme3dhf.data.collation import Collator, view_batch
+from lmme3dhf.data.collation import view_batch
 from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
-from lmme3dhf.data.pixels import Pixels, read_pixels
+from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.features import FeatureStore, recipe
-from lmme3dhf.models.configuration import SaliencyConfig
-from lmme3dhf.models.modeling import LMME3DHF
+from lmme3dhf.models.configuration import LMME3DHFConfig, SaliencyConfig
+from lmme3dhf.models.modeling import load_configuration, load_processor
+from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 from lmme3dhf.stages import run as runs
-from lmme3dhf.training import LossFunction, train
+from lmme3dhf.stages.media import ReadViews, frame_choice, pixel_media, view_features
+from lmme3dhf.training import train
 from lmme3dhf.vocabulary import VIEWS
 
 _EPSILON = 1e-7
@@ -42,7 +46,7 @@ def saliency_loss(
         weights: Of the four terms, in this order.
 
     Returns:
-        Mean over the batch.
+        (batch,) of each clip.
     """
     p, t = predicted.flatten(1), target.flatten(1)
     l1 = (p - t).abs().mean(1)
@@ -53,7 +57,7 @@ def saliency_loss(
     kl = (tn * torch.log(_EPSILON + tn / (pn + _EPSILON))).sum(1)
     marked = t.amax(1) > 0
     shape = torch.where(marked, weights[1] * (1 - cc) + weights[2] * kl, torch.zeros_like(cc))
-    return (weights[0] * l1 + shape + weights[3] * bce).mean()
+    return weights[0] * l1 + shape + weights[3] * bce
 
 
 def view_maps(strip_HW: np.ndarray, height: int, width: int) -> torch.Tensor:
@@ -80,67 +84,64 @@ def view_maps(strip_HW: np.ndarray, height: int, width: int) -> torch.Tensor:
 
 
 class SaliencyItems(Dataset):
-    """Stored features of clips with their maps.
+    """Frozen features of clips with their maps, which are read and cut once, not in every epoch.
 
     Args:
         samples: The clips.
-        store: Store of the decoder's inputs.
+        features: Reads the decoder's inputs of one.
         maps: Folder of the ground-truth maps.
     """
 
-    def __init__(self, samples: list[Sample], store: FeatureStore, maps: Path) -> None:
-        self.samples, self.store, self.maps = samples, store, maps
+    def __init__(self, samples: Sequence[Sample], features: ReadViews, maps: Path) -> None:
+        self.samples, self.features, self.maps = samples, features, maps
+        self._targets: dict[int, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
-        stored = self.store.read(sample.path)
-        _, h, w, _ = stored["tokens"].shape
-        target = view_maps(read_saliency(self.maps, sample.video), 8 * h, 8 * w)
+        stored = self.features(sample.path)
+        if index not in self._targets:
+            _, h, w, _ = stored.hidden.shape
+            strip = read_saliency(self.maps, sample.video)
+            self._targets[index] = view_maps(strip, 8 * h, 8 * w)
         return {
             "name": sample.video,
-            "tokens": stored["tokens"],
-            "taps": [stored[f"tap{i}"] for i in range(3)],
-            "target": target,
+            "hidden": stored.hidden,
+            "taps": stored.taps,
+            "target": self._targets[index],
         }
 
 
-def collate_maps(items: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_maps(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stacks items of `SaliencyItems`."""
     return {
         "names": [item["name"] for item in items],
-        "tokens": torch.stack([item["tokens"] for item in items]),
+        "hidden": torch.stack([item["hidden"] for item in items]),
         "taps": [torch.stack(taps) for taps in zip(*(item["taps"] for item in items), strict=True)],
         "target": torch.stack([item["target"] for item in items]),
     }
 
 
-def saliency_store(config: Config, model: LMME3DHF, processor: ProcessorMixin) -> FeatureStore:
-    """Store of the decoder's inputs: they depend on the tower, the language model, the prompt and
-    the taps.
+class SaliencyLoss:
+    """Eq. 5, a mean over clips.
+
+    Args:
+        weights: Of its four terms.
     """
-    prompt = model.metric.saliency.prompt
-    about = recipe(
-        runs.frame_choice(config.frames),
-        processor.video_processor,
-        [model.model],
-        model.model.visual.dtype,
-        kind="saliency",
-        prompt=SALIENCY_PROMPT if prompt is None else prompt,
-        taps=str(model.metric.saliency.taps),
-    )
-    return FeatureStore(config.data.resolved().features, about)
 
+    def __init__(self, weights: tuple[float, float, float, float]) -> None:
+        self.weights = weights
 
-def decoder_loss(weights: tuple[float, float, float, float]) -> LossFunction:
-    """Eq. 5 on a batch of `collate_maps`."""
+    def counts(self, batch: dict[str, Any]) -> list[int]:
+        """Clips."""
+        return [len(batch["target"])]
 
-    def loss(decoder: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        return saliency_loss(decoder(batch["tokens"], batch["taps"]), batch["target"], weights)
-
-    return loss
+    def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        """(1,) sum of the clips' losses."""
+        predicted = model(batch["hidden"], batch["taps"])
+        return saliency_loss(predicted, batch["target"], self.weights).sum()[None]
 
 
 def train_saliency(config: Config, run: Path) -> Path:
@@ -170,51 +171,33 @@ def train_saliency(config: Config, run: Path) -> Path:
             f"{maps}: {len(missing)} of {len(samples)} maps are missing, the first is "
             f"{missing[0]}.png"
         )
-    model, processor = runs.load_model(config, folder)
-    set_seed(config.seed)
-    geometry = SaliencyConfig(
-        taps=config.saliency.taps or None,
-        width=config.saliency.width or None,
-        branches=config.saliency.branches,
-        prompt=config.saliency.prompt,
-    )
-    model.add_saliency_decoder(geometry)
-    model.eval().requires_grad_(False)
-    metric = runs.metric_of(model, processor, config)
+    processor = load_processor(folder)
+    backbone = load_configuration(folder)
+    geometry = saliency_geometry(config, backbone)
+    metric = runs.metric_of(folder, processor, config, saliency=geometry)
     runs.open_run(run, "saliency", config, folder, {"metric": metric.to_dict()})
-    store = saliency_store(config, model, processor)
-    encoder = DialogueEncoder(processor.tokenizer)
-    collate = Collator(processor.tokenizer.pad_token_id)
-
-    def compute(pixels: Pixels) -> dict[str, torch.Tensor]:
-        batch = view_batch(encoder, collate, [pixels], geometry.prompt)
-        tokens, taps = model.saliency_features(
-            **{name: value.to(model.device) for name, value in batch.items()}
-        )
-        return {"tokens": tokens[0].cpu()} | {f"tap{i}": tap[0].cpu() for i, tap in enumerate(taps)}
-
-    choice = runs.frame_choice(config.frames)
-    store.fill(
-        (sample.path for sample in samples),
-        compute,
-        choice=choice,
-        processor=processor.video_processor,
-        views=True,
-        workers=config.data.workers,
-        name="stage 3: features",
-    )
+    clips = [sample.path for sample in samples]
+    features = view_features(config, folder, processor, geometry, clips, "stage 3")
+    choice = frame_choice(config.frames)
     probe = [
-        read_pixels(sample.path, choice, processor.video_processor, views=True)
-        for sample in samples[: runs.PROBE_SAMPLES]
+        pixel_media(read_pixels(clip, choice, processor.video_processor, views=True))
+        for clip in clips[: runs.PROBE_SAMPLES]
     ]
-    alike = [pixels for pixels in probe if pixels.grid_thw == probe[0].grid_thw]
-    runs.save_probe(run, view_batch(encoder, collate, alike, geometry.prompt))
-    decoder = model.saliency_decoder.requires_grad_(True)
+    alike = [media for media in probe if media.grid_thw == probe[0].grid_thw]
+    encoder = DialogueEncoder(processor.tokenizer)
+    runs.save_probe(run, view_batch(encoder, alike, geometry.prompt))
+    set_seed(config.seed)
+    decoder = SaliencyDecoder(
+        vision_width=backbone.vision_config.hidden_size,
+        text_width=backbone.text_config.hidden_size,
+        width=geometry.width,
+        branches=geometry.branches,
+    )
     train(
         name="stage 3",
         model=decoder,
-        loss=decoder_loss(config.saliency.weights),
-        dataset=SaliencyItems(samples, store, maps),
+        loss=SaliencyLoss(config.saliency.weights),
+        dataset=SaliencyItems(samples, features, maps),
         collator=collate_maps,
         settings=config.saliency.trainer,
         run=run,
@@ -222,3 +205,14 @@ def train_saliency(config: Config, run: Path) -> Path:
     )
     runs.finish_part(run, decoder, runs.DECODER)
     return run
+
+
+def saliency_geometry(config: Config, backbone: LMME3DHFConfig) -> SaliencyConfig:
+    """The decoder's geometry by the settings, with every default decided for a backbone."""
+    chosen = SaliencyConfig(
+        taps=config.saliency.taps or None,
+        width=config.saliency.width or None,
+        branches=config.saliency.branches,
+        prompt=config.saliency.prompt,
+    )
+    return chosen.resolved(backbone.vision_config.depth, backbone.text_config.hidden_size)

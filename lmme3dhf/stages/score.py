@@ -14,39 +14,50 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import ProcessorMixin
 
 from lmme3dhf.annotations.levels import fit_level_scale, read_levels
 from lmme3dhf.config import Config
-from lmme3dhf.data.collation import Collator
-from lmme3dhf.data.dialogue import DialogueEncoder, Encoded
+from lmme3dhf.data.collation import FACTS, Collator, Question
+from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.models.modeling import LMME3DHF
+from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.stages import run as runs
-from lmme3dhf.training import LossFunction, train
+from lmme3dhf.training import train
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
-def score_loss(language_weight: float) -> LossFunction:
+class ScoreLoss:
     """L1 between predicted and true MOS / 100, plus the weighted language loss.
 
     Args:
         language_weight: 0 leaves the language loss out.
     """
 
-    def loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        batch = dict(batch)
-        mos = batch.pop("mos")
-        if not language_weight:
-            batch.pop("labels")
-        output = model(**batch)
-        scored = torch.isfinite(mos)
-        # A batch of rehearsal questions alone has no score to learn.
-        total = (output.score[scored] - mos[scored]).abs().sum() / scored.sum().clamp(min=1)
-        return total + language_weight * output.loss if language_weight else total
+    def __init__(self, language_weight: float) -> None:
+        self.language_weight = language_weight
 
-    return loss
+    def counts(self, batch: dict[str, Any]) -> list[int]:
+        """Questions with a score, and learnt tokens."""
+        scores = int(torch.isfinite(batch["mos"]).sum()) if "mos" in batch else 0
+        learnt = len(batch["learnt"]) if "learnt" in batch else 0
+        return [scores, learnt] if self.language_weight else [scores]
+
+    def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        """(2,) sums of the absolute errors and of the tokens' weighted losses; (1,) without
+        language.
+        """
+        left_out = FACTS if self.language_weight else (*FACTS, "learnt", "targets")
+        output = model(**{name: value for name, value in batch.items() if name not in left_out})
+        error = torch.zeros((), device=batch["reads"].device)
+        # A batch of rehearsal questions alone has no score to learn.
+        if output.score is not None:
+            known = torch.isfinite(batch["mos"])
+            error = (output.score[known] - batch["mos"][known]).abs().sum()
+        if not self.language_weight:
+            return error[None]
+        said = error.new_zeros(()) if output.token_losses is None else output.token_losses.sum()
+        return torch.stack([error, self.language_weight * said])
 
 
 def spoken_reply(sample: Sample) -> str:
@@ -92,12 +103,14 @@ def level_edges(root: Path, samples: list[Sample]) -> dict[str, tuple[float, ...
     return {d: fit_level_scale(mos, d).edges for d, mos in by_dimension.items() if len(mos)}
 
 
-def encoder_for(config: Config, encoder: DialogueEncoder, answer_prefix: str) -> Callable:
+def question_for(
+    config: Config, encoder: DialogueEncoder, answer_prefix: str
+) -> Callable[[Sample], Question]:
     """Encodes questions up to the read position; with language rehearsal, or where the label is
     read, the rest of the reply follows.
     """
 
-    def encode(sample: Sample, video_tokens: int) -> Encoded:
+    def question(sample: Sample) -> Question:
         prefix = None
         if sample.task in DIMENSIONS:
             prefix = answer_prefix.format(dimension=sample.task)
@@ -107,9 +120,13 @@ def encoder_for(config: Config, encoder: DialogueEncoder, answer_prefix: str) ->
                 prefix += f" {sample.level}"
         replies = config.score.language_weight or config.score.read == "label"
         reply = spoken_reply(sample) if replies else None
-        return encoder.encode(sample.prompt, video_tokens, reply=reply, prefix=prefix)
+        return Question(
+            name=f"{sample.video} {sample.task}",
+            encoded=encoder.encode(sample.prompt, reply=reply, prefix=prefix),
+            mos=None if sample.mos is None else sample.mos / 100,
+        )
 
-    return encode
+    return question
 
 
 def train_score(config: Config, run: Path) -> Path:
@@ -130,13 +147,20 @@ def train_score(config: Config, run: Path) -> Path:
         return run
     folder = runs.local_model(config.model)
     samples = scored_samples(config)
-    model, processor = runs.load_model(config, folder)
+    alone = not (config.lora.language or config.lora.vision)
+    if alone:
+        # Rehearsal has nothing to teach a head.
+        samples = [sample for sample in samples if sample.mos is not None]
+    processor = load_processor(folder)
     edges = level_edges(config.data.root, samples)
-    metric = runs.metric_of(model, processor, config, level_edges=edges, read=config.score.read)
+    metric = runs.metric_of(folder, processor, config, level_edges=edges, read=config.score.read)
     runs.open_run(run, "score", config, folder, {"metric": metric.to_dict()})
-    dataset = _questions(config, model, processor, samples, metric.answer_prefix, "stage 2")
-    collator = Collator(processor.tokenizer.pad_token_id)
-    if not (config.lora.language or config.lora.vision):
+    encoder = DialogueEncoder(processor.tokenizer)
+    question = question_for(config, encoder, metric.answer_prefix)
+    dataset = runs.clip_questions(config, folder, processor, samples, question, "stage 2")
+    model = runs.load_model(config, folder)
+    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to)
+    if alone:
         _train_head(config, run, model, dataset, collator)
         return run
     runs.train_adapters(
@@ -146,37 +170,36 @@ def train_score(config: Config, run: Path) -> Path:
         dataset,
         collator,
         name="stage 2",
-        loss=score_loss(config.score.language_weight),
+        loss=ScoreLoss(config.score.language_weight),
         settings=config.score.trainer,
         train_head=True,
     )
     return run
 
 
-def _questions(
-    config: Config,
-    model: LMME3DHF,
-    processor: ProcessorMixin,
-    samples: list[Sample],
-    answer_prefix: str,
-    name: str,
-) -> runs.Dialogues:
-    def target(sample: Sample) -> float:
-        return float("nan") if sample.mos is None else sample.mos / 100
+class HeadLoss:
+    """L1 between predicted and true MOS / 100 of the head alone, on frozen states."""
 
-    encode = encoder_for(config, DialogueEncoder(processor.tokenizer), answer_prefix)
-    return runs.dialogues(config, model, processor, samples, encode, target, name)
+    def counts(self, batch: dict[str, Any]) -> list[int]:
+        """Scores."""
+        return [len(batch["mos"])]
+
+    def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        """(1,) sum of the absolute errors."""
+        return (model(batch["hidden"]) - batch["mos"]).abs().sum()[None]
 
 
 def _train_head(
-    config: Config, run: Path, model: LMME3DHF, dataset: runs.Dialogues, collator: Collator
+    config: Config,
+    run: Path,
+    model: LMME3DHF,
+    dataset: runs.ClipQuestions,
+    collator: Collator,
 ) -> None:
-    scored = [i for i, sample in enumerate(dataset.samples) if sample.mos is not None]
-    probe = collator([dataset[i] for i in scored[: runs.PROBE_SAMPLES]])
-    runs.save_probe(run, probe)
+    runs.save_probe(run, runs.first_batch(dataset, collator))
     items = [
         {"name": name, "hidden": hidden, "mos": mos}
-        for batch in _batches(dataset, scored, collator, config.batch_size)
+        for batch in _batches(dataset, collator, config.batch_size)
         for name, hidden, mos in zip(
             batch["names"], _read_states(model, batch), batch["mos"], strict=True
         )
@@ -188,13 +211,10 @@ def _train_head(
         stacked = {key: torch.stack([row[key] for row in rows]) for key in ("hidden", "mos")}
         return {"names": [row["name"] for row in rows], **stacked}
 
-    def loss(module: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        return (module(batch["hidden"]) - batch["mos"]).abs().mean()
-
     train(
         name="stage 2",
         model=head,
-        loss=loss,
+        loss=HeadLoss(),
         dataset=items,
         collator=collate,
         settings=config.score.trainer,
@@ -205,27 +225,25 @@ def _train_head(
 
 
 def _batches(
-    dataset: runs.Dialogues, rows: list[int], collator: Collator, size: int
+    dataset: runs.ClipQuestions, collator: Collator, size: int
 ) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(rows), size):
-        yield collator([dataset[i] for i in rows[start : start + size]])
+    for start in range(0, len(dataset), size):
+        yield collator([dataset[i] for i in range(start, min(start + size, len(dataset)))])
 
 
 @torch.no_grad()
 def _read_states(model: LMME3DHF, batch: dict[str, Any]) -> torch.Tensor:
-    """Hidden states (batch, hidden), float32, at the read positions."""
+    """Hidden states (scored reads, hidden), float32."""
+    left_out = (*FACTS, "learnt", "targets", "scored")
     tensors = {
-        name: value.to(model.device)
-        for name, value in batch.items()
-        if name not in ("names", "labels", "mos", "read_index")
+        name: value.to(model.device) for name, value in batch.items() if name not in left_out
     }
     if "video_embeds" not in tensors:
         tensors["video_embeds"] = model.encode_video(
             tensors.pop("pixel_values_videos"), tensors["video_grid_thw"]
         )
-    hidden = model.hidden_states(**tensors)
-    rows = torch.arange(len(hidden), device=hidden.device)
-    return hidden[rows, batch["read_index"].to(hidden.device)].float().cpu()
+    hidden = model.hidden_at(**tensors).flatten(0, 1)
+    return hidden[batch["scored"].to(hidden.device)].float().cpu()
 
 
 def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[str, str], float]:
@@ -242,14 +260,17 @@ def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[st
     Returns:
         (video, dimension) -> score, 0-100.
     """
-    model, processor = runs.load_model(config, folder)
+    processor = load_processor(folder)
     samples = runs.listed_samples(config, lists)
-    dataset = _questions(config, model, processor, samples, model.metric.answer_prefix, "scores")
-    collator = Collator(processor.tokenizer.pad_token_id)
+    prefix = load_configuration(folder).get_metric().answer_prefix
+    question = question_for(config, DialogueEncoder(processor.tokenizer), prefix)
+    dataset = runs.clip_questions(config, folder, processor, samples, question, "scores")
+    model = runs.load_model(config, folder)
+    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to)
     scores: list[float] = []
-    for batch in _batches(dataset, list(range(len(samples))), collator, config.batch_size):
+    for batch in _batches(dataset, collator, config.batch_size):
         with torch.no_grad():
             head = model.score_head(_read_states(model, batch).to(model.device))
         scores += (100 * head).tolist()
-    keys = [(sample.video, sample.task) for sample in samples]
+    keys = [(sample.video, sample.task) for group in dataset.groups for sample in group]
     return dict(zip(keys, scores, strict=True))

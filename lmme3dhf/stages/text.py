@@ -9,15 +9,24 @@ import torch
 from torch import nn
 
 from lmme3dhf.config import Config, ConfigError
-from lmme3dhf.data.collation import Collator
+from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
+from lmme3dhf.data.samples import Sample
+from lmme3dhf.models.modeling import load_processor
 from lmme3dhf.stages import run as runs
 
 
-def language_loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+class LanguageLoss:
     """Mean cross-entropy of the replies' tokens."""
-    batch = {name: value for name, value in batch.items() if name not in ("read_index", "mos")}
-    return model(**batch).loss
+
+    def counts(self, batch: dict[str, Any]) -> list[int]:
+        """Learnt tokens."""
+        return [len(batch["learnt"])]
+
+    def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        """(1,) sum of the tokens' losses."""
+        arguments = {name: value for name, value in batch.items() if name not in FACTS}
+        return model(**arguments).token_losses.sum()[None]
 
 
 def train_text(config: Config, run: Path) -> Path:
@@ -40,26 +49,24 @@ def train_text(config: Config, run: Path) -> Path:
         return run
     folder = runs.local_model(config.model)
     samples = runs.listed_samples(config, config.text.lists)
-    model, processor = runs.load_model(config, folder)
-    metric = runs.metric_of(model, processor, config)
+    processor = load_processor(folder)
+    metric = runs.metric_of(folder, processor, config)
     runs.open_run(run, "text", config, folder, {"metric": metric.to_dict()})
     encoder = DialogueEncoder(processor.tokenizer)
 
-    def encode(sample, video_tokens):
-        return encoder.encode(sample.prompt, video_tokens, reply=sample.reply)
+    def question(sample: Sample) -> Question:
+        encoded = encoder.encode(sample.prompt, reply=sample.reply)
+        return Question(name=f"{sample.video} {sample.task}", encoded=encoded)
 
-    dataset = runs.dialogues(
-        config, model, processor, samples, encode, lambda sample: float("nan"), "stage 1"
-    )
-    collator = Collator(processor.tokenizer.pad_token_id)
+    dataset = runs.clip_questions(config, folder, processor, samples, question, "stage 1")
     runs.train_adapters(
         config,
         run,
-        model,
+        runs.load_model(config, folder),
         dataset,
-        collator,
+        Collator(processor.tokenizer.pad_token_id, config.pad_to),
         name="stage 1",
-        loss=language_loss,
+        loss=LanguageLoss(),
         settings=config.text.trainer,
         train_head=False,
     )

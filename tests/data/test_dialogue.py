@@ -2,7 +2,13 @@
 
 import pytest
 
-from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import (
+    IGNORED,
+    VIDEO_TYPE,
+    DialogueEncoder,
+    Encoded,
+    level_token_ids,
+)
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
@@ -22,6 +28,11 @@ def by_processor(processor, messages, frames, *, ask: bool):
     return processor(text=[text], videos=[frames], do_resize=False, do_sample_frames=False)
 
 
+def video_types(encoded: Encoded) -> list[int]:
+    """Token types as batches have them."""
+    return [VIDEO_TYPE * (token == encoded.video_pad) for token in encoded.input_ids]
+
+
 @pytest.mark.parametrize("video_first", [True, False])
 @pytest.mark.parametrize("shape", [(4, 84, 112), (2, 28, 28), (6, 140, 56)])
 @pytest.mark.parametrize("prompt", [PROMPTS["quality"], SALIENCY_PROMPT])
@@ -34,12 +45,14 @@ def test_tokens_are_the_processors(processor, encoder, shape, prompt, video_firs
     messages = [{"role": "user", "content": parts if video_first else parts[::-1]}]
     expected = by_processor(processor, messages, random_frames(0, *shape), ask=True)
     tokens = count // 2 * (height // 28) * (width // 28)
-    encoded = encoder.encode(prompt, tokens, video_first=video_first)
-    assert encoded.input_ids == expected["input_ids"][0]
-    assert encoded.mm_token_type_ids == expected["mm_token_type_ids"][0]
-    assert encoded.input_ids.count(encoder.video_pad) == tokens
-    assert encoded.labels == [IGNORED] * len(encoded.input_ids)
-    assert encoded.read_index == -1
+    encoded = encoder.encode(prompt, video_first=video_first)
+    assert encoded.input_ids.count(encoder.video_pad) == 1
+    whole = encoded.expand(tokens)
+    assert list(whole.input_ids) == expected["input_ids"][0]
+    assert video_types(whole) == expected["mm_token_type_ids"][0]
+    assert whole.input_ids.count(encoder.video_pad) == tokens
+    assert whole.labels == (IGNORED,) * len(whole.input_ids)
+    assert whole.read_index == encoded.read_index == -1
 
 
 @pytest.mark.parametrize("reply", [f"{PREFIX} good.", "Distortions found: Eye Distortions", "No"])
@@ -55,17 +68,17 @@ def test_learnt_dialogue_is_the_processors_whole_conversation(processor, encoder
         {"role": "assistant", "content": reply},
     ]
     expected = by_processor(processor, messages, random_frames(0, 4, 84, 112), ask=False)
-    encoded = encoder.encode(PROMPTS["quality"], 24, reply=reply)
+    encoded = encoder.encode(PROMPTS["quality"], reply=reply).expand(24)
     # The template closes each message with a line end, which belongs to no reply.
     line_end = processor.tokenizer.encode("\n")
-    assert encoded.input_ids + line_end == expected["input_ids"][0]
-    assert [*encoded.mm_token_type_ids, 0] == expected["mm_token_type_ids"][0]
+    assert [*encoded.input_ids, *line_end] == expected["input_ids"][0]
+    assert [*video_types(encoded), 0] == expected["mm_token_type_ids"][0]
 
 
 def test_only_the_reply_and_its_end_are_learnt(processor, encoder):
     """Catches a loss on the prompt, on the visual tokens, or without the end."""
-    encoded = encoder.encode(PROMPTS["quality"], 7, reply=f"{PREFIX} poor.", prefix=PREFIX)
-    assert len(encoded.labels) == len(encoded.input_ids) == len(encoded.mm_token_type_ids)
+    encoded = encoder.encode(PROMPTS["quality"], reply=f"{PREFIX} poor.", prefix=PREFIX).expand(7)
+    assert len(encoded.labels) == len(encoded.input_ids)
     start = next(i for i, label in enumerate(encoded.labels) if label != IGNORED)
     assert encoded.labels[start:] == encoded.input_ids[start:]
     assert processor.tokenizer.decode(encoded.labels[start:]) == f"{PREFIX} poor.<|im_end|>"
@@ -79,12 +92,13 @@ def test_score_is_read_before_the_level_word(processor, encoder, dimension, vide
     released one: on the level word, which is a label.
     """
     prefix = f"The {dimension} of the human face in this video is"
-    asked = encoder.encode(PROMPTS[dimension], video_tokens, prefix=prefix)
+    asked = encoder.encode(PROMPTS[dimension], prefix=prefix).expand(video_tokens)
     assert asked.read_index == len(asked.input_ids) - 1
     for level in LEVELS:
         for mos in (None, 51.2):
             reply = level_reply(dimension, level, mos)
-            told = encoder.encode(PROMPTS[dimension], video_tokens, reply=reply, prefix=prefix)
+            told = encoder.encode(PROMPTS[dimension], reply=reply, prefix=prefix)
+            told = told.expand(video_tokens)
             assert told.read_index == asked.read_index
             decode = processor.tokenizer.decode
             assert decode(told.input_ids[told.read_index]) == " is"
@@ -107,31 +121,32 @@ def test_score_is_read_before_the_level_word(processor, encoder, dimension, vide
 def test_reply_without_the_prefix_is_refused(encoder, reply):
     """Catches a score that is read at some other token, because a sentence is worded otherwise."""
     with pytest.raises(DataError, match=r"does not start with 'The quality .* is'"):
-        encoder.encode(PROMPTS["quality"], 4, reply=reply, prefix=PREFIX)
+        encoder.encode(PROMPTS["quality"], reply=reply, prefix=PREFIX)
 
 
 def test_a_second_video_in_the_prompt_is_refused(encoder):
     """Catches visual tokens that are spread over two places."""
     with pytest.raises(DataError, match="exactly one video placeholder, this one 2"):
-        encoder.encode("What is <|video_pad|>?", 4)
+        encoder.encode("What is <|video_pad|>?")
 
 
-def test_dialogues_do_not_share_their_lists(encoder):
-    """Texts are encoded once. Catches a stored list that grows with every clip, and texts that are
-    taken for each other.
+def test_dialogues_are_not_taken_for_each_other(encoder):
+    """Texts are encoded once. Catches texts that are taken for each other, and a stored dialogue
+    that grows with a clip.
     """
-    first = encoder.encode("One?", 3, reply="Yes.")
-    encoder.encode("One?", 9, reply="Yes.").input_ids.append(0)
-    encoder.encode("One?", 3, reply="Yes.").labels.clear()
-    assert encoder.encode("One?", 3, reply="Yes.") == first
+    first = encoder.encode("One?", reply="Yes.")
+    assert len(encoder.encode("One?", reply="Yes.").expand(9).input_ids) == len(first.input_ids) + 8
+    assert encoder.encode("One?", reply="Yes.") == first
+    assert DialogueEncoder(encoder.tokenizer).encode("One?", reply="Yes.") == first
     others = [
-        encoder.encode("Two?", 3, reply="Yes."),
-        encoder.encode("One?", 3, reply="No."),
-        encoder.encode("One?", 3),
-        encoder.encode("One?", 3, prefix="Yes."),
-        encoder.encode("One?", 3, reply="Yes.", video_first=False),
+        encoder.encode("Two?", reply="Yes."),
+        encoder.encode("One?", reply="No."),
+        encoder.encode("One?"),
+        encoder.encode("One?", prefix="Yes."),
+        encoder.encode("One?", reply="Yes.", video_first=False),
     ]
     assert all(other != first for other in others)
+    assert len(set(others)) == len(others)
 
 
 def test_level_tokens(processor):

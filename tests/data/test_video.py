@@ -1,5 +1,5 @@
-"""Clips: the header and its refusals, the frame choice against qwen-vl-utils, both decoders,
-damaged and odd files.
+"""Clips: the header and its refusals, frames against qwen-vl-utils with decord, pictures that are
+left out, damaged and odd files.
 """
 
 import faulthandler
@@ -9,6 +9,8 @@ import pickle
 import subprocess
 import sys
 import wave
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -25,7 +27,9 @@ from lmme3dhf.data.video import (
     VideoError,
     VideoHeader,
     probe,
+    read_both,
     read_clip,
+    read_strip,
     read_views,
 )
 from tests.conftest import shared_data
@@ -39,15 +43,26 @@ def write_clip(
     codec: str = "libx264",
     rate: int = 30,
     muxer: dict | None = None,
+    times: Sequence[int] | None = None,
+    colour: dict | None = None,
     **options: str,
 ) -> Path:
-    """Encodes uint8 RGB pictures (H, W, 3) with PyAV."""
+    """Encodes uint8 RGB pictures (H, W, 3) with PyAV; `times` in 600ths of a second, `colour` are
+    attributes of the stream.
+    """
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.pix_fmt = {"gif": "rgb8", "ffv1": "bgr0"}.get(codec, "yuv420p")
         stream.height, stream.width = pictures[0].shape[:2]
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 600)
+        for name, value in (colour or {}).items():
+            setattr(stream.codec_context, name, value)
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[index], Fraction(1, 600)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
@@ -97,7 +112,7 @@ def assert_equals_fetch_video(path: Path, choice: FrameChoice) -> video.Clip:
         element, return_video_sample_fps=True, return_video_metadata=True
     )
     clip = read_clip(path, choice)
-    assert metadata["video_backend"] == clip.decoder == "decord"
+    assert (metadata["video_backend"], clip.decoder) == ("decord", "pyav")
     assert clip.frames.dtype == torch.uint8
     assert torch.equal(clip.frames.float(), expected)
     assert list(clip.indices) == list(metadata["frames_indices"])
@@ -124,12 +139,143 @@ def test_frames_equal_fetch_video(tmp_path, decord_reader, choice):
 
 def test_frames_of_real_clips_equal_fetch_video(decord_reader):
     """Catches what a generated clip does not have: real encoders' settings, 60 frames per second,
-    other sizes.
+    other sizes, clips that lie on their side.
     """
-    paths = sorted(shared_data("clips").glob("*.mp4"))[::8]
-    assert len(paths) >= 3
-    for path in paths:
+    clips = sorted(shared_data("clips").glob("*.mp4"))
+    turned = sorted(shared_data("odd").glob("decord__video_*.mov"))
+    assert len(clips) >= 20
+    assert len(turned) == 2
+    for path in clips:
         assert_equals_fetch_video(path, FrameChoice())
+    for path in turned:
+        assert_equals_fetch_video(path, SMALL)
+
+
+def x264(params: str) -> dict[str, str]:
+    return {"x264-params": f"scenecut=0:{params}"}
+
+
+STREAMS = {
+    "pyramid.mp4": x264("bframes=5:b-adapt=0:b-pyramid=normal"),
+    "plain.mkv": x264("bframes=3:b-adapt=0:b-pyramid=none"),
+    "closed.mp4": x264("keyint=12:bframes=3"),
+    "fields.mp4": x264("interlaced=1:tff=1"),
+    "colours.mp4": {"colour": {"colorspace": 1, "color_range": 2}, "pix_fmt": "yuv420p"},
+    "uneven.mp4": {"times": [20 * i + 7 * (i % 3) for i in range(45)]},
+    "vp9.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "cpu-used": "8"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=none:bframes=4:b-adapt=0"},
+    "layers.mp4": {"codec": "libx265", "x265-params": "log-level=none:temporal-layers=3"},
+    "mpeg4.mp4": {"codec": "mpeg4", "g": "500", "bf": "2"},
+    "mpeg2.mkv": {"codec": "mpeg2video", "g": "500", "bf": "2"},
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_kind_of_stream_equals_fetch_video(tmp_path, monkeypatch, decord_reader, name):
+    """Catches a picture that is taken for its neighbour when others are left out, one that refers
+    to those, and other colours.
+    """
+    path = write_clip(tmp_path / name, noise(45), **STREAMS[name])
+    choice = FrameChoice(fps=5.0, min_pixels=4 * 28 * 28)
+    monkeypatch.setattr(video, "_pictures_by_count", None)
+    clip = assert_equals_fetch_video(path, choice)
+    monkeypatch.setattr(video, "_units", lambda *_: [])
+    assert torch.equal(read_clip(path, choice).frames, clip.frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "keyint", "least"), [("a.mp4", 99, 20), ("a.mkv", 99, 20), ("b.mp4", 8, 30)]
+)
+def test_pictures_that_nobody_needs_are_not_decoded(tmp_path, name, keyint, least):
+    """But for those asked for, all pictures are made unreadable to which no other refers (by the
+    two bits of H.264 that say so), and all after the last one asked for in their closed group.
+    Catches a decoder that works for nothing.
+    """
+    path = tmp_path / name
+    write_clip(path, noise(46), **x264(f"bframes=2:b-adapt=0:b-pyramid=none:keyint={keyint}"))
+    whole = read_clip(path, SMALL)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    wanted = {sorted(packet.pts for packet in packets)[index] for index in whole.indices}
+    content, spoilt, ended = bytearray(path.read_bytes()), 0, True
+    for packet in reversed(packets):
+        data = bytes(packet)
+        if packet.pts in wanted:
+            ended = False
+        elif ended or data[4] >> 5 == 0:
+            at = content.index(data, packet.pos)
+            content[at + 5 : at + len(data)] = b"\xff" * (len(data) - 5)
+            spoilt += 1
+        ended |= packet.is_keyframe
+    assert spoilt >= least
+    path.write_bytes(content)
+    assert torch.equal(read_clip(path, SMALL).frames, whole.frames)
+
+
+def test_pictures_that_bring_settings_are_kept():
+    """By hand: stored in this order, times 0 to 5; 2 starts afresh, 1 and 4 are referred to by no
+    other. Catches a decoder that never gets the settings that came with a picture left out.
+    """
+    told = {"unreferenced": {1, 4}, "fresh": {0, 2}, "begin": 0, "rewind": 0, "first": None}
+    rest = {"times": list(range(6)), "keyframes": 2, "fps": 1.0}
+    packets = video._Packets(settings=set(), **told, **rest)
+    assert video._needed(packets, {5}) == {2, 3, 5}
+    assert video._needed(packets, {1, 3}) == {0, 1, 2, 3}
+    packets = video._Packets(settings={0, 4}, **told, **rest)
+    assert video._needed(packets, {5}) == {0, 2, 3, 4, 5}
+
+
+def test_units_of_h264_by_hand():
+    """Both ways of parting them. Catches a byte of a length or of a picture that is taken for the
+    head of a unit.
+    """
+    lengths = b"\0\0\0\2\x67\1" + b"\0\0\0\3\x01\x65\x65"
+    codes = b"\0\0\0\1\x67\1" + b"\0\0\1\x01\x65\x65"
+    assert video._units(lengths, 4) == video._units(codes, None) == [0x67, 0x01]
+    for broken in (lengths[:-1], lengths + b"\0", lengths + b"\0\0\0\0", b"\xff" * 9):
+        assert video._units(broken, 4) == []
+    assert video._units(b"no start code", None) == []
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_picture_that_is_lost_without_a_word_is_an_error(tmp_path, codec):
+    """Some decoders go on from garbage without an error. Catches wrong pictures after one that was
+    lost, wherever it was.
+    """
+    path = write_clip(tmp_path / "clip.mp4", noise(40), codec=codec, bf="0", g="500")
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    for number in (3, 20, 38):
+        at, size = packets[number].pos, packets[number].size
+        garbage = np.random.default_rng(number).bytes(size)
+        path.write_bytes(content[:at] + garbage + content[at + size :])
+        assert reason_of(path) == "decode_error"
+
+
+@pytest.mark.parametrize("name", ["twins.mkv", "stored.avi", "none.h264"])
+def test_pictures_are_counted_where_times_do_not_tell_them_apart(tmp_path, monkeypatch, name):
+    """Two pictures at each time in Matroska; times in the order of storage in AVI; none at all in a
+    bare stream. The grey value names each picture. Catches pictures that are found by a time that
+    is not theirs.
+    """
+    options = {"bf": "2"}
+    if name == "twins.mkv":
+        options = {"codec": "ffv1", "times": [20 * (index // 2) for index in range(30)]}
+    path = write_clip(tmp_path / name, greys(30, step=8), **options)
+    monkeypatch.setattr(video, "_pictures_by_time", _only_doubt(video._pictures_by_time))
+    clip = read_clip(path, FrameChoice(frames=10, min_pixels=28 * 28))
+    assert clip.indices == (0, 3, 6, 10, 13, 16, 19, 23, 26, 29)
+    assert grey_indices(clip, step=8) == list(clip.indices)
+
+
+def _only_doubt(reader):
+    def doubting(*arguments):
+        with pytest.raises(video._DoubtError):
+            yield from reader(*arguments)
+        raise video._DoubtError
+
+    return doubting
 
 
 def test_default_choice_is_eight_frames_of_504_for_a_released_clip(tmp_path):
@@ -148,53 +294,13 @@ def test_long_clips_get_smaller_frames():
     """By hand: 0.9 * 128000 tokens for 768 frames in pairs leave 235,200 pixels each, so 512x512
     becomes 476x476.
     """
-    header = VideoHeader(
-        width=512,
-        height=512,
-        container="mov",
-        codec="h264",
-        rotation_deg=0,
-        frames=9000,
-        fps=60.0,
-        keyframes=1,
-        bits=8,
-    )
-    assert video._resized_size(header, 8, FrameChoice()) == [504, 504]
-    assert video._resized_size(header, 768, FrameChoice()) == [476, 476]
-
-
-def test_both_decoders_give_the_same_frames(tmp_path, monkeypatch):
-    """Catches a score that depends on which decoder a machine has."""
-    pytest.importorskip("decord")
-    real = sorted(shared_data("clips").glob("*.mp4"))[:1] + sorted(
-        shared_data("odd").glob("decord__video_*.mov")
-    )
-    assert len(real) == 3
-    generated = [
-        write_clip(tmp_path / "h264.mp4", noise(45)),
-        write_clip(tmp_path / "vp9.webm", noise(20), codec="libvpx-vp9"),
-        write_clip(tmp_path / "mpeg4.mkv", noise(20), codec="mpeg4", g="500", bf="2"),
-    ]
-    for path in real + generated:
-        by_decord = read_clip(path, SMALL)
-        with monkeypatch.context() as patch:
-            patch.setattr(video, "_decord_pictures", lambda *_: None)
-            by_pyav = read_clip(path, SMALL)
-        assert (by_decord.decoder, by_pyav.decoder) == ("decord", "pyav")
-        assert torch.equal(by_decord.frames, by_pyav.frames), path.name
-        assert by_decord.indices == by_pyav.indices
-
-
-def test_a_machine_without_decord_reads_by_pyav(tmp_path, monkeypatch):
-    """Catches decord imported at the top, which Apple silicon does not have."""
-    path = write_clip(tmp_path / "clip.mp4", noise(10))
-    monkeypatch.setitem(sys.modules, "decord", None)
-    assert read_clip(path, SMALL).decoder == "pyav"
+    assert video._resized_size(FrameChoice(), 512, 512, 8) == [504, 504]
+    assert video._resized_size(FrameChoice(), 512, 512, 768) == [476, 476]
 
 
 def test_open_groups_of_pictures_give_the_pictures_asked_for(tmp_path):
-    """Catches decord's jumps: in open groups they land on a wrong picture without a word. The grey
-    value names each picture.
+    """Catches jumps to keyframes, with which decord lands on wrong pictures here. The grey value
+    names each picture.
     """
     params = "open-gop=1:keyint=12:scenecut=0:bframes=3:b-adapt=0"
     path = write_clip(tmp_path / "open.mp4", greys(60, step=4), **{"x264-params": params})
@@ -234,6 +340,33 @@ def test_views_are_single_frames_at_fractions_of_the_clip(tmp_path):
     assert read_views(path, (1.0, 0.0, 1.0), SMALL).indices == (20, 0, 20)
     with pytest.raises(ValueError, match=r"0\.\.1"):
         read_views(path, (1.5,), SMALL)
+
+
+def test_frames_and_views_come_from_one_pass(tmp_path, monkeypatch):
+    """Catches views that cost a second decoding, and pictures of one that land in the other."""
+    fractions = (0.25, 0.5, 0.75)
+    # Of 25 pictures the views are 6, 12 and 18, the frames 0, 8, 16 and 24.
+    path = write_clip(tmp_path / "clip.mp4", noise(25))
+    choice = FrameChoice(frames=4, min_pixels=4 * 28 * 28)
+    expected = read_clip(path, choice), read_views(path, fractions, choice)
+    opened, original = [], video._opened
+    monkeypatch.setattr(video, "_opened", lambda p: opened.append(p) or original(p))
+    clips = read_both(path, fractions, choice)
+    assert opened == [path]
+    for clip, alone in zip(clips, expected, strict=True):
+        assert torch.equal(clip.frames, alone.frames)
+        assert clip.indices == alone.indices
+        assert clip.sample_fps == alone.sample_fps
+    assert clips[0].indices == (0, 8, 16, 24)
+    assert clips[1].indices == (6, 12, 18)
+
+
+def test_a_strip_has_the_views_side_by_side_at_the_clips_own_size(tmp_path):
+    """Catches a strip that is resized, or whose views stand in another order."""
+    path = write_clip(tmp_path / "clip.mp4", greys(21, step=12), qp="0")
+    strip = read_strip(path, (0.25, 0.5, 0.75))
+    assert strip.shape == (64, 3 * 64, 3)
+    assert (strip.mean(axis=(0, 2)).reshape(3, 64).mean(1) / 12).round().tolist() == [5, 10, 15]
 
 
 def test_rotation_is_applied_and_told():
@@ -343,8 +476,7 @@ def test_cut_files_are_truncated_and_never_shorter_clips(tmp_path):
         assert reason_of(path) == "truncated", path.name
 
 
-@pytest.mark.parametrize("with_decord", [True, False])
-def test_damage_in_the_middle_is_an_error_that_tells_how_far(tmp_path, monkeypatch, with_decord):
+def test_damage_in_the_middle_is_an_error_that_tells_how_far(tmp_path):
     """Catches a partial result, or frames that a decoder made up, from a clip with overwritten
     bytes.
     """
@@ -354,8 +486,6 @@ def test_damage_in_the_middle_is_an_error_that_tells_how_far(tmp_path, monkeypat
     content = bytearray(path.read_bytes())
     content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(content)
-    if not with_decord:
-        monkeypatch.setattr(video, "_decord_pictures", lambda *_: None)
     with pytest.raises(VideoError, match=r"after 4\d of 60 pictures") as error:
         read_clip(path, SMALL)
     assert error.value.reason == "decode_error"
@@ -406,7 +536,7 @@ WELL_KNOWN = {
     "elite-next3d__test_0_.mp4": "pyav",
     "liveportrait-lfspointer__showcase.gif": "not_a_video",
     "llamafactory__2.avi": "pyav",
-    "llamafactory__4.mp4": "decord",
+    "llamafactory__4.mp4": "pyav",
     "pillow__apng_blend_op_over.png": "pyav",
     "pillow__avif_rot0mir0.avif": "still_image",
     "pillow__images_dispose_bgnd.gif": "pyav",
@@ -429,13 +559,12 @@ WELL_KNOWN = {
 }
 
 
-@pytest.mark.parametrize("folder", ["odd", "clips"])
-def test_every_real_file_gives_frames_or_a_reason(folder):
+def test_every_odd_file_gives_frames_or_a_reason():
     """Catches a traceback or a hang on media found in the wild; what the well-known ones give is
     judged by MANIFEST.tsv.
     """
-    paths = [path for path in sorted(shared_data(folder).iterdir()) if path.is_file()]
-    assert len(paths) >= 20
+    paths = [path for path in sorted(shared_data("odd").iterdir()) if path.is_file()]
+    assert len(paths) >= 60
     outcomes = {}
     # A decoder that hangs does so in native code, where no Python alarm is heard.
     faulthandler.dump_traceback_later(120, exit=True)
@@ -450,14 +579,5 @@ def test_every_real_file_gives_frames_or_a_reason(folder):
                 outcomes[path.name] = clip.decoder
     finally:
         faulthandler.cancel_dump_traceback_later()
-    if folder == "clips":
-        assert set(outcomes.values()) <= {"decord", "pyav"}
-    else:
-        assert set(outcomes.values()) <= {"decord", "pyav", *REASONS}
-        has_decord = "decord" in outcomes.values()
-        expected = (
-            WELL_KNOWN
-            if has_decord
-            else {name: kind.replace("decord", "pyav") for name, kind in WELL_KNOWN.items()}
-        )
-        assert {name: outcomes[name] for name in expected} == expected
+    assert set(outcomes.values()) <= {"pyav", *REASONS}
+    assert {name: outcomes[name] for name in WELL_KNOWN} == WELL_KNOWN

@@ -1,7 +1,9 @@
 """The tiny model in both classes, and dialogues about made-up clips."""
 
+import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
-from lmme3dhf.data.collation import Collator, Item
-from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
+from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
+from lmme3dhf.data.dialogue import IGNORED, VIDEO_TYPE, DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.pixels import clip_pixels
 from lmme3dhf.models.modeling import LMME3DHF
@@ -20,6 +22,14 @@ from tests.conftest import random_frames
 PREFIX = "The quality of the human face in this video is"
 # Frames, height, width: several grids, those of the second and third have as many tokens.
 SHAPES = ((4, 84, 112), (2, 56, 84), (2, 84, 56), (8, 56, 140))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A clip and the questions on it: an item of a batch."""
+
+    media: Media
+    questions: tuple[Question, ...]
 
 
 def load_with_head(folder: Path, **options) -> LMME3DHF:
@@ -47,40 +57,127 @@ def stock(tiny_folder: Path) -> Qwen2_5_VLForConditionalGeneration:
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_folder).eval()
 
 
-def made_item(
+def enlivened(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
+    """A copy of the random model with attention and outputs far from even, so that a token seen,
+    hidden or moved by mistake changes a probability by much more than rounding.
+    """
+    lively = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in lively.model.language_model.layers:
+            layer.self_attn.q_proj.weight *= 4
+            layer.self_attn.k_proj.weight *= 4
+            layer.self_attn.o_proj.weight *= 4
+        lively.model.language_model.norm.weight *= 3
+    return lively
+
+
+@pytest.fixture(scope="session")
+def lively(model: LMME3DHF) -> LMME3DHF:
+    """Ours, enlivened; shared, so no test may change it."""
+    return enlivened(model)
+
+
+@pytest.fixture(scope="session")
+def lively_stock(
+    stock: Qwen2_5_VLForConditionalGeneration,
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The library's class with the same weights as `lively`; shared likewise."""
+    return enlivened(stock)
+
+
+def asked(
+    processor: ProcessorMixin,
+    *,
+    prompt: str = PROMPTS["quality"],
+    reply: str | None = None,
+    prefix: str | None = PREFIX,
+    video_first: bool = True,
+    name: str = "",
+    mos: float | None = None,
+) -> Question:
+    """A question, by default one that is scored."""
+    encoder = DialogueEncoder(processor.tokenizer)
+    encoded = encoder.encode(prompt, reply=reply, prefix=prefix, video_first=video_first)
+    return Question(name=name, encoded=encoded, mos=mos)
+
+
+def noise(
     processor: ProcessorMixin,
     seed: int,
     shape: tuple[int, int, int] = SHAPES[0],
     *,
     model: LMME3DHF | None = None,
-    prompt: str = PROMPTS["quality"],
-    reply: str | None = None,
-    prefix: str | None = PREFIX,
-    video_first: bool = True,
-) -> Item:
-    """A dialogue about noise, with pixels or, given a model, with its visual tokens."""
+) -> Media:
+    """A clip of noise, as pixels or, given a model, as its visual tokens."""
     values, grid = clip_pixels(random_frames(seed, *shape), processor.video_processor)
-    tokens = grid[0] * grid[1] * grid[2] // 4
     media = {"pixel_values": values}
     if model is not None:
         with torch.no_grad():
             media = {"video_embeds": model.encode_video(values, torch.tensor([grid]))}
-    return Item(
-        name=f"noise{seed}",
-        encoded=DialogueEncoder(processor.tokenizer).encode(
-            prompt, tokens, reply=reply, prefix=prefix, video_first=video_first
+    tokens = grid[0] * grid[1] * grid[2] // 4
+    return Media(grid_thw=grid, second_per_grid=0.5, tokens=tokens, **media)
+
+
+def made_case(
+    processor: ProcessorMixin,
+    seed: int,
+    shape: tuple[int, int, int] = SHAPES[0],
+    *,
+    model: LMME3DHF | None = None,
+    **question,
+) -> Case:
+    """One question (see `asked`) on a clip of noise (see `noise`)."""
+    return Case(noise(processor, seed, shape, model=model), (asked(processor, **question),))
+
+
+def batch_of(processor: ProcessorMixin, *cases: Case, pad_to: int = 1) -> dict[str, torch.Tensor]:
+    """What a forward pass takes, each case an item of its own."""
+    items = [packed_item(case.questions, case.media) for case in cases]
+    batch = Collator(processor.tokenizer.pad_token_id, pad_to)(items)
+    return {name: value for name, value in batch.items() if name not in FACTS}
+
+
+def stock_batch(
+    processor: ProcessorMixin, *cases: Case, side: str = "right"
+) -> dict[str, torch.Tensor]:
+    """The same for the library's class: each question is a whole dialogue on its own copy of the
+    clip's pixels, a row padded at one side, with the labels.
+    """
+    rows = [(question.encoded, case.media) for case in cases for question in case.questions]
+    dialogues = [encoded.expand(media.tokens) for encoded, media in rows]
+    length = max(len(dialogue.input_ids) for dialogue in dialogues)
+
+    def padded(row: tuple[int, ...], fill: int) -> list[int]:
+        pad = [fill] * (length - len(row))
+        return [*pad, *row] if side == "left" else [*row, *pad]
+
+    pad_token = processor.tokenizer.pad_token_id
+    input_ids = torch.tensor([padded(dialogue.input_ids, pad_token) for dialogue in dialogues])
+    return {
+        "input_ids": input_ids,
+        "attention_mask": torch.tensor(
+            [padded((1,) * len(dialogue.input_ids), 0) for dialogue in dialogues]
         ),
-        grid_thw=grid,
-        second_per_grid=0.5,
-        **media,
-    )
+        "labels": torch.tensor([padded(dialogue.labels, IGNORED) for dialogue in dialogues]),
+        "mm_token_type_ids": (input_ids == dialogues[0].video_pad) * VIDEO_TYPE,
+        "pixel_values_videos": torch.cat([media.pixel_values for _, media in rows]),
+        "video_grid_thw": torch.tensor([media.grid_thw for _, media in rows]),
+        "second_per_grid_ts": torch.tensor([media.second_per_grid for _, media in rows]),
+    }
 
 
-def batch_of(processor: ProcessorMixin, *items: Item, keep: tuple[str, ...] = ()) -> dict:
-    """What a forward pass takes without labels, and what else is named."""
-    batch = Collator(processor.tokenizer.pad_token_id)(list(items))
-    unused = {"names", "labels", "mos"} - set(keep)
-    return {name: value for name, value in batch.items() if name not in unused}
+def hidden_of(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Hidden states (batch, R, hidden) of a batch, with pixels or visual tokens."""
+    batch = {k: v for k, v in batch.items() if k not in ("learnt", "targets", "scored")}
+    if "video_embeds" not in batch:
+        pixels = batch.pop("pixel_values_videos")
+        batch["video_embeds"] = model.encode_video(pixels, batch["video_grid_thw"])
+    return model.hidden_at(**batch)
+
+
+def levels_of(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Level logits (scored reads, 5) of a batch."""
+    return model.level_logits(hidden_of(model, batch).flatten(0, 1)[batch["scored"]])
 
 
 def rewritten(folder: Path, target: Path, change: Callable[[dict], dict], name: str) -> Path:

@@ -2,16 +2,17 @@
 hand.
 """
 
-import copy
+import math
 from itertools import combinations
 
 import pytest
 import torch
 
+from lmme3dhf.data.collation import packed_batch
 from lmme3dhf.data.gen3dhf import PROMPTS
-from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.data.packing import Path, expand, pack
 from lmme3dhf.models.likelihood import log_probabilities, reply_tree
-from tests.models.conftest import SHAPES, batch_of, made_item
+from tests.models.conftest import SHAPES, Case, made_case, stock_batch
 
 FOUND = "Distortions found:"
 EYES, HAIR, HEAD = "Eye Distortions", "Hair Distortions", "Head Structure Distortions"
@@ -23,56 +24,55 @@ REPLIES = [
 
 
 @pytest.fixture(scope="module")
-def lively(model):
-    """The random model with attention and outputs far from even, so that a token seen, hidden or
-    moved by mistake changes a probability by much more than rounding.
-    """
-    lively = copy.deepcopy(model)
-    with torch.no_grad():
-        for layer in lively.model.language_model.layers:
-            layer.self_attn.q_proj.weight *= 4
-            layer.self_attn.k_proj.weight *= 4
-            layer.self_attn.o_proj.weight *= 4
-        lively.model.language_model.norm.weight *= 3
-    return lively
-
-
-@pytest.fixture(scope="module")
 def answers(processor) -> list[list[int]]:
     """The replies as tokens behind the prefix, with their end."""
     encode, end = processor.tokenizer.encode, "<|im_end|>"
     return [encode(f" {reply}{end}", add_special_tokens=False) for reply in REPLIES]
 
 
-def asked(processor, model, *which: int):
-    """The distortion question on noise clips of several grids, as `log_probabilities` takes it."""
-    items = [
-        made_item(processor, i, SHAPES[i], model=model, prompt=PROMPTS["distortion"], prefix=FOUND)
-        for i in which
-    ]
-    batch = batch_of(processor, *items)
-    batch.pop("read_index")
-    return batch
+def question(processor, seed: int, model=None) -> Case:
+    """The distortion question on a noise clip, several grids."""
+    return made_case(
+        processor, seed, SHAPES[seed], model=model, prompt=PROMPTS["distortion"], prefix=FOUND
+    )
 
 
 @torch.no_grad()
-def one_by_one(model, item, replies: list[list[int]]) -> torch.Tensor:
-    """log P of each reply by the definition: the stock forward pass on pixels and one reply, and
-    at each token a softmax over those that some reply goes on with.
+def packed_odds(model, processor, replies: list[list[int]], *which: int, pad_to: int = 1):
+    """log P of replies to the question on some clips: all forks in one sequence a clip, all clips
+    in one pass.
     """
-    start = torch.tensor([item.encoded.input_ids])
+    tree = reply_tree(replies)
+    cases = [question(processor, seed, model) for seed in which]
+    encoded = cases[0].questions[0].encoded
+    ids = [(*encoded.input_ids, *fork) for fork in tree.forks]
+    packed = pack(tuple(Path(path, (len(path) - 1,)) for path in ids))
+    media = [case.media for case in cases]
+    packs = [expand(packed, encoded.video_pad, clip.tokens) for clip in media]
+    pad_token = processor.tokenizer.pad_token_id
+    hidden = model.hidden_at(**packed_batch(packs, media, encoded.video_pad, pad_token, pad_to))
+    forks = hidden[:, [place for (place,) in packed.places]]
+    return log_probabilities(forks, model.lm_head.weight, tree)
+
+
+@torch.no_grad()
+def one_by_one(stock, processor, case: Case, replies: list[list[int]]) -> torch.Tensor:
+    """log P of each reply by the definition: the stock class on pixels and one reply, and at each
+    token a softmax over those that some reply goes on with.
+    """
+    asked = stock_batch(processor, case)
+    del asked["labels"]
+    start = asked["input_ids"]
     found = []
     for reply in replies:
         ids = torch.cat([start, torch.tensor([reply])], dim=1)
-        types = torch.tensor([item.encoded.mm_token_type_ids + [0] * len(reply)])
-        logits = model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=types,
-            pixel_values_videos=item.pixel_values,
-            video_grid_thw=torch.tensor([item.grid_thw]),
-            second_per_grid_ts=torch.tensor([item.second_per_grid]),
-        ).logits[0, start.shape[1] - 1 : -1]
+        text = torch.zeros(1, len(reply), dtype=torch.long)
+        more = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "mm_token_type_ids": torch.cat([asked["mm_token_type_ids"], text], dim=1),
+        }
+        logits = stock(**asked | more).logits[0, start.shape[1] - 1 : -1]
         total = 0.0
         for i, token in enumerate(reply):
             valid = sorted({r[i] for r in replies if r[:i] == reply[:i]})
@@ -81,39 +81,35 @@ def one_by_one(model, item, replies: list[list[int]]) -> torch.Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
-def test_each_reply_has_its_teacher_forced_probability(lively, processor, answers):
-    """Clips of several grids in one padded batch against a forward pass of the stock code for each
+def test_each_reply_has_its_teacher_forced_probability(lively, lively_stock, processor, answers):
+    """Clips of several grids in one padded batch against a forward pass of the stock class for each
     reply. Catches a branch that sees its neighbours or padding, positions that count the whole
     tree, and a softmax over other tokens.
     """
     shapes = (0, 1, 3)
-    together = log_probabilities(lively, asked(processor, lively, *shapes), reply_tree(answers))
+    together = packed_odds(lively, processor, answers, *shapes)
     for row, index in enumerate(shapes):
-        item = made_item(
-            processor, index, SHAPES[index], prompt=PROMPTS["distortion"], prefix=FOUND
-        )
-        expected = one_by_one(lively, item, answers)
+        expected = one_by_one(lively_stock, processor, question(processor, index), answers)
         assert expected.std() > 0.3
         torch.testing.assert_close(together[row], expected, atol=2e-5, rtol=2e-5)
 
 
 def test_the_probabilities_of_all_replies_sum_to_one(lively, processor, answers):
     """Catches a fork whose ways are not weighed against each other, or are counted twice."""
-    log_p = log_probabilities(lively, asked(processor, lively, 0, 2), reply_tree(answers))
+    log_p = packed_odds(lively, processor, answers, 0, 2)
     assert log_p.shape == (2, len(REPLIES))
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(2, dtype=torch.float64))
 
 
 def test_neighbours_batch_and_order_do_not_matter(lively, processor, answers):
-    """Alone, in a batch, in the batch turned round, and with the replies in another order. Catches
-    padding that is attended to, and a tree that depends on what was put in first.
+    """Alone, in a batch, in the batch turned round, padded, and with the replies in another order.
+    Catches padding that is attended to, and a tree that depends on what was put in first.
     """
-    together = log_probabilities(lively, asked(processor, lively, 0, 1, 2), reply_tree(answers))
-    turned = log_probabilities(lively, asked(processor, lively, 2, 1, 0), reply_tree(answers))
+    together = packed_odds(lively, processor, answers, 0, 1, 2)
+    turned = packed_odds(lively, processor, answers, 2, 1, 0, pad_to=64)
     torch.testing.assert_close(turned.flip(0), together, atol=2e-5, rtol=2e-5)
-    backwards = reply_tree(answers[::-1])
     for row in range(3):
-        alone = log_probabilities(lively, asked(processor, lively, row), backwards)
+        alone = packed_odds(lively, processor, answers[::-1], row)
         torch.testing.assert_close(alone[0].flip(0), together[row], atol=2e-5, rtol=2e-5)
 
 
@@ -122,12 +118,24 @@ def test_only_what_leads_to_a_choice_is_read():
     Catches forced tokens that cost time, and choices that are lost.
     """
     tree = reply_tree([[1, 2, 3], [1, 2, 4, 5], [6, 7]])
-    assert tree.token_N.tolist() == [1, 2]
-    assert tree.depth_N.tolist() == [1, 2]
-    assert tree.sees_NN.tolist() == [[True, False], [True, True]]
-    assert tree.place_F.tolist() == [0, 2]
+    assert tree.forks == ((), (1, 2))
     assert tree.next_FK.tolist() == [[1, 6], [3, 4]]
     assert tree.takes_RFK.tolist() == [[[1, 0], [1, 0]], [[1, 0], [0, 1]], [[0, 1], [0, 0]]]
+
+
+def test_log_probabilities_by_hand():
+    """Of the replies 1 3, 1 4 and 2 5 with logits 0 and ln 3 at the first token, ln 4 and 0 at the
+    second: 1/4 * 4/5, 1/4 * 1/5 and 3/4, whatever other tokens' logits are. Catches factors that
+    are summed over other tokens, the filling among them, and replies in another order.
+    """
+    tree = reply_tree([[1, 3], [1, 4], [2, 5]])
+    first = torch.tensor([50.0, 0.0, math.log(3), -2.0, 7.0, 9.0])
+    second = torch.tensor([-50.0, 8.0, 9.0, math.log(4), 0.0, 1.0])
+    # Two hidden units, each of which says one fork's logits.
+    log_p = log_probabilities(torch.eye(2)[None], torch.stack([first, second], dim=1), tree)
+    expected = torch.tensor([[0.2, 0.05, 0.75]], dtype=torch.float64)
+    assert log_p.dtype == torch.float64
+    torch.testing.assert_close(log_p.exp(), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -139,20 +147,13 @@ def test_replies_without_a_choice_or_an_end_are_refused(replies):
         reply_tree(replies)
 
 
-def test_replies_of_one_token_need_no_nodes(lively, processor):
-    """Yes or no at once. Catches a tree that must have nodes behind the dialogue."""
+def test_replies_of_one_token_are_weighed_at_the_dialogues_end(lively, lively_stock, processor):
+    """Yes or no at once. Catches a tree that must have tokens behind the dialogue."""
     yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "No"])
-    batch = asked(processor, lively, 1)
-    log_p = log_probabilities(lively, batch, reply_tree([[yes], [no]]))
+    log_p = packed_odds(lively, processor, [[yes], [no]], 1)
+    arguments = stock_batch(processor, question(processor, 1))
+    del arguments["labels"]
     with torch.no_grad():
-        last = lively.lm_head(lively.hidden_states(**batch)[:, -1])
+        last = lively_stock(**arguments).logits[:, -1]
     expected = last[:, [yes, no]].double().log_softmax(-1)
-    torch.testing.assert_close(log_p, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_a_kernel_without_masks_of_our_own_is_refused(model, processor, answers, monkeypatch):
-    """Flash attention would let every branch see all others. Catches wrong figures from it."""
-    config = model.model.language_model.config
-    monkeypatch.setattr(config, "_attn_implementation_internal", "flash_attention_2")
-    with pytest.raises(ModelError, match=r"flash_attention_2.*attn_implementation sdpa"):
-        log_probabilities(model, asked(processor, model, 0), reply_tree(answers))
+    torch.testing.assert_close(log_p, expected, atol=1e-5, rtol=1e-5)

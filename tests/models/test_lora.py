@@ -7,7 +7,7 @@ from transformers import Qwen2_5_VLConfig
 from lmme3dhf.models.configuration import LMME3DHFConfig
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.modeling import LMME3DHF
-from tests.models.conftest import PREFIX, SHAPES, batch_of, load_with_head, made_item
+from tests.models.conftest import PREFIX, SHAPES, batch_of, load_with_head, made_case
 
 # Qwen2.5-VL-7B, as its config.json has it.
 SEVEN_B = {
@@ -113,7 +113,7 @@ def test_only_adapters_and_the_wanted_head_are_trained(tiny_folder, train_head):
 def test_fresh_adapters_change_nothing(tiny_folder, processor):
     """Catches an update that does not start at zero: stage 2 would start beside stage 1's model."""
     model = load_with_head(tiny_folder)
-    batch = batch_of(processor, made_item(processor, 0), made_item(processor, 1))
+    batch = batch_of(processor, made_case(processor, 0), made_case(processor, 1))
     with torch.no_grad():
         before = model(**batch).score
         after = adapt(model, train_head=True).eval()(**batch).score
@@ -128,13 +128,13 @@ def test_a_step_leaves_everything_else_bit_equal(tiny_folder, processor, vision)
     """
     model = adapt(load_with_head(tiny_folder), vision=vision, train_head=True, dropout=0.1).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    items = [
-        made_item(processor, seed, shape, reply=f"{PREFIX} good.")
+    cases = [
+        made_case(processor, seed, shape, reply=f"{PREFIX} good.")
         for seed, shape in enumerate(SHAPES)
     ]
-    output = model(**batch_of(processor, *items, keep=("labels",)))
+    output = model(**batch_of(processor, *cases))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-    (output.loss + (output.score - 0.7).abs().mean()).backward()
+    (output.token_losses.mean() + (output.score - 0.7).abs().mean()).backward()
     optimizer.step()
     after = model.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}

@@ -12,7 +12,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
+from lmme3dhf.data.collation import view_batch
+from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder
 from lmme3dhf.files import MANIFEST, damage
 from lmme3dhf.models.configuration import MetricConfig, ModelError, SaliencyConfig
 from lmme3dhf.models.lora import add_adapters
@@ -28,7 +29,15 @@ from lmme3dhf.models.merge import (
     text_outputs,
 )
 from lmme3dhf.models.modeling import LMME3DHF
-from tests.models.conftest import SHAPES, batch_of, load_with_head, made_item, rewritten
+from tests.models.conftest import (
+    SHAPES,
+    batch_of,
+    load_with_head,
+    made_case,
+    noise,
+    rewritten,
+    stock_batch,
+)
 
 ADAPTER = "adapter_model.safetensors"
 RANK, ALPHA = 4, 16
@@ -73,8 +82,7 @@ def make_run(base: Path, folder: Path, probe: dict, *, train_head: bool, scale: 
 
 @pytest.fixture(scope="module")
 def probe(processor) -> dict:
-    items = [made_item(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
-    return batch_of(processor, *items)
+    return batch_of(processor, *(made_case(processor, i, shape) for i, shape in enumerate(SHAPES)))
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +95,29 @@ def run(tiny_folder, tmp_path_factory, probe) -> Run:
 def merged(tiny_folder, tmp_path_factory, run) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("merge") / "merged"
     return out, merge_adapter(tiny_folder, run.folder, out, METRIC, run.probe, torch.float32)
+
+
+@torch.no_grad()
+def test_outputs_are_those_of_the_stock_class_where_something_is_read(
+    tiny_folder, processor, stock
+):
+    """Of a stage that scores nothing. Catches a comparison of what no training changes, such as the
+    padding, and scores of a head that nobody trained.
+    """
+    cases = [
+        made_case(processor, i, shape, reply="Distortions found: Blurriness", prefix=None)
+        for i, shape in enumerate(SHAPES)
+    ]
+    model = LMME3DHF.from_pretrained(tiny_folder).eval()
+    batch = batch_of(processor, *cases)
+    targets = {name: batch.pop(name) for name in ("learnt", "targets")}
+    outputs = text_outputs(model, batch)
+    assert set(outputs) == {"logits"}
+    arguments = stock_batch(processor, *cases)
+    at = (arguments.pop("labels")[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    expected = stock(**arguments).logits[at]
+    torch.testing.assert_close(outputs["logits"][targets["learnt"]], expected, atol=1e-5, rtol=1e-5)
+    assert len(outputs["logits"]) == len(expected)  # the replies are equally long
 
 
 def assert_nothing_left(out: Path) -> None:
@@ -349,14 +380,8 @@ def decoder_run(tiny_folder, tmp_path_factory, processor):
     nudged(model.saliency_decoder, 0.02)
     file = tmp_path_factory.mktemp("decoder") / "decoder.safetensors"
     save_file(model.saliency_decoder.state_dict(), file)
-    items = [
-        made_item(
-            processor, seed, (6, 84, 112), prompt=SALIENCY_PROMPT, prefix=None, video_first=False
-        )
-        for seed in (0, 1)
-    ]
-    batch = batch_of(processor, *items)
-    batch.pop("read_index")
+    views = [noise(processor, seed, (6, 84, 112)) for seed in (0, 1)]
+    batch = view_batch(DialogueEncoder(processor.tokenizer), views)
     metric = METRIC.replace(saliency=model.metric.saliency)
     return model, file, metric, batch
 

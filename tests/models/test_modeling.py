@@ -1,26 +1,49 @@
-"""The model class against the library's: loading, positions, what a score may depend on,
-generation, and the saliency decoder's inputs.
+"""The model class against the library's: loading, packed questions and their positions, what a
+score may depend on, work that is not done, generation, and the saliency decoder's inputs.
 """
 
+import copy
 import json
 import re
 import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 
-from lmme3dhf.data.dialogue import DialogueEncoder
+from lmme3dhf.data import collation
+from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT
-from lmme3dhf.models.configuration import MetricConfig, SaliencyConfig
-from lmme3dhf.models.modeling import LMME3DHF
+from lmme3dhf.models.configuration import MetricConfig, ModelError, SaliencyConfig
+from lmme3dhf.models.lora import add_adapters
+from lmme3dhf.models.modeling import LMME3DHF, tree_attention
+from lmme3dhf.models.tower import PatchProduct
 from lmme3dhf.vocabulary import LEVELS
 from tests.conftest import random_frames
-from tests.models.conftest import PREFIX, SHAPES, batch_of, load_with_head, made_item, rewritten
+from tests.models.conftest import (
+    PREFIX,
+    SHAPES,
+    Case,
+    asked,
+    batch_of,
+    hidden_of,
+    levels_of,
+    load_with_head,
+    made_case,
+    noise,
+    rewritten,
+    stock_batch,
+)
 
 WEIGHTS = "model.safetensors"
-# Largest change of a score (MOS / 100) by what must not matter but changes the order of sums.
+# Largest change of a score (MOS / 100), a logit or a loss by what must not matter but changes the
+# order of sums.
 ROUNDING = 1e-5
 
 
@@ -78,19 +101,30 @@ def finished(tmp_path_factory, model):
 # Loading
 
 
+def assert_stock_logits(
+    ours: LMME3DHF, stock: Qwen2_5_VLForConditionalGeneration, batch: dict, monkeypatch
+) -> None:
+    """Bit for bit, but for the patch embedding, whose sums are in another order."""
+    expected = stock(**batch).logits
+    logits = ours(**batch).logits
+    assert logits.shape[:2] == batch["input_ids"].shape
+    assert (logits - expected).abs().max() <= ROUNDING
+    with monkeypatch.context() as patch:
+        patch.setattr(PatchProduct, "forward", Qwen2_5_VisionPatchEmbed.forward)
+        assert torch.equal(ours(**batch).logits, expected)
+
+
 @torch.no_grad()
-def test_logits_are_those_of_the_stock_class(model, stock, real_batch):
+def test_logits_are_those_of_the_stock_class(model, stock, real_batch, monkeypatch):
     """Catches weights that are not loaded, loaded in the wrong place, or computed by other code
     than the library's.
     """
-    logits = model(**real_batch).logits
-    assert logits.shape[:2] == real_batch["input_ids"].shape
-    assert torch.equal(logits, stock(**real_batch).logits)
+    assert_stock_logits(model, stock, real_batch, monkeypatch)
 
 
 @torch.no_grad()
 def test_logits_are_those_of_the_stock_class_with_an_own_output_layer(
-    tiny_folder, tmp_path, stock, real_batch
+    tiny_folder, tmp_path, real_batch, monkeypatch
 ):
     """The 7B model ties no weights. Catches an output layer whose name is lost when keys are
     renamed: the logits would be random.
@@ -103,7 +137,7 @@ def test_logits_are_those_of_the_stock_class_with_an_own_output_layer(
     ours = LMME3DHF.from_pretrained(tmp_path).eval()
     assert ours.missing_parts == ["score_head"]
     assert ours.lm_head.weight is not ours.get_input_embeddings().weight
-    assert torch.equal(ours(**real_batch).logits, untied(**real_batch).logits)
+    assert_stock_logits(ours, untied, real_batch, monkeypatch)
 
 
 @pytest.mark.parametrize("layout", ["published", "modules"])
@@ -124,6 +158,35 @@ def test_plain_weights_load_with_only_the_head_missing(tiny_folder, tmp_path, st
     assert not info["mismatched_keys"]
     assert ours.missing_parts == ["score_head"]
     assert_same_backbone(ours, stock)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["published", "modules"])
+def test_without_the_tower_the_rest_is_the_same(tiny_folder, tmp_path, model, processor, layout):
+    """Training on stored features. Catches a tower that takes memory all the same, other weights
+    that go with it, and weights of the rest that may be missing too.
+    """
+    folder = tiny_folder
+    if layout == "modules":
+        folder = rewritten(folder, tmp_path / "modules", module_layout, WEIGHTS)
+    lone = load_with_head(folder, tower=False)
+    assert lone.model.visual is None
+    assert lone.missing_parts == ["score_head"]
+    whole = model.state_dict()
+    assert {name for name in whole if ".visual." not in name} == set(lone.state_dict())
+    for name, tensor in lone.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+    batch = batch_of(processor, made_case(processor, 0, model=model))
+    torch.testing.assert_close(lone(**batch).score, model(**batch).score, atol=1e-6, rtol=1e-6)
+    lost = "model.layers.2.mlp.up_proj.weight"
+    without = rewritten(
+        tiny_folder,
+        tmp_path / "lost",
+        lambda tensors: {name: t for name, t in tensors.items() if name != lost},
+        WEIGHTS,
+    )
+    with pytest.raises(ModelError, match=r"missing .*layers\.2\.mlp\.up_proj"):
+        LMME3DHF.from_pretrained(without, tower=False)
 
 
 def deeper_text(config: dict) -> None:
@@ -170,6 +233,14 @@ def test_foreign_tensors_are_refused(tiny_folder, tmp_path):
         LMME3DHF.from_pretrained(folder)
 
 
+def test_no_layer_is_split_over_devices(model):
+    """Device maps keep together what is named by its class. Catches a last layer whose halves land
+    on two devices.
+    """
+    layers = [*model.model.language_model.layers, *model.model.visual.blocks]
+    assert {type(layer).__name__ for layer in layers} <= set(model._no_split_modules)
+
+
 def test_unknown_head_is_refused(tiny_folder, tmp_path):
     """Catches a misspelt head that ends in a bare KeyError."""
     folder = shutil.copytree(tiny_folder, tmp_path / "head")
@@ -193,20 +264,22 @@ def test_finished_folder_comes_back_bit_for_bit(finished, processor):
     assert before.state_dict().keys() == after.state_dict().keys()
     for name, tensor in before.state_dict().items():
         assert torch.equal(after.state_dict()[name], tensor), name
-    batch = batch_of(processor, made_item(processor, 0), made_item(processor, 1))
+    batch = batch_of(processor, made_case(processor, 0), made_case(processor, 1))
     one, two = before(**batch), after.eval()(**batch)
     # Equal weights at other addresses may be summed in another order.
     torch.testing.assert_close(one.score, two.score, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(one.level_logits, two.level_logits, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        levels_of(before, batch), levels_of(after, batch), atol=1e-6, rtol=1e-6
+    )
     views = view_batch(processor, 0)
     torch.testing.assert_close(
-        before.saliency_decoder(*before.saliency_features(**views)),
-        after.saliency_decoder(*after.saliency_features(**views)),
+        before.saliency_decoder(*features(before, views)),
+        after.saliency_decoder(*features(after, views)),
     )
 
 
 @torch.no_grad()
-def test_stock_class_reads_the_finished_folder(finished, real_batch):
+def test_stock_class_reads_the_finished_folder(finished, real_batch, monkeypatch):
     """Catches key names or a configuration that only our class understands: such a folder could not
     be served or quantised by anybody.
     """
@@ -217,7 +290,7 @@ def test_stock_class_reads_the_finished_folder(finished, real_batch):
     assert not info["missing_keys"]
     new = [key.split(".")[0] for key in info["unexpected_keys"]]
     assert set(new) == {"score_head", "saliency_decoder"}
-    assert torch.equal(stock.eval()(**real_batch).logits, ours(**real_batch).logits)
+    assert_stock_logits(ours, stock.eval(), real_batch, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -289,34 +362,33 @@ def test_reading_agrees_with_the_stock_logits_and_loss(model, stock, processor):
     """Catches a read position that is off by one, level words in another order, and a loss that is
     shifted or averaged in another way than the library's.
     """
-    items = [
-        made_item(processor, seed, shape, reply=f"{PREFIX} {LEVELS[seed]}.")
+    cases = [
+        made_case(processor, seed, shape, reply=f"{PREFIX} {LEVELS[seed]}.")
         for seed, shape in enumerate(SHAPES)
     ]
-    batch = batch_of(processor, *items, keep=("labels",))
-    ours = model(**batch)
-    read_index = batch.pop("read_index")
-    expected = stock(**batch)
-    rows = torch.arange(len(items))
+    batch = batch_of(processor, *cases)
+    arguments = stock_batch(processor, *cases, side="left")
+    expected = stock(**arguments)
     words = [processor.tokenizer.encode(f" {word}")[0] for word in LEVELS]
-    said = expected.logits[rows, read_index]
-    torch.testing.assert_close(ours.level_logits, said[:, words], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ours.loss, expected.loss, atol=1e-6, rtol=1e-6)
-    # The read token is the one before the level word.
-    following = batch["input_ids"][rows, read_index + 1]
-    assert following.tolist() == words[: len(items)]
+    # The level word is predicted by the token before it.
+    rows = torch.arange(len(cases))
+    at = torch.stack([arguments["input_ids"][row] == words[row] for row in rows]).nonzero()[:, 1]
+    said = expected.logits[rows, at - 1]
+    torch.testing.assert_close(levels_of(model, batch), said[:, words], atol=1e-5, rtol=1e-5)
+    loss = model(**batch).token_losses.mean()
+    torch.testing.assert_close(loss, expected.loss, atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()
 def test_score_is_the_head_on_the_read_hidden_state(model, stock, processor):
     """Catches a score from another layer (before the final norm) or another position."""
-    items = [made_item(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
-    batch = batch_of(processor, *items)
-    score = model(**batch).score
-    read_index = batch.pop("read_index")
-    hidden = stock.model(**batch).last_hidden_state
-    expected = model.score_head(hidden[torch.arange(len(items)), read_index])
-    torch.testing.assert_close(score, expected, atol=1e-6, rtol=0)
+    cases = [made_case(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
+    score = model(**batch_of(processor, *cases)).score
+    arguments = stock_batch(processor, *cases, side="left")
+    del arguments["labels"]
+    # Without a reply the last token is the prefix's last.
+    expected = model.score_head(stock.model(**arguments).last_hidden_state[:, -1])
+    torch.testing.assert_close(score, expected, atol=ROUNDING, rtol=0)
     assert score.std() > 0.01  # the clips differ
 
 
@@ -329,20 +401,26 @@ def test_losses_are_taken_as_plain_means(model):
 
 def test_placeholders_and_visual_tokens_must_agree(model, processor):
     """Catches visual tokens that slide into the next sample's places."""
-    batch = batch_of(processor, made_item(processor, 0, model=model))
+    batch = batch_of(processor, made_case(processor, 0, model=model))
     batch["video_embeds"] = batch["video_embeds"][:-1]
     with pytest.raises(ValueError, match="24 video placeholders, but 23 visual tokens"):
         model(**batch)
 
 
-def test_frozen_tower_keeps_no_graph(tiny_folder, processor):
-    """Catches a frozen tower whose activations fill the memory in training, and a trained tower
-    (Table 5) that gets no gradient.
+@pytest.mark.filterwarnings("ignore:.*checkpointing.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("hooked", ["plain", "require_grads", "checkpointing"])
+def test_frozen_tower_keeps_no_graph(tiny_folder, processor, hooked):
+    """The library's way to gradient checkpointing hooks the tower's input too, so that a graph of
+    the whole tower is kept and gone back through. Catches a frozen tower whose activations fill the
+    memory in training, and a trained tower (Table 5) that gets no gradient.
     """
-    model = LMME3DHF.from_pretrained(tiny_folder)
-    pixels, grid = made_item(processor, 0).pixel_values, torch.tensor([[2, 6, 8]])
+    model = LMME3DHF.from_pretrained(tiny_folder).train()
+    pixels, grid = noise(processor, 0).pixel_values, torch.tensor([[2, 6, 8]])
     model.model.visual.requires_grad_(False)
-    # Gradient checkpointing makes inputs ask for gradients.
+    if hooked != "plain":
+        model.enable_input_require_grads()
+    if hooked == "checkpointing":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     assert not model.encode_video(pixels.clone().requires_grad_(True), grid).requires_grad
     model.model.visual.blocks[0].attn.qkv.weight.requires_grad_(True)
     model.encode_video(pixels, grid).sum().backward()
@@ -367,17 +445,26 @@ def positions_seen(model, run) -> torch.Tensor:
 
 @torch.no_grad()
 def test_positions_are_those_of_the_stock_class_and_three_dimensional(model, stock, processor):
-    """Catches text positions, into which the library falls back without a word when
+    """Every token of packed questions against its dialogue alone. Catches positions that count the
+    other questions, text positions, into which the library falls back without a word when
     mm_token_type_ids is lost, and positions that ignore the clip's time base or the padding.
     """
-    items = [made_item(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
-    batch = batch_of(processor, *items)
+    cases = three_questions(processor)
+    batch = batch_of(processor, *cases)
     ours = positions_seen(model, lambda: model(**batch))
-    batch.pop("read_index")
-    expected = positions_seen(stock, lambda: stock(**batch))
-    tokens = batch["attention_mask"].bool()
-    # The stock class may add a row of text positions in front of the three axes.
-    assert torch.equal(ours[-3:, tokens].long(), expected[-3:, tokens].long())
+    looked = 0
+    for row, case in enumerate(cases):
+        seen = [paths_back(batch, row, read) for read in batch["reads"][row].tolist()]
+        for question in case.questions:
+            alone = stock_batch(processor, Case(case.media, (question,)))
+            expected = positions_seen(stock, lambda alone=alone: stock(**alone))
+            # The last token that is read sees its whole dialogue, but for the reply's end.
+            ids = alone["input_ids"][0, :-1].tolist()
+            (own,) = {tuple(path) for path in seen if batch["input_ids"][row, path].tolist() == ids}
+            # The stock class may add a row of text positions in front of the three axes.
+            assert torch.equal(ours[-3:, row, own].long(), expected[-3:, 0, : len(own)].long())
+            looked += 1
+    assert looked == 3 * len(SHAPES)
     # By hand: 2 frames of 3 x 4 merged tokens after the text before them, one second (two
     # positions a second, half a second between temporal patches) from frame to frame.
     at = batch["input_ids"][0] == model.config.video_token_id
@@ -392,18 +479,326 @@ def test_shape_and_time_base_of_a_clip_matter(model, processor):
     """The same tokens under another grid or time base mean another clip. Catches positions that do
     not reach the attention.
     """
-    item = made_item(processor, 0, model=model)
-    batch = batch_of(processor, item)
+    batch = batch_of(processor, made_case(processor, 0, model=model))
 
     def hidden(grid: list[int], seconds: float) -> torch.Tensor:
         media = {"video_grid_thw": torch.tensor([grid])}
         media["second_per_grid_ts"] = torch.tensor([seconds])
-        arguments = {key: value for key, value in batch.items() if key != "read_index"}
-        return model.hidden_states(**arguments | media)[0]
+        return hidden_of(model, batch | media)
 
     first = hidden([2, 6, 8], 0.5)
     for grid, seconds in (([2, 8, 6], 0.5), ([4, 6, 4], 0.5), ([2, 6, 8], 2.0)):
         assert (hidden(grid, seconds) - first).abs().max() > 1e-3, (grid, seconds)
+
+
+# Packed questions
+
+
+def three_questions(processor, *, source: LMME3DHF | None = None, scored: bool = True) -> list:
+    """A clip of each grid with three questions: two dimensions with their replies, learnt and
+    scored, and the distortions with replies of several lengths.
+    """
+    found = ("Eye Distortions", "Eye Distortions, Blurriness", "No Distortion", "Hair Distortions")
+    cases = []
+    for seed, shape in enumerate(SHAPES):
+        questions = []
+        for i, dimension in enumerate(("quality", "authenticity")):
+            prefix = PREFIX.replace("quality", dimension)
+            questions.append(
+                asked(
+                    processor,
+                    prompt=PROMPTS[dimension],
+                    reply=f"{prefix} {LEVELS[(seed + i) % 5]}.",
+                    prefix=prefix if scored else None,
+                    mos=0.3 * i + 0.1 * seed,
+                )
+            )
+        reply = f"Distortions found: {found[seed]}"
+        questions.append(asked(processor, prompt=PROMPTS["distortion"], reply=reply, prefix=None))
+        cases.append(Case(noise(processor, seed, shape, model=source), tuple(questions)))
+    return cases
+
+
+def paths_back(batch: dict, row: int, read: int) -> list[int]:
+    """Positions that a token of a packed row sees, itself included, in their order."""
+    seen_until = batch["seen_until"][row].tolist()
+    return [j for j in range(read + 1) if read < seen_until[j]]
+
+
+def test_tree_attention_by_hand():
+    """The dialogues 1 2 3 and 1 4, and one token of padding. Catches a mask that is turned round,
+    one that shows a branch to the next, and positions that are not shifted back.
+    """
+    sees, unseen = tree_attention(torch.tensor([[4, 3, 3, 4, 5], [5, 5, 5, 5, 5]]))
+    assert sees.shape == (2, 1, 5, 5)
+    assert sees[0, 0].long().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    assert torch.equal(sees[1, 0], torch.ones(5, 5).tril().bool())
+    assert unseen.tolist() == [[0, 0, 0, 2, 4], [0] * 5]
+
+
+def told_by_stock(
+    stock: Qwen2_5_VLForConditionalGeneration, head: Callable, processor, cases: list[Case]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token losses, level logits and scores of all questions by the definition: the library's class
+    on one whole dialogue at a time, not packed, every token read.
+    """
+    words = [processor.tokenizer.encode(f" {word}")[0] for word in LEVELS]
+    losses, levels, scores = [], [], []
+    for case in cases:
+        for question in case.questions:
+            arguments = stock_batch(processor, Case(case.media, (question,)))
+            labels = arguments.pop("labels")[0]
+            hidden = stock.model(**arguments).last_hidden_state[0]
+            logits = stock.lm_head(hidden)
+            at = (labels != IGNORED).nonzero()[:, 0]
+            losses.append(functional.cross_entropy(logits[at - 1], labels[at], reduction="none"))
+            read = question.encoded.expand(case.media.tokens).read_index
+            if read >= 0:
+                levels.append(logits[read, words])
+                scores.append(head(hidden[read][None]))
+    return torch.cat(losses), torch.stack(levels), torch.cat(scores)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("source", ["pixels", "visual tokens"])
+def test_packed_questions_are_the_separate_ones(
+    model, stock, lively, lively_stock, processor, source
+):
+    """Losses, level logits and scores of three questions on clips of several grids in one batch
+    against the stock class, a dialogue at a time; from pixels, and with the stock tower's visual
+    tokens in a model that exaggerates. Catches a branch that sees its neighbours or the padding,
+    positions that count the whole tree, a token that is read in another branch, and a last layer
+    that is computed otherwise where it is read.
+    """
+    cases = three_questions(processor)
+    batch = batch_of(processor, *cases)
+    ours, theirs = model, stock
+    if source == "visual tokens":
+        ours, theirs = lively, lively_stock
+        del batch["pixel_values_videos"]
+        batch["video_embeds"] = torch.cat(
+            [
+                theirs.model.visual(
+                    case.media.pixel_values, grid_thw=torch.tensor([case.media.grid_thw])
+                ).pooler_output
+                for case in cases
+            ]
+        )
+    losses, levels, scores = told_by_stock(theirs, ours.score_head, processor, cases)
+    output = ours(**batch)
+    assert losses.std() > 0.3
+    assert scores.std() > 0.01
+    for found, expected in (
+        (output.token_losses, losses),
+        (levels_of(ours, batch), levels),
+        (output.score, scores),
+    ):
+        torch.testing.assert_close(found, expected, atol=ROUNDING, rtol=ROUNDING)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_what_a_branch_sees_matters_by_one_token(lively, processor, shift):
+    """The comparisons above must be able to fail: each branch ends one token too late or too early
+    for what goes on from it.
+    """
+    cases = three_questions(processor, source=lively)[:1]
+    batch = batch_of(processor, *cases)
+    before = lively(**batch)
+    length = batch["input_ids"].shape[1]
+    index = torch.arange(length)
+    inner = batch["seen_until"] < length
+    assert inner.any()
+    moved = torch.where(inner, batch["seen_until"] + shift, batch["seen_until"])
+    after = lively(**batch | {"seen_until": moved.maximum(index + 1)})
+    assert (after.token_losses - before.token_losses).abs().max() > 1000 * ROUNDING
+
+
+def relative(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Largest difference of gradients, relative to the largest of each."""
+    assert ours.keys() == expected.keys()
+    return max(
+        float((ours[name] - grad).abs().max() / grad.abs().max()) for name, grad in expected.items()
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_gradients_are_the_separate_ones(model, stock, processor, checkpointing):
+    """Gradients of adapters and head by the three questions' losses and score errors, packed,
+    against the stock class with the same adapters, a dialogue at a time. Catches a branch that
+    teaches another one, a prefix that learns from one question only, a last layer that learns less,
+    and layers that are computed again without their reads.
+    """
+    cases = three_questions(processor)
+    target = torch.tensor([q.mos for case in cases for q in case.questions if q.mos is not None])
+    how = {"rank": 4, "alpha": 16, "dropout": 0.0, "language": True, "vision": False}
+    ours = add_adapters(copy.deepcopy(model), **how, train_head=True).train()
+    theirs = add_adapters(copy.deepcopy(stock), **how, train_head=False).train()
+    head = copy.deepcopy(model.score_head).requires_grad_(True)
+    generator = torch.Generator().manual_seed(5)
+    lora = {name: p for name, p in ours.named_parameters() if "lora_" in name}
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_" in name:
+                drawn = 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(drawn)
+                lora[name].copy_(drawn)
+    if checkpointing:
+        ours.gradient_checkpointing_enable({"use_reentrant": False})
+    batch = batch_of(processor, *cases)
+    with rows_into(ours.get_base_model().model.language_model.layers[-1].mlp) as (last,):
+        output = ours(**batch)
+        (output.token_losses.sum() + (output.score - target).abs().sum()).backward()
+    # The last layer, where it is read, is computed once, or once more in the backward pass.
+    assert last == [batch["reads"].numel()] * (2 if checkpointing else 1)
+    losses, _, scores = told_by_stock(theirs.get_base_model(), head, processor, cases)
+    (losses.sum() + (scores - target).abs().sum()).backward()
+
+    expected = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    assert len(expected) == 2 * 7 * 4
+    assert relative({name: p.grad for name, p in lora.items()}, expected) <= ROUNDING
+    trained = ours.get_base_model().score_head.modules_to_save["default"]
+    assert (
+        relative(
+            {name: p.grad for name, p in trained.named_parameters()},
+            {name: p.grad for name, p in head.named_parameters()},
+        )
+        <= ROUNDING
+    )
+
+
+@torch.no_grad()
+def test_neighbours_order_and_padding_of_packed_questions_do_not_matter(lively, processor):
+    """Alone or together, in both orders of clips and of questions, as one item or as three, and
+    with lengths rounded up. Catches padding that is attended to, and a tree that depends on what
+    was put in first.
+    """
+    cases = three_questions(processor, source=lively)
+
+    def told(cases: list[Case], pad_to: int = 1) -> list[torch.Tensor]:
+        """Token losses and score of each question, in the order of the batch."""
+        output = lively(**batch_of(processor, *cases, pad_to=pad_to))
+        questions = [q for case in cases for q in case.questions]
+        lengths = [sum(label != IGNORED for label in q.encoded.labels) for q in questions]
+        scores = iter(output.score)
+        return [
+            torch.cat([part, next(scores)[None]]) if q.encoded.read_index >= 0 else part
+            for q, part in zip(questions, output.token_losses.split(lengths), strict=True)
+        ]
+
+    def same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+        assert len(found) == len(expected) == 3 * len(SHAPES)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=ROUNDING, rtol=ROUNDING)
+
+    together = told(cases)
+    same([part for case in cases for part in told([case])], together)
+    same(
+        told([replace(case, questions=case.questions[::-1]) for case in cases[::-1]]),
+        together[::-1],
+    )
+    single = [Case(case.media, (question,)) for case in cases for question in case.questions]
+    same(told(single), together)
+    for pad_to in (7, 64, 512):
+        same(told(cases, pad_to), together)
+
+
+def test_a_kernel_without_masks_of_our_own_is_refused(model, processor, monkeypatch):
+    """Flash attention would let every branch see all others. Catches wrong figures from it."""
+    config = model.model.language_model.config
+    batch = batch_of(processor, made_case(processor, 0, model=model))
+    monkeypatch.setattr(config, "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(ModelError, match=r"flash_attention_2.*attn_implementation sdpa"):
+        model(**batch)
+
+
+# Work that is not done
+
+
+@contextmanager
+def rows_into(*modules: torch.nn.Module):
+    """For each module and each of its runs, how many vectors went in."""
+    runs: list[list[int]] = [[] for _ in modules]
+
+    def keep(of: list[int]):
+        def hook(module, inputs) -> None:
+            of.append(inputs[0].flatten(0, -2).shape[0])
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(keep(of)) for module, of in zip(modules, runs, strict=True)
+    ]
+    try:
+        yield runs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def test_only_what_is_read_is_computed(model, processor):
+    """Catches a last layer that is computed at all positions, and an output layer over the whole
+    vocabulary at places where nothing is learnt.
+    """
+    batch = batch_of(processor, *three_questions(processor, source=model))
+    layers = model.model.language_model.layers
+    modules = (layers[0].mlp, layers[-2].mlp, layers[-1].mlp, model.lm_head)
+    with rows_into(*modules) as (first, before, last, output):
+        model(**batch)
+    everywhere = batch["input_ids"].numel()
+    assert (first, before) == ([everywhere], [everywhere])
+    assert last == [batch["reads"].numel()]
+    assert batch["reads"].numel() < everywhere / 2
+    assert output == [len(batch["learnt"])]
+
+
+@torch.no_grad()
+def test_regression_computes_no_logits(model, processor):
+    """Catches the released code's way: logits over the whole vocabulary that are thrown away."""
+    cases = [made_case(processor, seed, shape, model=model) for seed, shape in enumerate(SHAPES)]
+    told = batch_of(processor, *three_questions(processor, source=model))
+    scored = {name: value for name, value in told.items() if name not in ("learnt", "targets")}
+    with rows_into(model.lm_head, model.score_head.layers[0]) as (output, head):
+        alone = model(**batch_of(processor, *cases))
+        # Where replies follow for other reasons, too.
+        assert torch.equal(model(**scored).score, model(**told).score)
+    assert alone.token_losses is None
+    assert output == [len(told["learnt"])]
+    assert head == [4, 8, 8]
+
+
+@torch.no_grad()
+def test_no_score_is_computed_where_none_is_asked_for(model, processor):
+    """Catches a head that runs in stage 1, where it is random."""
+    batch = batch_of(processor, *three_questions(processor, source=model, scored=False))
+    with rows_into(model.score_head.layers[0]) as (head,):
+        output = model(**batch)
+    assert output.score is None
+    assert head == []
+    assert torch.isfinite(output.token_losses).all()
+
+
+@torch.no_grad()
+def test_the_tower_takes_clips_one_by_one(model, processor):
+    """Catches visual tokens whose last bits depend on the clip's neighbours: stored ones would be
+    others than those of a batch.
+    """
+    clips = [noise(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
+    grids = torch.tensor([clip.grid_thw for clip in clips])
+    together = model.encode_video(torch.cat([clip.pixel_values for clip in clips]), grids)
+    alone = [
+        model.encode_video(clip.pixel_values, grid[None])
+        for clip, grid in zip(clips, grids, strict=True)
+    ]
+    assert torch.equal(together, torch.cat(alone))
 
 
 # What a score may depend on
@@ -417,21 +812,21 @@ def test_score_does_not_depend_on_the_reply(model, processor):
     """
 
     def score(reply: str | None) -> float:
-        return model(**batch_of(processor, made_item(processor, 0, reply=reply))).score.item()
+        return model(**batch_of(processor, made_case(processor, 0, reply=reply))).score.item()
 
-    asked = score(None)
+    without = score(None)
     words = [score(f"{PREFIX} {level}.") for level in LEVELS]
     assert len(set(words)) == 1
-    assert words[0] == pytest.approx(asked, abs=1e-6)
+    assert words[0] == pytest.approx(without, abs=1e-6)
     for rest in (". (12.3)", " excellent. (99.0)", " nonsense " * 20):
-        assert score(PREFIX + rest) == pytest.approx(asked, abs=1e-6)
+        assert score(PREFIX + rest) == pytest.approx(without, abs=1e-6)
     # Such a test must be able to fail: one token further it does.
     batches = [
-        batch_of(processor, made_item(processor, 0, reply=f"{PREFIX} {level}."))
+        batch_of(processor, made_case(processor, 0, reply=f"{PREFIX} {level}."))
         for level in ("bad", "excellent")
     ]
     for batch in batches:
-        batch["read_index"] += 1
+        batch["scored"] += 1  # all of a reply is read
     leaking = [model(**batch).score.item() for batch in batches]
     assert abs(leaking[0] - leaking[1]) > 1e-3
 
@@ -439,12 +834,14 @@ def test_score_does_not_depend_on_the_reply(model, processor):
 @torch.no_grad()
 def test_asking_needs_no_reply(model, processor):
     """Catches a prediction path that wants a reply, or appends one."""
-    item = made_item(processor, 0)
-    assert item.encoded.read_index == len(item.encoded.input_ids) - 1
-    assert set(item.encoded.labels) == {-100}
-    text = processor.tokenizer.decode(item.encoded.input_ids)
+    case = made_case(processor, 0)
+    encoded = case.questions[0].encoded
+    assert encoded.read_index == len(encoded.input_ids) - 1
+    assert set(encoded.labels) == {IGNORED}
+    batch = batch_of(processor, case)
+    text = processor.tokenizer.decode(batch["input_ids"][0])
     assert text.endswith(f"<|im_start|>assistant\n{PREFIX}")
-    assert torch.isfinite(model(**batch_of(processor, item)).score).all()
+    assert torch.isfinite(model(**batch).score).all()
 
 
 @torch.no_grad()
@@ -456,21 +853,21 @@ def test_neighbours_batch_size_and_padding_do_not_matter(model, processor):
     options = [{"prompt": "Rate it."}, {}, {"reply": f"{PREFIX} good. (61.0)"}, {}]
     pixels, stored = (
         [
-            made_item(processor, seed, shape, model=source, **option)
+            made_case(processor, seed, shape, model=source, **option)
             for seed, (shape, option) in enumerate(zip(SHAPES, options, strict=True))
         ]
         for source in (None, model)
     )
-    alone = [model(**batch_of(processor, item)) for item in pixels]
-    score = torch.cat([output.score for output in alone])
-    levels = torch.cat([output.level_logits for output in alone])
+    alone = [batch_of(processor, case) for case in pixels]
+    score = torch.cat([model(**batch).score for batch in alone])
+    levels = torch.cat([levels_of(model, batch) for batch in alone])
     assert score.std() > 0.01
     orders = [[0, 1, 2, 3], [3, 2, 1, 0], [0, 3], [2, 1], [0, 0, 3], [1, 1, 1, 1]]
-    for items in (pixels, stored):
+    for cases in (pixels, stored):
         for order in orders:
-            output = model(**batch_of(processor, *(items[i] for i in order)))
-            assert (output.score - score[order]).abs().max() <= ROUNDING, order
-            assert (output.level_logits - levels[order]).abs().max() <= ROUNDING, order
+            batch = batch_of(processor, *(cases[i] for i in order))
+            assert (model(**batch).score - score[order]).abs().max() <= ROUNDING, order
+            assert (levels_of(model, batch) - levels[order]).abs().max() <= ROUNDING, order
 
 
 @torch.no_grad()
@@ -480,12 +877,18 @@ def test_generation_from_stored_tokens_is_generation_from_pixels(model, stock, p
     of every step are compared too.
     """
     prompts = (PROMPTS["quality"], PROMPTS["distortion"])
-    items = [
-        made_item(processor, seed, SHAPES[seed], prompt=prompt, prefix=None)
+    cases = [
+        made_case(processor, seed, SHAPES[seed], prompt=prompt, prefix=None)
         for seed, prompt in enumerate(prompts)
     ]
-    batch = batch_of(processor, *items)
-    batch.pop("read_index")
+    dialogues = [case.questions[0].encoded for case in cases]
+    batch = collation.written_batch(
+        dialogues, [case.media for case in cases], processor.tokenizer.pad_token_id
+    )
+    by_hand = stock_batch(processor, *cases, side="left")
+    del by_hand["labels"]
+    assert batch.keys() == by_hand.keys()
+    assert all(torch.equal(batch[name], by_hand[name]) for name in batch)
     how = {
         "max_new_tokens": 8,
         "do_sample": False,
@@ -513,16 +916,17 @@ def test_generation_from_stored_tokens_is_generation_from_pixels(model, stock, p
 # The saliency decoder's inputs
 
 
-def view_batch(processor, *seeds, height=84, width=112, prompt=SALIENCY_PROMPT, video_first=False):
+def view_batch(processor, *seeds, height=84, width=112, prompt=SALIENCY_PROMPT):
     """Three views a clip: each fills a temporal patch of its own."""
-    shape = (6, height, width)
-    items = [
-        made_item(processor, seed, shape, prompt=prompt, prefix=None, video_first=video_first)
-        for seed in seeds
-    ]
-    batch = batch_of(processor, *items)
-    batch.pop("read_index")
-    return batch
+    clips = [noise(processor, seed, (6, height, width)) for seed in seeds]
+    return collation.view_batch(DialogueEncoder(processor.tokenizer), clips, prompt)
+
+
+def features(model, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What the saliency decoder takes: the language model's tokens and the tower's taps."""
+    batch = dict(batch)
+    tokens, taps = model.encode_views(batch.pop("pixel_values_videos"), batch["video_grid_thw"])
+    return model.view_states(**batch, video_embeds=tokens), taps
 
 
 @torch.no_grad()
@@ -533,11 +937,14 @@ def test_saliency_features_stand_in_raster_order(finished, processor):
     model, _ = finished
     assert model.metric.saliency.taps == (5, 3, 1)
     batch = view_batch(processor, 0, 1)
-    tokens, taps = model.saliency_features(**batch)
+    pixels, grid = batch["pixel_values_videos"], batch["video_grid_thw"]
+    visual, taps = model.encode_views(pixels, grid)
+    tokens, _ = features(model, batch)
     assert tokens.shape == (2, 3, 3, 4, 128)
     assert [tap.shape for tap in taps] == [(2, 3, 6, 8, 160)] * 3
-    grid = batch["video_grid_thw"]
-    expected = model.encode_video(batch["pixel_values_videos"], grid).view(2, 3, 3, 4, 128)
+    expected = model.encode_video(pixels, grid)
+    assert torch.equal(visual, expected)
+    expected = expected.view(2, 3, 3, 4, 128)
     # Four neighbours of one merged block stand together before the merger.
     blocks = taps[0].view(2, 3, 3, 2, 4, 2, 160).transpose(3, 4).reshape(-1, 160)
     merged = model.model.visual.merger(blocks).view(expected.shape)
@@ -549,15 +956,20 @@ def test_saliency_features_stand_in_raster_order(finished, processor):
 
 
 @torch.no_grad()
-def test_saliency_tokens_are_the_hidden_states_at_the_visual_tokens(finished, processor):
-    """Catches embeddings in place of hidden states, and clips or views in another order."""
-    model, _ = finished
-    batch = view_batch(processor, 0, 1)
-    tokens, _ = model.saliency_features(**batch)
-    hidden = Qwen2_5_VLForConditionalGeneration.forward(
-        model, **batch, output_hidden_states=True
-    ).hidden_states[-1]
-    at = batch["input_ids"] == model.config.video_token_id
+def test_saliency_tokens_are_the_hidden_states_at_the_visual_tokens(finished, stock, processor):
+    """Against the stock class on the whole dialogue. Catches embeddings in place of hidden states,
+    and clips or views in another order.
+    """
+    tokens, _ = features(finished[0], view_batch(processor, 0, 1))
+    cases = [
+        made_case(
+            processor, seed, (6, 84, 112), prompt=SALIENCY_PROMPT, prefix=None, video_first=False
+        )
+        for seed in (0, 1)
+    ]
+    whole = stock_batch(processor, *cases)
+    hidden = stock(**whole, output_hidden_states=True).hidden_states[-1]
+    at = whole["input_ids"] == stock.config.video_token_id
     torch.testing.assert_close(tokens.flatten(0, 3), hidden[at], atol=1e-5, rtol=1e-5)
 
 
@@ -569,9 +981,13 @@ def test_text_matters_before_the_views_and_cannot_after_them(finished, processor
     model, _ = finished
 
     def tokens(prompt: str, video_first: bool) -> torch.Tensor:
-        return model.saliency_features(
-            **view_batch(processor, 0, prompt=prompt, video_first=video_first)
-        )[0]
+        if not video_first:
+            return features(model, view_batch(processor, 0, prompt=prompt))[0]
+        case = made_case(processor, 0, (6, 84, 112), prompt=prompt, prefix="")
+        batch = batch_of(processor, case)
+        at = batch["input_ids"][0] == model.config.video_token_id
+        batch["reads"] = at.nonzero().T
+        return hidden_of(model, batch)
 
     other = "Where does the face look real?"
     after = tokens(SALIENCY_PROMPT, True) - tokens(other, True)
@@ -586,31 +1002,32 @@ def test_saliency_features_leave_no_hooks_and_no_graph(finished, processor):
     """
     model, _ = finished
     batch = view_batch(processor, 0)
+    pixels, grid = batch["pixel_values_videos"], batch["video_grid_thw"]
 
     def hooks() -> int:
         return sum(len(block._forward_hooks) for block in model.model.visual.blocks)
 
     before = hooks()  # the library may keep some of its own
-    tokens, taps = model.saliency_features(**batch)
-    assert not any(tensor.requires_grad for tensor in (tokens, *taps))
-    broken = dict(batch) | {"pixel_values_videos": batch["pixel_values_videos"][:-1]}
+    assert any(parameter.requires_grad for parameter in model.parameters())
+    tokens, taps = features(model, batch)
+    visual, _ = model.encode_views(pixels, grid)
+    assert not any(tensor.requires_grad for tensor in (tokens, visual, *taps))
     with pytest.raises((RuntimeError, IndexError, ValueError)):
-        model.saliency_features(**broken)
+        model.encode_views(pixels[:-1], grid)
     assert hooks() == before
 
 
 def test_saliency_features_refuse_what_cannot_be_stacked(finished, model, processor):
     """Catches clips of several sizes in one tensor, and a model that was never given a decoder."""
-    items = [
-        made_item(processor, 0, shape, prompt=SALIENCY_PROMPT, prefix=None)
-        for shape in ((6, 84, 112), (6, 112, 84))
-    ]
-    batch = batch_of(processor, *items)
-    batch.pop("read_index")
+    clips = [noise(processor, 0, shape) for shape in ((6, 84, 112), (6, 112, 84))]
+    batch = collation.view_batch(DialogueEncoder(processor.tokenizer), clips)
+    pixels, grid = batch.pop("pixel_values_videos"), batch["video_grid_thw"]
     with pytest.raises(ValueError, match="equal grids"):
-        finished[0].saliency_features(**batch)
-    with pytest.raises(ValueError, match="no saliency decoder"):
-        model.saliency_features(**view_batch(processor, 0))
+        finished[0].encode_views(pixels, grid)
+    with pytest.raises(ValueError, match="equal grids"):
+        finished[0].view_states(**batch, video_embeds=model.encode_video(pixels, grid))
+    with pytest.raises(ModelError, match="no saliency decoder"):
+        model.encode_views(pixels, grid)
 
 
 def test_decoder_geometry_lands_in_the_configuration(tiny_folder):

@@ -1,6 +1,9 @@
 """Pretraining of the tiny base: its shortcuts equal the stock model, its targets are where they
 should be, and the shipped folder is what the README says."""
 
+import re
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from lmme3dhf.data.synthetic.pretraining import (
     questions,
     render_pool,
 )
+from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.models.tiny import TINY_BASE
 from lmme3dhf.stages.pretrain import (
     GROUPS,
@@ -20,7 +24,9 @@ from lmme3dhf.stages.pretrain import (
     average_gradients,
     conversation,
     cosine_init_,
+    encode_pool,
     group_frames,
+    language_batches,
     load_groups,
     main,
     patchify,
@@ -122,13 +128,63 @@ def test_only_answers_are_learnt(base):
     tokenizer = AutoProcessor.from_pretrained(TINY_BASE).tokenizer
     turns = [("How is the hair in this video?", "The state of the hair is poor."), ("And?", "No.")]
     for video_first in (True, False):
-        ids, labels, types = conversation(tokenizer, turns, CLIP_FRAMES // 2, video_first)
+        dialogue = conversation(tokenizer, turns, video_first).expand(64)
+        ids, labels = dialogue.input_ids, dialogue.labels
         learnt = [token for token, label in zip(ids, labels, strict=True) if label != -100]
         assert tokenizer.decode(learnt) == "The state of the hair is poor.<|im_end|>No.<|im_end|>"
-        assert len(ids) == len(labels) == len(types)
-        video = base.config.video_token_id
-        assert [t == 2 for t in types] == [token == video for token in ids]
-        assert ids.count(video) == 64
+        assert all(label in (token, -100) for token, label in zip(ids, labels, strict=True))
+        assert dialogue.video_pad == base.config.video_token_id
+        assert ids.count(dialogue.video_pad) == 64
+        before = ids[: ids.index(dialogue.video_pad)]
+        assert ("hair" in tokenizer.decode(before)) != video_first
+
+
+@torch.no_grad()
+def test_batches_hold_the_dialogues_and_the_clips_tokens(base, pool):
+    """The losses that train against the stock class, a dialogue at a time. Catches answers that are
+    left out or learnt at other places, and visual tokens of other frames than the dialogue's.
+    """
+    tokenizer = AutoProcessor.from_pretrained(TINY_BASE).tokenizer
+    model = LMME3DHF.from_pretrained(TINY_BASE, dtype=torch.float32).eval()
+    clips = np.arange(6)
+    tokens = encode_pool(base.model.visual, pool, clips)
+    batches = language_batches(tokenizer, tokens, pool, clips, 3, np.random.default_rng(0))
+    seen = set()
+    for batch in islice(batches, 6):
+        losses = model(**batch).token_losses
+        groups = int(batch["video_grid_thw"][0, 0])
+        stored = (tokens[:, -3:] if groups == 3 else tokens[:, :4]).float().flatten(1, 2)
+        expected = []
+        for row, video in enumerate(batch["video_embeds"].split(groups * 16)):
+            # The noise is a twentieth of the tokens' spread.
+            assert (stored - video).std((1, 2)).min() < 0.1 * video.std()
+            ids = batch["input_ids"][row, : batch["seen_until"][row, 0]][None]
+            places = ids == base.config.video_token_id
+            embeds = base.get_input_embeddings()(ids).masked_scatter(places[..., None], video)
+            positions, _ = base.model.get_rope_index(
+                ids,
+                mm_token_type_ids=2 * places,
+                video_grid_thw=torch.tensor([[groups, 8, 8]]),
+                second_per_grid_ts=torch.ones(1),
+            )
+            logits = base(inputs_embeds=embeds, position_ids=positions).logits[0]
+            text = tokenizer.decode(ids[0])
+            replies = re.findall(r"<\|im_start\|>assistant\n(.*?)(?:<\|im_end\|>|$)", text)
+            assert len(replies) == 4
+            said = tokenizer.encode("".join(f"{reply}<|im_end|>" for reply in replies))
+            mine = batch["learnt"] // batch["reads"].shape[1] == row
+            assert batch["targets"][mine].tolist() == said
+            reads = batch["reads"].flatten()[batch["learnt"][mine]]
+            expected.append(
+                torch.nn.functional.cross_entropy(
+                    logits[reads], torch.tensor(said), reduction="none"
+                )
+            )
+            # What is read is what stands before: the next token is the one that is learnt.
+            assert ids[0, reads[:-1] + 1].tolist() == said[:-1]
+            seen.add((groups, "user\n<|vision_start|>" in text))
+        torch.testing.assert_close(losses, torch.cat(expected), atol=1e-4, rtol=1e-4)
+    assert len(seen) == 4  # the clip and its stills, before and after the text
 
 
 def test_one_process_averages_nothing():
@@ -163,7 +219,7 @@ def test_the_shipped_base_sees(base, pool):
     states = []
     for frames in (sharp.permute(0, 3, 1, 2), blurred.to(torch.uint8)):
         pairs = frames.permute(0, 2, 3, 1).reshape(CLIP_FRAMES // 2, 2, 112, 112, 3)
-        ids, _, types = conversation(
+        dialogue = conversation(
             tokenizer,
             [
                 (
@@ -171,15 +227,14 @@ def test_the_shipped_base_sees(base, pool):
                     "The state of the picture sharpness is",
                 )
             ],
-            CLIP_FRAMES // 2,
             True,
-        )
-        end = len(ids) - 1  # without the end of the message
+        ).expand(CLIP_FRAMES // 2 * 16)
+        ids = torch.tensor([dialogue.input_ids[:-1]])  # without the end of the message
         with torch.no_grad():
             logits = base(
-                input_ids=torch.tensor([ids[:end]]),
-                attention_mask=torch.ones(1, end, dtype=torch.long),
-                mm_token_type_ids=torch.tensor([types[:end]]),
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_token_type_ids=2 * (ids == dialogue.video_pad),
                 pixel_values_videos=patchify(pairs).flatten(0, 1),
                 video_grid_thw=torch.tensor([[CLIP_FRAMES // 2, 8, 8]]),
                 second_per_grid_ts=torch.ones(1),

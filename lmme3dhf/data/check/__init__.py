@@ -63,7 +63,7 @@ def check(path: Path, *, video_root: Path | None = None, decode: str = "views") 
             annotations, saliency map, strip or clip.
         video_root: Folder of the clips that lists name; needed where they hold the absolute paths
             of another machine.
-        decode: "views" decodes three views of every clip, and every strip and map; "headers" reads
+        decode: "views" decodes every clip to its end, and every strip and map; "headers" reads
             containers and packets of clips with one picture, and sizes of strips; "none" looks
             whether media are there and opens none.
 

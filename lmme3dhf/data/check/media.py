@@ -113,14 +113,12 @@ def check_clips(clips: Mapping[Path, str], decode: str, report: Report) -> None:
     if not there or decode == "none":
         return
     # Imports torch; a check without clips does without.
-    from lmme3dhf.data.video import MIN_PIXELS, FrameChoice, VideoError, probe, read_views
-
-    fractions, small = [view.clip_fraction for view in VIEWS], FrameChoice(max_pixels=MIN_PIXELS)
+    from lmme3dhf.data.video import VideoError, probe, verify
 
     def fault(clip: Path) -> str | None:
         try:
             if decode == "views":
-                read_views(clip, fractions, small)
+                verify(clip)
             else:
                 probe(clip)
         except VideoError as error:

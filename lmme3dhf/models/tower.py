@@ -1,0 +1,168 @@
+"""The vision tower on its own: which weights a folder holds, and loading the tower and its merger
+without the language model, which is nine tenths of the whole.
+
+Folders name the tower's tensors `visual.*` (as published) or `model.visual.*` (as saved), in one
+file or several with an index.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionPatchEmbed,
+    Qwen2_5_VisionTransformerPretrainedModel,
+)
+
+from lmme3dhf.models.configuration import LMME3DHFConfig, ModelError
+
+_TOWER = re.compile(r"^(?:model\.)?visual\.")
+# What the hidden states of the language model do not depend on.
+_NOT_LANGUAGE = re.compile(r"^(?:(?:model\.)?visual|lm_head|score_head|saliency_decoder)\.")
+_LANGUAGE_PREFIX = re.compile(r"^(?:model\.)?(?:language_model\.)?")
+
+
+class PatchProduct(Qwen2_5_VisionPatchEmbed):
+    """The patch embedding as one matrix product.
+
+    Patches do not overlap, so the library's 3D convolution is that product; many times faster where
+    the convolution has no good kernel, and equal but for the order of its sums. Weights and their
+    names are the library's.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(patches, 1176) to (patches, width)."""
+        rows = self.proj.weight.flatten(1)
+        return nn.functional.linear(hidden_states.to(rows.dtype), rows)
+
+
+def multiply_patches(tower: Qwen2_5_VisionTransformerPretrainedModel) -> None:
+    """Puts a `PatchProduct` in place of a tower's patch embedding; the weights stay."""
+    old = tower.patch_embed
+    assert old.proj.bias is None
+    tower.patch_embed = PatchProduct(
+        old.patch_size, old.temporal_patch_size, old.in_channels, old.embed_dim
+    )
+    tower.patch_embed.proj = old.proj
+
+
+class LoneTower(Qwen2_5_VisionTransformerPretrainedModel):
+    """The library's tower with its merger; loads from a whole model's folder."""
+
+    # The rest of the folder: neither read nor told of.
+    _keys_to_ignore_on_load_unexpected = (
+        r"^(model|language_model|lm_head|score_head|saliency_decoder)\.",
+    )
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        multiply_patches(self)
+
+
+def load_tower(
+    folder: Path, dtype: torch.dtype, attn_implementation: str
+) -> Qwen2_5_VisionTransformerPretrainedModel:
+    """Loads the vision tower with its merger, frozen, for features.
+
+    Args:
+        folder: A model folder.
+        dtype: Type of its weights and of the computation.
+        attn_implementation: Attention kernel, as the library names it.
+
+    Raises:
+        ModelError: The folder's tower is missing, damaged or of another geometry.
+    """
+    try:
+        config = LMME3DHFConfig.from_pretrained(folder).vision_config
+        tower, info = LoneTower.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            key_mapping={_TOWER.pattern: ""},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder}: the vision tower cannot be loaded ({str(error).splitlines()[0]}); expected "
+            "config.json and safetensors with tensors visual.* as save_pretrained writes them"
+        ) from error
+    wrong = sorted(info["missing_keys"]) + sorted(entry[0] for entry in info["mismatched_keys"])
+    wrong += sorted(info["unexpected_keys"])
+    if wrong:
+        raise ModelError(
+            f"{folder}: {len(wrong)} tensors of its vision tower are missing, left over or of "
+            f"another shape than config.json says ({', '.join(wrong[:3])}); check that "
+            "config.json and the weights belong together"
+        )
+    return tower.eval().requires_grad_(False)
+
+
+def tower_hash(folder: Path, dtype: torch.dtype) -> str:
+    """SHA-256 over names, shapes and values of the tower's weights, the values as `dtype`.
+
+    Equal for folders of which one was trained from the other with the tower frozen, whatever their
+    files and stored types; read tensor by tensor, no model is built.
+
+    Raises:
+        ModelError: The folder holds no such tensors, or a file is damaged.
+    """
+    return _weights_hash(folder, dtype, lambda name: _TOWER.match(name) and _TOWER.sub("", name))
+
+
+def language_hash(folder: Path, dtype: torch.dtype) -> str:
+    """The same of all that the language model's hidden states depend on."""
+
+    def plain(name: str) -> str | None:
+        return None if _NOT_LANGUAGE.match(name) else _LANGUAGE_PREFIX.sub("", name)
+
+    return _weights_hash(folder, dtype, plain)
+
+
+def geometry(config: PreTrainedConfig) -> dict[str, Any]:
+    """What of a configuration acts without weights, such as attention windows; JSON types."""
+    # What every configuration of the library has says nothing about the architecture.
+    general = PreTrainedConfig().to_dict()
+    return {name: value for name, value in config.to_dict().items() if name not in general}
+
+
+def _weights_hash(folder: Path, dtype: torch.dtype, plain_name: Callable[[str], str | None]) -> str:
+    digest = hashlib.sha256()
+    count = 0
+    for name, tensor in _tensors(Path(folder), plain_name):
+        count += 1
+        values = tensor.to(dtype).contiguous().view(-1).view(torch.uint8).numpy()
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(values)
+    if not count:
+        raise ModelError(
+            f"{folder}: no weights of that part in its safetensors files; expected a whole model "
+            "folder"
+        )
+    return digest.hexdigest()
+
+
+def _tensors(
+    folder: Path, plain_name: Callable[[str], str | None]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors with a plain name, sorted by it; the files are mapped into memory."""
+    try:
+        whole = folder / "model.safetensors"
+        paths = [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors"))
+        files = [safe_open(path, framework="pt") for path in paths]
+        found = {}
+        for file in files:
+            for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                if plain := plain_name(name):
+                    found[plain] = (file, name)
+        for plain, (file, name) in sorted(found.items()):
+            yield plain, file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: a weights file is damaged ({error}); restore it") from error
