@@ -555,11 +555,25 @@ def table(row: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def conclusions(row: dict[str, Any]) -> str:
+    """The row's ratios and differences in a sentence each."""
+    return (
+        f"Ours is {row['ratio']:.2f} times as fast as ms-swift's best (gate {GATE:g}, aim {AIM:g}) "
+        f"and {row['ratio_recipe']:.2f} times as fast as the recipe; a run of a single epoch that "
+        f"pays for filling the store, {row['fill_seconds_per_clip']:.2f} s a clip, "
+        f"{row['ratio_single_epoch']:.2f} and {row['ratio_recipe_single_epoch']:.2f} times. The "
+        f"losses differ by {row['difference']:.1e} at the first step (gate {LOSS_GATE:g}) and by "
+        f"at most {row['difference_all_steps']:.1e} at any; the tokens are "
+        f"{'the same' if row['same_tokens'] else 'NOT the same'}."
+    )
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     """Runs the comparison and prints the table; returns the row (None in a side's own process)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer_python", type=Path, help="interpreter that has ms-swift")
     parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--report", type=Path, help="page whose section on ms-swift is replaced")
     parser.add_argument("--clips", type=int, default=4, help="three samples each; one step each")
     parser.add_argument("--rounds", type=int, default=2, help="each side trains so many times")
     parser.add_argument("--hidden", type=int, default=448, help="width of the model, times 64")
@@ -576,7 +590,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         parser.error("--clips of at least 2, --rounds of at least 1, --hidden in multiples of 64")
     installed = peer_version(args.peer_python)
 
-    from lmme3dhf.files import write_json
+    from bench_parts.report import with_section
+
+    from lmme3dhf.files import replace_file, write_json
 
     with tempfile.TemporaryDirectory(prefix="bench_peer_") as folder:
         row = compare(
@@ -594,16 +610,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         "load_average": os.getloadavg()[0],
         "processor": platform.processor() or platform.machine(),
     }
-    print(table(row))
-    print(
-        f"ratio {row['ratio']:.2f} to ms-swift's best (gate {GATE:g}, aim {AIM:g}), "
-        f"{row['ratio_recipe']:.2f} to the recipe; with the store's filling in a single epoch "
-        f"{row['ratio_single_epoch']:.2f} and {row['ratio_recipe_single_epoch']:.2f}\n"
-        f"losses differ by {row['difference']:.1e} at the first step (gate {LOSS_GATE:g}) and at "
-        f"most {row['difference_all_steps']:.1e} later; same tokens: {row['same_tokens']}"
-    )
+    found = f"{table(row)}\n\n{conclusions(row)}"
+    print(found)
     if args.out:
         write_json(args.out, row)
+    if args.report:
+        content = args.report.read_text(encoding="utf-8")
+        replace_file(args.report, with_section(args.report, content, "peer", found))
     if row["ratio"] < GATE or row["difference"] > LOSS_GATE or not row["same_tokens"]:
         raise SystemExit(1)
     return row

@@ -69,19 +69,28 @@ def write(page: Path, figures: dict[str, Any]) -> None:
         made = section(figures)
         if not made:
             continue
-        mark = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- bench: end -->)", re.DOTALL)
-        if not mark.search(content):
-            raise ReportError(
-                f"{page}: no section `<!-- bench: {name} -->` to `<!-- bench: end -->`; put it "
-                "where its table belongs"
-            )
-        content = mark.sub(lambda found, made=made: f"{found[1]}\n{made}\n\n{found[2]}", content)
+        content = with_section(page, content, name, made)
     if figures["kind"] == "cpu":
         draw_ratios(folder / "ratios.png", figures["rows"])
         if "growth" in figures:
             draw_growth(folder / "growth.png", figures["growth"])
             draw_shares(folder / "shares.png", figures["shares"])
     replace_file(page, content)
+
+
+def with_section(page: Path, content: str, name: str, made: str) -> str:
+    """The content of a page with one of its marked sections replaced.
+
+    Raises:
+        ReportError: The section is missing.
+    """
+    mark = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- bench: end -->)", re.DOTALL)
+    if not mark.search(content):
+        raise ReportError(
+            f"{page}: no section `<!-- bench: {name} -->` to `<!-- bench: end -->`; put it where "
+            "its table belongs"
+        )
+    return mark.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", content)
 
 
 def environment_section(figures: dict[str, Any]) -> str:
