@@ -19,7 +19,9 @@ set -euo pipefail
 
 (($#)) || { echo "give the stage's command, as in: sbatch $0 ./train_LLM.sh --out RUN" >&2; exit 2; }
 gpus=${SLURM_GPUS_ON_NODE:-${SLURM_GPUS_PER_NODE:-8}}
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# No pipe into head: with pipefail its early end would now and then be taken for a failure.
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${nodes[0]}
 
 # Slurm sends USR1 two minutes before the limit, to this script alone. The shell hears it because
 # srun runs in the background.
