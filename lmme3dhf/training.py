@@ -301,7 +301,7 @@ class Progress(TrainerCallback):
 def speed_words(rates: dict[str, float]) -> str:
     """The rates of a log entry in words."""
     words = [
-        f"{rates[key]:,.{0 if rates[key] >= 100 else 1}f} {unit}"
+        f"{rates[key]:,.{0 if rates[key] >= 100 else 1 if rates[key] >= 0.1 else 3}f} {unit}"
         for key, unit in (
             ("samples_per_s", "samples/s"),
             ("tokens_per_s", "tokens/s"),
