@@ -306,7 +306,7 @@ def scored(tmp_path: Path, monkeypatch, *names: str, maps: bool = False) -> tupl
     folder.mkdir()
     for name in names:
         (folder / name).touch()
-    monkeypatch.setattr(cli, "_scorer", lambda args: FakeScorer())
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
     out = tmp_path / "scores.csv"
     argv = ["score", str(folder), "--model", "m", "--out", str(out)]
     status = cli.main([*argv, "--maps", str(tmp_path / "maps")] if maps else argv)
@@ -341,7 +341,7 @@ def test_scoring_good_files_ends_with_status_0(tmp_path, monkeypatch):
 
 def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
     """An empty folder, and a clip that does not exist. Catches an empty table that looks done."""
-    monkeypatch.setattr(cli, "_scorer", lambda args: FakeScorer())
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
     (tmp_path / "empty").mkdir()
     for path, named in ((tmp_path / "empty", "no files"), (tmp_path / "absent.mp4", "absent.mp4")):
         out = tmp_path / "scores.csv"
@@ -362,7 +362,7 @@ def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
 def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, arrived):
     """Catches an option that is read and forgotten, and the word none taken for a way to answer."""
     calls = []
-    monkeypatch.setattr(cli, "_scorer", lambda args: FakeScorer())
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
     monkeypatch.setattr(
         "lmme3dhf.stages.predict.predict", lambda *given, **asked: calls.append(asked) or 0
     )

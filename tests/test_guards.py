@@ -53,7 +53,7 @@ DOORS = {
     "qwen_vl_utils": ("data.video",),
     "av": ("data.video", "data.synthetic.render"),
     "jinja2": ("reports.",),
-    "jsonargparse": ("config", "cli"),
+    "jsonargparse": ("config", "cli."),
     "accelerate": ("distributed", "training"),
 }
 WITHOUT_TORCH = (

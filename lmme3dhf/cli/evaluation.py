@@ -1,0 +1,146 @@
+"""The verbs that compare: evaluate and its actions, report."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lmme3dhf.cli.options import CONFIGS, Verb, use_threads
+from lmme3dhf.config import Config, add_config
+from lmme3dhf.errors import UserError
+
+
+def evaluate_parser() -> ArgumentParser:
+    """Options of `evaluate`."""
+    parser = ArgumentParser(
+        description="Compare predictions with the labels in lists, or run what the tables need."
+    )
+    parser.add_argument("--predictions", type=Path, help="JSONL of `predict`")
+    parser.add_argument("--data", type=Path, nargs="+", help="labelled lists")
+    add_truth_arguments(parser)
+    parser.add_argument("--out", type=Path, help="JSON file (default: print only)")
+    return parser
+
+
+def add_truth_arguments(parser: ArgumentParser) -> None:
+    """Where the truth is that predictions are compared with."""
+    parser.add_argument("--train_data", type=Path, nargs="+", help="training lists, for floors")
+    parser.add_argument("--saliency_maps", type=Path, help="folder of ground-truth maps")
+    parser.add_argument("--fixations", type=Path, help="fixations.json (default: from the maps)")
+
+
+def evaluate(args: Namespace, config: Config | None) -> int:
+    """Runs `evaluate`; returns the exit status."""
+    if args.get("action"):
+        return EVALUATE_ACTIONS[args.action][1](args[args.action], config)
+    if not args.predictions or not args.data:
+        actions = ", ".join(EVALUATE_ACTIONS)
+        raise UserError(f"give --predictions FILE and --data LIST, or one of: {actions}")
+    import json
+
+    from lmme3dhf.files import without_nan, write_json
+    from lmme3dhf.pipeline.evaluation import evaluate_file
+
+    figures = evaluate_file(
+        args.predictions,
+        args.data,
+        train_lists=args.train_data,
+        maps=args.saliency_maps,
+        fixations=args.fixations,
+    )
+    if args.out:
+        write_json(args.out, figures)
+    print(json.dumps(without_nan(figures), indent=1))
+    return 0
+
+
+def _add_run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder of the run (made, or gone on)"
+    )
+    add_config(parser)
+
+
+def _ablations_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train the rows of Tables 4 and 5, and of our own.")
+    rows = CONFIGS / "ablations.yaml"
+    parser.add_argument("--rows", type=Path, default=rows, help="YAML of the rows")
+    parser.add_argument("--only", nargs="+", default=[], help="ids of the rows (default: all)")
+    _add_run_arguments(parser)
+    return parser
+
+
+def _ablations(args: Namespace, config: Config) -> int:
+    use_threads(config)
+    from lmme3dhf.comparison.command import write_tables
+    from lmme3dhf.comparison.sources import read_source
+    from lmme3dhf.comparison.tables import table4, table5
+    from lmme3dhf.config import load_ablations
+    from lmme3dhf.pipeline.ablations import run_ablations
+
+    written = run_ablations(config, args.out, load_ablations(args.rows), args.only)
+    source = read_source(args.out)
+    write_tables((table4(source), table5(source)), written.parent)
+    print(written)
+    return 0
+
+
+def _crossval_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train and test the chain on every fold of a protocol.")
+    parser.add_argument(
+        "--folds",
+        choices=("grouped", "official", "leave-one-generator-out"),
+        default="grouped",
+        help="grouped: five folds that share no face; official: the data set's own split",
+    )
+    parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of the folds")
+    parser.add_argument("--jobs", type=int, default=1, help="folds at a time, each on its own GPU")
+    _add_run_arguments(parser)
+    return parser
+
+
+def _crossval(args: Namespace, config: Config) -> int:
+    use_threads(config)
+    from lmme3dhf.pipeline.crossval import run_crossval
+
+    print(run_crossval(config, args.out, args.folds, args.only, args.jobs))
+    return 0
+
+
+def report_parser() -> ArgumentParser:
+    """Options of `report`."""
+    parser = ArgumentParser(description="One page with every table and figure of a run.")
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run")
+    add("--out", type=Path, help="the page (default: RUN/report.html); files go beside it")
+    several = {"nargs": "+", "action": "extend", "default": []}
+    add("--method", metavar="NAME=PATH", help="scores, answers or a folder of maps", **several)
+    add("--status", metavar="NAME=STATUS", help="of a method: retrained or external", **several)
+    add("--lower_is_better", metavar="NAME", help="of a method: its scores are turned", **several)
+    add("--allow_missing", action="store_true", help="test a method on the videos that it has")
+    protocols = ("grouped", "official", "leave-one-generator-out")
+    add("--folds", choices=protocols, help="Tables 1 to 3 as means over the run's folds")
+    return parser
+
+
+def report(args: Namespace, config: Config | None) -> int:
+    """Runs `report`; returns the exit status."""
+    from lmme3dhf.pipeline.report import write_report
+
+    out = args.out or args.run / "report.html"
+    files = write_report(
+        args.run,
+        out,
+        args.method,
+        statuses=args.status,
+        lower=args.lower_is_better,
+        folds=args.folds,
+        allow_missing=args.allow_missing,
+    )
+    print(f"{out}: the page, {out.stat().st_size / 1e6:.1f} MB; tables and figures in {files}")
+    return 0
+
+
+EVALUATE_ACTIONS: dict[str, Verb] = {
+    "ablations": (_ablations_parser, _ablations),
+    "crossval": (_crossval_parser, _crossval),
+}

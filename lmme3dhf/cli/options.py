@@ -1,0 +1,53 @@
+"""What several verbs share: options of a scorer, threads, exit status."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lmme3dhf import distributed
+from lmme3dhf.config import Config
+
+SOME_FILES_FAILED = 3
+# In a checkout; an installed package is told with --config and --rows.
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+Verb = tuple[Callable[[], ArgumentParser], Callable[[Namespace, Config | None], int]]
+
+
+def add_scorer_arguments(parser: ArgumentParser) -> None:
+    """How a model is loaded and fed."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    types = ("auto", "float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=types, default="auto", help="of the backbone")
+    parser.add_argument("--batch_size", type=int, default=8, help="clips at a time")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode ahead")
+
+
+def scorer_of(args: Namespace) -> Any:
+    """Loads the scorer that the options describe."""
+    distributed.start()
+    from lmme3dhf.scorer import Scorer
+    from lmme3dhf.stages.run import local_model
+
+    return Scorer.from_pretrained(
+        local_model(args.model),
+        device=args.device,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        # Without ratings nobody reads a score.
+        scores=args.get("scores", True) and args.get("ratings", True),
+    )
+
+
+def use_threads(config: Config) -> None:
+    """Sets the number of threads before a library reads it."""
+    if config.threads:
+        # Before torch is imported, so that its thread pools never start larger.
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)
+        # Small models wait for their threads all the time. With the default, threads that wait keep
+        # a core busy: as fast on idle cores, five times slower on shared ones.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
