@@ -1,97 +1,138 @@
-"""Many clips, decoded ahead of whoever computes with them."""
+"""Many clips, decoded ahead of whoever computes with them, where a hostile file can do no harm."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from lmme3dhf.data.video import Clip, FrameChoice, VideoError, read_both, read_clip, read_views
+from lmme3dhf.data.container import VideoError
+from lmme3dhf.data.pictures import strip_clips
+from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, Done, answers
+from lmme3dhf.data.video import Clip, Clips, FrameChoice, read_both, read_clip, read_views
 from lmme3dhf.vocabulary import VIEWS
 
-# Clips that a worker may be ahead; so many wait in memory for each.
-AHEAD = 2
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Clips:
-    """What was asked for of one clip, from one pass through it.
+@dataclass(frozen=True, kw_only=True)
+class ClipReader:
+    """Reads one clip, as `Clips` or, where it cannot be read, its `VideoError`.
 
     Attributes:
-        frames: The pictures that the model sees.
-        views: The three views.
-    """
-
-    frames: Clip | None = None
-    views: Clip | None = None
-
-
-class ClipLoader(Dataset):
-    """Clips as `Clips` or, for one that cannot be read, its `VideoError`.
-
-    Args:
-        paths: The clips.
-        choice: Which pictures of them, and at which size.
+        choice: Which pictures, and at which size.
         frames: Whether to read the pictures that the model sees.
         views: Whether to read the three views.
+        strips: Whether a still picture of the three views side by side is a clip too.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        choice: FrameChoice,
-        *,
-        frames: bool = True,
-        views: bool = False,
-    ) -> None:
-        assert frames or views
-        self.paths, self.choice, self.frames, self.views = paths, choice, frames, views
+    choice: FrameChoice
+    frames: bool = True
+    views: bool = False
+    strips: bool = True
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def __post_init__(self) -> None:
+        assert self.frames or self.views
 
-    def __getitem__(self, index: int) -> Clips | VideoError:
-        path = self.paths[index]
-        fractions = [view.clip_fraction for view in VIEWS]
+    def __call__(self, path: Path) -> Clips | VideoError:
+        """Reads the clip."""
         try:
-            if self.frames and self.views:
-                frames, views = read_both(path, fractions, self.choice)
-                return Clips(frames=frames, views=views)
-            if self.views:
-                return Clips(views=read_views(path, fractions, self.choice))
-            return Clips(frames=read_clip(path, self.choice))
+            return self._read(path)
+        except VideoError as error:
+            if error.reason != "still_image" or not self.strips:
+                return error
+        try:
+            return strip_clips(path, self.choice, frames=self.frames, views=self.views)
         except VideoError as error:
             return error
 
+    def _read(self, path: Path) -> Clips:
+        fractions = [view.clip_fraction for view in VIEWS]
+        if self.frames and self.views:
+            frames, views = read_both(path, fractions, self.choice)
+            return Clips(frames=frames, views=views)
+        if self.views:
+            return Clips(views=read_views(path, fractions, self.choice))
+        return Clips(frames=read_clip(path, self.choice))
 
-def decoded(loader: ClipLoader, workers: int) -> Iterator[Clips | VideoError]:
-    """Reads clips in order, in `workers` processes of one thread each, ahead of the caller (0: in
-    this process, each when it is asked for). At most `workers * AHEAD` clips wait in memory; a
-    caller that stops early ends the processes.
+
+Read = Callable[[Path], Clips | VideoError]
+
+
+def decoded(
+    clips: Iterable[Path | Clips | VideoError],
+    read: Read,
+    workers: int,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    memory_mb: float = MEMORY_MB,
+) -> Iterator[Clips | VideoError]:
+    """Reads clips in order, in `workers` processes of one thread each, ahead of the caller.
+
+    A process that is not done in time, takes too much memory or crashes is ended and replaced, and
+    its file is a `VideoError`. At most `workers * processes.AHEAD` clips wait in memory; a caller
+    that stops early ends the processes.
+
+    Args:
+        clips: Files; any number of them, taken one by one as they are needed, in this process. What
+            is read already is passed on in its turn.
+        read: From a path to what was read; picklable.
+        workers: Processes. 0 reads in this one, each clip when it is asked for, and nothing stops
+            one that hangs.
+        timeout_s: Seconds for one clip.
+        memory_mb: What reading may take, in 10**6 bytes; on Linux only.
     """
-    workers = min(workers, len(loader))
     if not workers:
-        yield from map(loader.__getitem__, range(len(loader)))
+        yield from (read(clip) if isinstance(clip, Path) else clip for clip in clips)
         return
-    loaded = DataLoader(
-        loader,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=AHEAD,
-        collate_fn=partial(_with_frames, torch.Tensor.numpy),
+    taken: deque[Path | Clips | VideoError] = deque()
+
+    def files() -> Iterator[Path | Done]:
+        for clip in clips:
+            taken.append(clip)
+            yield clip if isinstance(clip, Path) else Done(clip)
+
+    # The arrays of several clips would not fit the shared memory of a container (64 MB by Docker's
+    # default), which tensors take; arrays go through the pipe.
+    results = answers(
+        partial(_as_arrays, read),
+        files(),
+        workers,
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+        prepare=_use_one_thread,
     )
-    # Tensors would come through shared memory, which is small in containers (64 MB by Docker's
-    # default), and hold a file descriptor each; arrays come through the worker's pipe.
-    yield from map(partial(_with_frames, torch.from_numpy), loaded)
+    with closing(results):
+        for result in results:
+            was_read = isinstance(taken.popleft(), Path) and not isinstance(result, VideoError)
+            yield _as_tensors(*result) if was_read else result
 
 
-def _with_frames(convert: Callable, clips: Clips | VideoError) -> Clips | VideoError:
-    """The same with tensors as arrays, or arrays as tensors."""
+def _as_arrays(read: Read, path: Path) -> Answer:
+    try:
+        clips = read(path)
+    except RuntimeError as error:
+        # Torch has no type for it.
+        if "can't allocate memory" in str(error):
+            raise MemoryError from error
+        raise
     if isinstance(clips, VideoError):
-        return clips
-    read = {"frames": clips.frames, "views": clips.views}
-    return Clips(
-        **{name: replace(clip, frames=convert(clip.frames)) for name, clip in read.items() if clip}
-    )
+        return clips, []
+    read_clips = {name: clip for name, clip in vars(clips).items() if clip is not None}
+    arrays = [clip.frames.numpy() for clip in read_clips.values()]
+    return {name: replace(clip, frames=None) for name, clip in read_clips.items()}, arrays
+
+
+def _as_tensors(
+    value: dict[str, Clip] | VideoError, arrays: list[np.ndarray]
+) -> Clips | VideoError:
+    if isinstance(value, VideoError):
+        return value
+    frames = map(torch.from_numpy, arrays)
+    return Clips(**{name: replace(clip, frames=next(frames)) for name, clip in value.items()})
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)

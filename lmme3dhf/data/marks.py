@@ -25,6 +25,7 @@ from lmme3dhf.annotations.fixations import (
     write_fixations,
     write_saliency,
 )
+from lmme3dhf.data.container import VideoError, read_strip
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import VIEWS
@@ -130,7 +131,6 @@ def write_strips(folder: Path, clips: Mapping[str, Path], known: Path) -> int:
     missing = [video for video in clips if strip_path(known, video) is None]
     if not missing:
         return 0
-    from lmme3dhf.data.video import VideoError, read_strip  # torch, needed for nothing else here
 
     folder.mkdir(parents=True, exist_ok=True)
     failed: dict[str, VideoError] = {}

@@ -5,7 +5,8 @@ from typing import Any
 
 from transformers import BaseVideoProcessor
 
-from lmme3dhf.data.video import DECODER, FrameChoice
+from lmme3dhf.data.container import DECODER
+from lmme3dhf.data.video import FrameChoice
 from lmme3dhf.vocabulary import VIEWS
 
 # Sizes and sampling are our own (`data.video`); these the processor adds.

@@ -13,8 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.samples import DataError
-from lmme3dhf.data.video import VideoError
 from lmme3dhf.distributed import all_gather, is_main, share, world_size
 from lmme3dhf.errors import UserError
 from lmme3dhf.features.clips import ClipKeys

@@ -17,11 +17,11 @@ from transformers import BaseVideoProcessor, PreTrainedModel, ProcessorMixin
 
 from lmme3dhf.config import Config, FrameSettings
 from lmme3dhf.data.collation import Media, view_batch
-from lmme3dhf.data.decoding import ClipLoader, Clips, decoded
+from lmme3dhf.data.decoding import ClipReader, decoded
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
 from lmme3dhf.data.pixels import Pixels, clip_pixels, frame_pixels, read_pixels, view_pixels
-from lmme3dhf.data.video import Clip, FrameChoice
+from lmme3dhf.data.video import Clip, Clips, FrameChoice
 from lmme3dhf.features.recipe import patches, pictures
 from lmme3dhf.features.shards import Tensors
 from lmme3dhf.features.store import FeatureStore
@@ -133,7 +133,7 @@ def visual_store(
 
     store.fill(
         clips,
-        lambda missing: decoded(ClipLoader(missing, choice), config.data.workers),
+        lambda missing: decoded(missing, _reader(choice, views=False), config.data.workers),
         compute,
         workers=config.data.workers,
         name=f"{name}: features",
@@ -152,7 +152,7 @@ def frame_store(config: Config, clips: Iterable[Path], name: str) -> FeatureStor
 
     store.fill(
         clips,
-        lambda missing: decoded(ClipLoader(missing, choice), config.data.workers),
+        lambda missing: decoded(missing, _reader(choice, views=False), config.data.workers),
         lambda: features,
         workers=config.data.workers,
         name=f"{name}: frames",
@@ -184,9 +184,7 @@ def view_store(
 
     store.fill(
         clips,
-        lambda missing: decoded(
-            ClipLoader(missing, choice, frames=False, views=True), config.data.workers
-        ),
+        lambda missing: decoded(missing, _reader(choice, views=True), config.data.workers),
         compute,
         workers=config.data.workers,
         name=f"{name}: views",
@@ -231,6 +229,11 @@ def hidden_store(
         name=f"{name}: language features",
     )
     return store
+
+
+def _reader(choice: FrameChoice, *, views: bool) -> ClipReader:
+    """Stages are trained on clips; a strip on their lists is a mistake."""
+    return ClipReader(choice=choice, frames=not views, views=views, strips=False)
 
 
 def tower_views(tower: PreTrainedModel, taps: Sequence[int], pixels: Pixels) -> Tensors:

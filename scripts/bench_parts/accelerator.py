@@ -26,7 +26,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from lmme3dhf.config import Config, DataSettings, FrameSettings, LoraSettings, with_settings
 from lmme3dhf.data.collation import Media
-from lmme3dhf.data.decoding import ClipLoader, decoded
+from lmme3dhf.data.decoding import ClipReader, decoded
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import level_reply, write_list
 from lmme3dhf.data.pixels import frame_pixels
@@ -369,8 +369,8 @@ def score(place: Workplace) -> Iterator[dict[str, Any]]:
     encoder = DialogueEncoder(processor.tokenizer)
     asked = [(prompt, prefix) for prompt, prefix, _ in prompts()]
     clips = place.clips[: max(8, min(len(place.clips), plan.steps))]
-    loader = ClipLoader(clips, frame_choice(config.frames))
-    frames = [read.frames for read in decoded(loader, plan.workers)]
+    reader = ClipReader(choice=frame_choice(config.frames))
+    frames = [read.frames for read in decoded(clips, reader, plan.workers)]
 
     def embed(clip: Any) -> Media:
         return package.media(model, frame_pixels(clip, processor.video_processor))

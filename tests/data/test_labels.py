@@ -12,12 +12,12 @@ from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import read_fixations, read_saliency, read_saliency_png
 from lmme3dhf.annotations.levels import read_levels
 from lmme3dhf.data.card import CARD, LabelReport, summary
+from lmme3dhf.data.container import read_strip
 from lmme3dhf.data.gen3dhf import PROMPTS, read_list
 from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import Split, latent, read_split
 from lmme3dhf.data.synthetic.render import write_clip
-from lmme3dhf.data.video import read_strip
 from lmme3dhf.vocabulary import DIMENSIONS
 
 SPLIT = {"train": ["seed0000", "seed0001", "seed0002"], "val": ["seed0003"], "eval": ["seed0004"]}

@@ -20,18 +20,10 @@ import torch
 from PIL import Image
 from qwen_vl_utils import vision_process
 
+from lmme3dhf.data import container as reader
 from lmme3dhf.data import video
-from lmme3dhf.data.video import (
-    REASONS,
-    FrameChoice,
-    VideoError,
-    VideoHeader,
-    probe,
-    read_both,
-    read_clip,
-    read_strip,
-    read_views,
-)
+from lmme3dhf.data.container import REASONS, VideoError, VideoHeader, probe, read_strip
+from lmme3dhf.data.video import FrameChoice, read_both, read_clip, read_views
 from tests.conftest import shared_data
 
 SMALL = FrameChoice(min_pixels=4 * 28 * 28)
@@ -177,9 +169,9 @@ def test_every_kind_of_stream_equals_fetch_video(tmp_path, monkeypatch, decord_r
     """
     path = write_clip(tmp_path / name, noise(45), **STREAMS[name])
     choice = FrameChoice(fps=5.0, min_pixels=4 * 28 * 28)
-    monkeypatch.setattr(video, "_pictures_by_count", None)
+    monkeypatch.setattr(reader, "_pictures_by_count", None)
     clip = assert_equals_fetch_video(path, choice)
-    monkeypatch.setattr(video, "_units", lambda *_: [])
+    monkeypatch.setattr(reader, "_units", lambda *_: [])
     assert torch.equal(read_clip(path, choice).frames, clip.frames)
 
 
@@ -218,11 +210,11 @@ def test_pictures_that_bring_settings_are_kept():
     """
     told = {"unreferenced": {1, 4}, "fresh": {0, 2}, "begin": 0, "rewind": 0, "first": None}
     rest = {"times": list(range(6)), "keyframes": 2, "fps": 1.0}
-    packets = video._Packets(settings=set(), **told, **rest)
-    assert video._needed(packets, {5}) == {2, 3, 5}
-    assert video._needed(packets, {1, 3}) == {0, 1, 2, 3}
-    packets = video._Packets(settings={0, 4}, **told, **rest)
-    assert video._needed(packets, {5}) == {0, 2, 3, 4, 5}
+    packets = reader._Packets(settings=set(), **told, **rest)
+    assert reader._needed(packets, {5}) == {2, 3, 5}
+    assert reader._needed(packets, {1, 3}) == {0, 1, 2, 3}
+    packets = reader._Packets(settings={0, 4}, **told, **rest)
+    assert reader._needed(packets, {5}) == {0, 2, 3, 4, 5}
 
 
 def test_units_of_h264_by_hand():
@@ -231,10 +223,10 @@ def test_units_of_h264_by_hand():
     """
     lengths = b"\0\0\0\2\x67\1" + b"\0\0\0\3\x01\x65\x65"
     codes = b"\0\0\0\1\x67\1" + b"\0\0\1\x01\x65\x65"
-    assert video._units(lengths, 4) == video._units(codes, None) == [0x67, 0x01]
+    assert reader._units(lengths, 4) == reader._units(codes, None) == [0x67, 0x01]
     for broken in (lengths[:-1], lengths + b"\0", lengths + b"\0\0\0\0", b"\xff" * 9):
-        assert video._units(broken, 4) == []
-    assert video._units(b"no start code", None) == []
+        assert reader._units(broken, 4) == []
+    assert reader._units(b"no start code", None) == []
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
@@ -263,17 +255,17 @@ def test_pictures_are_counted_where_times_do_not_tell_them_apart(tmp_path, monke
     if name == "twins.mkv":
         options = {"codec": "ffv1", "times": [20 * (index // 2) for index in range(30)]}
     path = write_clip(tmp_path / name, greys(30, step=8), **options)
-    monkeypatch.setattr(video, "_pictures_by_time", _only_doubt(video._pictures_by_time))
+    monkeypatch.setattr(reader, "_pictures_by_time", _only_doubt(reader._pictures_by_time))
     clip = read_clip(path, FrameChoice(frames=10, min_pixels=28 * 28))
     assert clip.indices == (0, 3, 6, 10, 13, 16, 19, 23, 26, 29)
     assert grey_indices(clip, step=8) == list(clip.indices)
 
 
-def _only_doubt(reader):
+def _only_doubt(by_time):
     def doubting(*arguments):
-        with pytest.raises(video._DoubtError):
-            yield from reader(*arguments)
-        raise video._DoubtError
+        with pytest.raises(reader._DoubtError):
+            yield from by_time(*arguments)
+        raise reader._DoubtError
 
     return doubting
 
@@ -294,8 +286,8 @@ def test_long_clips_get_smaller_frames():
     """By hand: 0.9 * 128000 tokens for 768 frames in pairs leave 235,200 pixels each, so 512x512
     becomes 476x476.
     """
-    assert video._resized_size(FrameChoice(), 512, 512, 8) == [504, 504]
-    assert video._resized_size(FrameChoice(), 512, 512, 768) == [476, 476]
+    assert FrameChoice().size(512, 512, 8) == [504, 504]
+    assert FrameChoice().size(512, 512, 768) == [476, 476]
 
 
 def test_open_groups_of_pictures_give_the_pictures_asked_for(tmp_path):
@@ -349,8 +341,8 @@ def test_frames_and_views_come_from_one_pass(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", noise(25))
     choice = FrameChoice(frames=4, min_pixels=4 * 28 * 28)
     expected = read_clip(path, choice), read_views(path, fractions, choice)
-    opened, original = [], video._opened
-    monkeypatch.setattr(video, "_opened", lambda p: opened.append(p) or original(p))
+    opened, original = [], reader._opened
+    monkeypatch.setattr(reader, "_opened", lambda p: opened.append(p) or original(p))
     clips = read_both(path, fractions, choice)
     assert opened == [path]
     for clip, alone in zip(clips, expected, strict=True):

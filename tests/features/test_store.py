@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.samples import DataError
-from lmme3dhf.data.video import VideoError
 from lmme3dhf.features import clips as clips_module
 from lmme3dhf.features import shards as shards_module
 from lmme3dhf.features import store as store_module

@@ -1,9 +1,7 @@
 """Clips, strips, maps and fixations: whether they are there, can be read and belong together."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from lmme3dhf.data.check.reading import Found
 from lmme3dhf.data.check.report import Report
 from lmme3dhf.data.gen3dhf import VIDEO_FOLDER
 from lmme3dhf.data.marks import MAP_FOLDER, STRIP_FOLDER
+from lmme3dhf.data.verify import faults
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import NO_DISTORTION, VIEWS
 
@@ -112,25 +111,10 @@ def check_clips(clips: Mapping[Path, str], decode: str, report: Report) -> None:
         report.looked_at["clips"] += len(there)
     if not there or decode == "none":
         return
-    # Imports torch; a check without clips does without.
-    from lmme3dhf.data.video import VideoError, probe, verify
-
-    def fault(clip: Path) -> str | None:
-        try:
-            if decode == "views":
-                verify(clip)
-            else:
-                probe(clip)
-        except VideoError as error:
-            return str(error)
-        return None
-
-    # Decoders wait for no interpreter, so threads share the cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = with_progress(pool.map(fault, there), "checking clips", len(there))
-        for sentence, clip in zip(faults, there, strict=True):
-            if sentence is not None:
-                report.add_error("clip", clips[clip], sentence)
+    found = faults(there, whole=decode == "views", strips=False)
+    for fault, clip in zip(with_progress(found, "checking clips", len(there)), there, strict=True):
+        if fault is not None:
+            report.add_error("clip", clips[clip], str(fault))
 
 
 def check_strip(path: Path, decode: str, report: Report) -> Size | None:
