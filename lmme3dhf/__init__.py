@@ -1,5 +1,6 @@
 """LMME3DHF: a quality metric for AI-generated 3D human faces, built on Qwen2.5-VL."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 try:
@@ -7,13 +8,27 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Scorer", "__version__"]
+# Name -> its module. Most of them import torch; `import lmme3dhf` alone (and so `lmme3dhf --help`)
+# must not.
+_LAZY = {
+    "Assessment": "lmme3dhf.assessment",
+    "Failure": "lmme3dhf.assessment",
+    "Scorer": "lmme3dhf.scorer",
+    "as_loss": "lmme3dhf.reward",
+    "as_reward": "lmme3dhf.reward",
+    "push_to_hub": "lmme3dhf.models.hub",
+}
+
+__all__ = ["Assessment", "Failure", "Scorer", "__version__", "as_loss", "as_reward", "push_to_hub"]
 
 
 def __getattr__(name: str):
-    # The scorer imports torch; `import lmme3dhf` alone (and so `lmme3dhf --help`) must not.
-    if name == "Scorer":
-        from lmme3dhf.scorer import Scorer
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Kept, so that it is looked for once.
+    globals()[name] = value = getattr(import_module(_LAZY[name]), name)
+    return value
 
-        return Scorer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,104 +4,51 @@ from lmme3dhf import Scorer
 Scorer.from_pretrained("runs/demo/model").score("face.mp4")
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers import ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
+from lmme3dhf.assessment import Assessment, Failure, Rating
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
-from lmme3dhf.data.decoding import ClipLoader, Clips, decoded
+from lmme3dhf.data.container import VideoError
+from lmme3dhf.data.decoding import ClipReader, decoded
 from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
 from lmme3dhf.data.packing import Path as Packed
 from lmme3dhf.data.packing import expand, pack
+from lmme3dhf.data.pictures import clips_in_memory
 from lmme3dhf.data.pixels import frame_pixels, view_pixels
-from lmme3dhf.data.video import Clip, FrameChoice, VideoError
+from lmme3dhf.data.sources import in_memory, is_one, single_clips
+from lmme3dhf.data.video import Clip, Clips, FrameChoice
+from lmme3dhf.models.answers import (
+    FAULTS,
+    SPELLINGS,
+    VALID_ANSWERS,
+    distortion_log_odds,
+    named_categories,
+    spelling_tokens,
+)
+from lmme3dhf.models.card import read_metric, scales
 from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.likelihood import Replies, log_probabilities, reply_tree
-from lmme3dhf.models.loading import load_model
+from lmme3dhf.models.loading import load_model, loading_options, refuse_unmerged
+from lmme3dhf.models.memory import in_parts
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.progress import with_progress
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS, NO_DISTORTION
 
 _REPLY_TOKENS = 64  # all nine categories fit
-_FAULTS = tuple(category for category in DISTORTIONS if category != NO_DISTORTION)
-# Every answer that `distortion_reply` can write: 255 sets of the eight, and the clean one.
-VALID_ANSWERS = (
-    *(named for n in range(1, len(_FAULTS) + 1) for named in combinations(_FAULTS, n)),
-    (NO_DISTORTION,),
-)
-# Only those that are one token of the tokenizer are looked at.
-_SPELLINGS = {
-    "yes": ("Yes", " Yes", "yes", " yes", "YES", " YES"),
-    "no": ("No", " No", "no", " no", "NO", " NO"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rating:
-    """One dimension of one clip.
-
-    Attributes:
-        score: Predicted opinion score on the scale 0 to 100, higher is better; a regression may
-            overshoot the ends a little. None from a scorer without scores.
-        level: The level word, bad to excellent.
-        level_probabilities: Probability of each level word at the position that predicts it.
-        text: What the model says when it is asked, or None when it was not asked to write.
-    """
-
-    score: float | None
-    level: str
-    level_probabilities: dict[str, float]
-    text: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Assessment:
-    """What the metric says about one clip.
-
-    Attributes:
-        path: The clip.
-        quality: Perceptual quality; None when no ratings were asked for.
-        authenticity: How much it looks like a real face; None as above.
-        distortions: Categories that the model names, in vocabulary order; empty when a free reply
-            names none of the nine, None when no answer was asked for.
-        saliency: (H, 3W) float32 in 0..1, the maps of the three views side by side at the clip's
-            own size, as predicted; None for a model without a saliency decoder, or when no maps
-            were asked for.
-        decoder: What decoded the clip; scores belong to a decoder.
-        distortion_log_odds: Category -> log P(it is there) - log P(it is not), natural; None for
-            free replies, which have none.
-    """
-
-    path: Path
-    quality: Rating | None
-    authenticity: Rating | None
-    distortions: tuple[str, ...] | None
-    saliency: np.ndarray | None
-    decoder: str
-    distortion_log_odds: dict[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A file that could not be assessed.
-
-    Attributes:
-        path: The file.
-        reason: One of `data.video.REASONS`.
-        message: What, where, and how to go on.
-    """
-
-    path: Path
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,46 +57,72 @@ class _Answer:
     log_odds: dict[str, float] | None = None
 
 
-def distortion_log_odds(log_probability_R: torch.Tensor) -> dict[str, float]:
-    """How likely each category is to be named, with P(r) the model's own distribution over the
-    replies of `VALID_ANSWERS` (`models.likelihood`).
-
-    The marginal of category c is P(c) = sum of P(r) over the replies r that name c, its log-odds
-    are log P(c) - log(1 - P(c)). All replies are summed, nothing is pruned.
-
-    These are not the steps of a walk through the list, in which "is c named next?" is asked under
-    the categories accepted before: its yes is P(c | earlier decisions), which equals P(c) where the
-    earlier decisions are certain. Elsewhere the walk follows one branch and loses what the others
-    say about c.
+def rating_dialogues(
+    encoder: DialogueEncoder, prompts: Mapping[str, str], answer_prefix: str
+) -> dict[str, list[Packed]]:
+    """The questions for ratings: dimension -> the dialogue that ends where its level and score are
+    read.
 
     Args:
-        log_probability_R: log P(r) of each of `VALID_ANSWERS`.
+        encoder: Of the model's tokenizer.
+        prompts: Question of each dimension.
+        answer_prefix: Start of the reply, of the model's metric.
     """
-    odds = {}
-    for category in DISTORTIONS:
-        names_R = torch.tensor([category in named for named in VALID_ANSWERS])
-        yes, no = log_probability_R[names_R].logsumexp(0), log_probability_R[~names_R].logsumexp(0)
-        odds[category] = float(yes - no)
-    return odds
+    return {
+        d: [_dialogue(encoder, prompts[d], answer_prefix.format(dimension=d))] for d in DIMENSIONS
+    }
 
 
-def named_categories(log_odds: Mapping[str, float]) -> tuple[str, ...]:
-    """The categories that are likelier than not, in vocabulary order; where none is, the likeliest
-    alone (of equal ones the last, so that `NO_DISTORTION` wins).
+def _dialogue(
+    encoder: DialogueEncoder, prompt: str, prefix: str | None, more: tuple[int, ...] = ()
+) -> Packed:
+    ids = (*encoder.encode(prompt, prefix=prefix).input_ids, *more)
+    return Packed(ids, (len(ids) - 1,))
 
-    Always a valid answer: NO_DISTORTION excludes the others, so with more than half of the
-    probability it is alone.
+
+def encoded_clip(model: LMME3DHF, processor: ProcessorMixin, clip: Clip) -> Media:
+    """A clip's frames as the language model takes them.
+
+    Args:
+        model: Whose vision tower runs.
+        processor: Of the model's folder.
+        clip: See `data.video.read_clip`.
     """
-    named = tuple(category for category in DISTORTIONS if log_odds[category] > 0)
-    return named or (max(reversed(DISTORTIONS), key=log_odds.__getitem__),)
+    pixels = frame_pixels(clip, processor.video_processor)
+    grid = torch.tensor([pixels.grid_thw], device=model.device)
+    return Media(
+        grid_thw=pixels.grid_thw,
+        second_per_grid=pixels.second_per_grid,
+        tokens=pixels.tokens,
+        video_embeds=model.encode_video(pixels.values.to(model.device), grid),
+    )
 
 
-def spelling_tokens(
-    tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str]
-) -> tuple[int, ...]:
-    """Tokens of those spellings of a word that are one token each."""
-    encoded = [tokenizer.encode(word, add_special_tokens=False) for word in spellings]
-    return tuple(dict.fromkeys(tokens[0] for tokens in encoded if len(tokens) == 1))
+def read(
+    model: LMME3DHF,
+    encoder: DialogueEncoder,
+    media: Sequence[Media],
+    asked: Mapping[str, Sequence[Packed]],
+    pad_token_id: int,
+) -> dict[str, torch.Tensor]:
+    """Reads all dialogues on all clips in one pass.
+
+    Args:
+        model: The model.
+        encoder: Of its tokenizer.
+        media: The clips.
+        asked: Name -> dialogues that end where they are read.
+        pad_token_id: Fills shorter clips up.
+
+    Returns:
+        Name -> hidden states (clips, dialogues of this name, hidden).
+    """
+    packed = pack(tuple(path for paths in asked.values() for path in paths))
+    packs = [expand(packed, encoder.video_pad, clip.tokens) for clip in media]
+    batch = packed_batch(packs, media, encoder.video_pad, pad_token_id)
+    hidden = model.hidden_at(**{name: value.to(model.device) for name, value in batch.items()})
+    places = iter(place for (place,) in packed.places)
+    return {name: hidden[:, [next(places) for _ in paths]] for name, paths in asked.items()}
 
 
 class Scorer:
@@ -159,13 +132,18 @@ class Scorer:
         model: With a trained head; the saliency decoder is used when it has one. Without `scores`
             any Qwen2.5-VL will do; one that has not seen the level words gets their tokens.
         processor: Of the model's folder.
-        batch_size: Clips at a time. Scores do not depend on it beyond rounding.
-        workers: Processes that decode ahead; 0 decodes in this one.
+        batch_size: Clips at a time. Scores do not depend on it beyond rounding. Where memory does
+            not do, the batch is halved as often as needed, and the size that fits is kept for later
+            batches (the attribute shows it).
+        workers: Processes that decode ahead, and that can be stopped when a file hangs or eats
+            memory; 0 decodes in this one, unprotected.
+        timeout_s: Seconds that decoding one file may take, where there are workers.
         scores: Whether ratings have scores. False takes models that have no trained head, such as a
             merged stage 1: their ratings are levels and level probabilities.
 
     Raises:
         ModelError: The model was not trained to score.
+        ValueError: No clip at a time, or less than no process.
     """
 
     def __init__(
@@ -174,9 +152,15 @@ class Scorer:
         processor: ProcessorMixin,
         *,
         batch_size: int = 8,
-        workers: int = 0,
+        workers: int = 1,
+        timeout_s: float = 60.0,
         scores: bool = True,
     ) -> None:
+        if batch_size < 1 or workers < 0:
+            raise ValueError(
+                f"batch_size {batch_size} with {workers} workers; expected at least 1 clip at a "
+                "time, and 0 or more processes that decode"
+            )
         metric = model.metric
         if scores and ("score_head" in model.missing_parts or metric.level_token_ids is None):
             raise ModelError(
@@ -197,38 +181,47 @@ class Scorer:
         self.model = model.eval()
         self.processor = processor
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
+        self.timeout_s = timeout_s
         self.choice = FrameChoice(**(metric.frames or {}))
         self._encoder = DialogueEncoder(processor.tokenizer)
 
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        path_or_hub_id: str | Path,
         *,
         device: str = "auto",
-        dtype: str = "auto",
+        dtype: str | torch.dtype = "auto",
         attn_implementation: str = "auto",
-        quantization: str = "none",
+        load: str | None = None,
         batch_size: int = 8,
-        workers: int = 0,
+        workers: int = 1,
+        timeout_s: float = 60.0,
         scores: bool = True,
     ) -> "Scorer":
         """Loads a finished model.
 
         Args:
-            folder: Folder (or hub id) of a merged model.
+            path_or_hub_id: Folder of a merged model, or its name on the Hugging Face hub.
             device: As of `models.loading.load_model`.
-            dtype: Likewise.
+            dtype: Likewise, or torch's own type; "auto" for the stored one.
             attn_implementation: Likewise.
-            quantization: Likewise.
-            batch_size: Clips at a time.
+            load: "bf16": in bfloat16, whatever is stored. "8bit", "4bit": the language model
+                quantised to this (needs a GPU and bitsandbytes), the rest in `dtype`. None: as it
+                is stored.
+            batch_size: As of the class, as are the next three.
             workers: Processes that decode ahead.
+            timeout_s: Seconds that decoding one file may take.
             scores: Whether ratings have scores; False for models without a trained head.
 
         Raises:
             ModelError: The folder holds no model that was trained to score, there is no such
-                device, or a kernel or quantisation does not work here.
+                device, or a type, kernel or quantisation does not work here.
+            HubError: There is no such folder, and no such model to be had from the hub.
         """
+        dtype, quantization = loading_options(load, str(dtype).removeprefix("torch."))
+        folder = model_folder(path_or_hub_id)
+        refuse_unmerged(folder)
         model = load_model(
             folder,
             device=device,
@@ -236,24 +229,131 @@ class Scorer:
             attn_implementation=attn_implementation,
             quantization=quantization,
         )
-        processor = load_processor(folder)
-        return cls(model, processor, batch_size=batch_size, workers=workers, scores=scores)
+        return cls(
+            model,
+            load_processor(folder),
+            batch_size=batch_size,
+            workers=workers,
+            timeout_s=timeout_s,
+            scores=scores,
+        )
 
-    def score(self, path: str | Path, *, answers: str | None = "likelihood") -> Assessment:
-        """Assesses one clip; `answers` as in `assess`.
+    @property
+    def scales(self) -> dict[str, Any]:
+        """What the numbers mean: minimum, maximum, direction, levels and their edges, and how the
+        training scores are distributed (`metric.json`, see `models.card.scales`).
+        """
+        folder = Path(self.model.name_or_path)
+        if (folder / "config.json").is_file():
+            return read_metric(folder)
+        return scales(self.model.config.metric or {})
+
+    def score(
+        self,
+        clips: Any,
+        *,
+        fps: float | None = None,
+        answers: str | None = "likelihood",
+        maps: bool = True,
+        write_text: bool = False,
+        progress: bool = True,
+    ) -> Assessment | Iterator[Assessment | Failure]:
+        """Assesses one clip, or many.
+
+        | clips                                              | what they are                       |
+        |----------------------------------------------------|-------------------------------------|
+        | path                                               | one: a video, or a strip's picture  |
+        | array or tensor (T, H, W, 3)                       | one: a whole clip, first to last    |
+        | array, tensor or Pillow picture (H, 3W, 3)         | one: a strip of three views         |
+        | path of a folder                                   | many: all files below it, sorted    |
+        | pattern ("clips/*.mp4", ** for any folders)        | many: sorted; an existing path is a |
+        |                                                    | path, whatever it holds             |
+        | list or any other iterable of those, or a column   | many: in this order                 |
+        | of paths                                           |                                     |
+
+        One gives an `Assessment`. Many give an iterator of one result each, computed batch by batch
+        while it is iterated over; a clip that cannot be assessed is a `Failure`, and the rest go
+        on. Of an iterable no more than is needed is taken ahead, so it may be endless.
+
+        Pictures in memory are RGB, uint8 or floats in 0..1. Those of a decoded file give its scores
+        bit for bit. A strip is judged as a clip of three seconds of which each second shows one
+        view; models are trained on whole clips, so its scores are a rough guide. Its maps are those
+        of exactly its views.
+
+        Args:
+            clips: See above.
+            fps: Pictures per second of clips in memory; files have their own. May be left out where
+                the model takes a fixed number of pictures: the clip then counts as one of four
+                seconds, as those of Gen3DHF are.
+            answers: How the distortions are answered, as of `assess`.
+            maps: Predict saliency maps when the model can.
+            write_text: Let the model write its ratings as sentences too.
+            progress: Of many, print every ten seconds how many are done.
 
         Raises:
-            VideoError: The file gives no clip; its `reason` says why in one word.
+            VideoError: One clip was given, and it gives no scores; its `reason` says why in one
+                word.
+            DataError: A folder or pattern without files.
+            TypeError: Nothing that clips come from.
+            ValueError: No fps where it decides which pictures are seen, or one for a file; or an
+                unknown way to answer.
+            ModelError: The model cannot answer in this way.
         """
-        result = next(self.assess([Path(path)], answers=answers))
-        if isinstance(result, Failure):
-            raise VideoError(result.reason, result.message)
-        return result
+        options = {"fps": fps, "answers": answers, "maps": maps, "write_text": write_text}
+        if is_one(clips):
+            _check_rate(clips, fps)
+            (result,) = self.assess([clips], **options)
+            if isinstance(result, Failure):
+                raise VideoError(result.reason, result.message)
+            return result
+        pieces, total = single_clips(clips), None
+        if isinstance(clips, str | os.PathLike | list | tuple):
+            pieces = list(pieces)
+            total = len(pieces)
+        elif isinstance(clips, Sized):
+            total = len(clips)
+        results = self.assess(pieces, **options)
+        return with_progress(results, "scoring", total) if progress else results
+
+    def describe(
+        self, clip: Any, question: str, *, fps: float | None = None, max_new_tokens: int = 128
+    ) -> str:
+        """Answers a question about one clip in the model's own words, the likeliest at each step.
+
+        Args:
+            clip: One clip, as of `score`.
+            question: Free text; what looks like a control token in it is read as text.
+            fps: As of `score`.
+            max_new_tokens: Where the answer ends at the latest.
+
+        Raises:
+            VideoError: The clip gives no pictures, or needs more memory than there is.
+            TypeError: Many clips, or nothing that a clip comes from.
+            ValueError: No question, or as of `score`.
+        """
+        if not is_one(clip):
+            raise TypeError("describe takes one clip: a file, pictures (T, H, W, 3), or a strip")
+        if not question.strip() or max_new_tokens < 1:
+            raise ValueError("describe needs a question, and room for a token or more to answer it")
+        _check_rate(clip, fps)
+        ((path, clips),) = self._clips([clip], fps, frames=True, views=False)
+        if isinstance(clips, VideoError):
+            raise clips
+
+        def answer(part: Sequence[Clips]) -> list[str]:
+            media = [self._media(clips.frames) for clips in part]
+            return self._write(media, question, None, max_new_tokens)
+
+        ((text,), _) = in_parts([clips], answer)
+        if text is None:
+            raise self._too_much(path)
+        return text
 
     def assess(
         self,
-        paths: Iterable[Path],
+        clips: Iterable[Any],
         *,
+        fps: float | None = None,
         prompts: Mapping[str, str] = PROMPTS,
         ratings: bool = True,
         answers: str | None = "likelihood",
@@ -262,10 +362,12 @@ class Scorer:
     ) -> Iterator[Assessment | Failure]:
         """Assesses clips in order, a batch at a time; a bad file is a `Failure` and the rest go on.
 
-        What is not asked for is not computed, and None in the result.
+        What is not asked for is not computed, and None in the result. An iterator that is closed
+        early ends the processes that decode.
 
         Args:
-            paths: The clips.
+            clips: Paths of clips, and pictures in memory (`data.pictures.pictures_of`).
+            fps: Pictures per second of those in memory, as of `score`.
             prompts: Question of each dimension and of "distortion".
             ratings: Rate quality and authenticity.
             answers: How the distortions are answered, a key of `ANSWERS`. "reply": the model writes
@@ -281,7 +383,7 @@ class Scorer:
                 (`Rating.text`).
 
         Raises:
-            ValueError: Unknown way to answer.
+            ValueError: Unknown way to answer, or no fps where it is needed.
             ModelError: The model cannot answer in this way, or has none of what is asked for.
         """
         if answers is not None and answers not in ANSWERS:
@@ -293,93 +395,133 @@ class Scorer:
                 f"{self.model.name_or_path}: nothing but maps is asked for, and this model has no "
                 "saliency decoder; train stage 3 and merge it, or take another folder"
             )
-        assess = partial(
-            self._assess_batch,
+        run = partial(
+            self._assess_part,
             prompts=prompts,
             ratings=ratings,
             answers=answers,
             write_text=write_text,
         )
-        paths = list(paths)
         # One decode gives both.
-        loader = ClipLoader(paths, self.choice, frames=frames, views=maps)
-        pending: list[tuple[Path, Clips | VideoError]] = []
-        for path, clips in zip(paths, decoded(loader, self.workers), strict=True):
-            pending.append((path, clips))
-            if len(pending) == self.batch_size:
-                yield from assess(pending)
-                pending = []
-        if pending:
-            yield from assess(pending)
+        return self._results(self._clips(clips, fps, frames=frames, views=maps), run)
+
+    def _clips(
+        self, given: Iterable[Any], fps: float | None, *, frames: bool, views: bool
+    ) -> Iterator[tuple[Path | None, Clips | VideoError]]:
+        """Where each clip is, and what was read of it."""
+        paths: list[Path | None] = []
+
+        def pieces() -> Iterator[Path | Clips | VideoError]:
+            for number, clip in enumerate(given, 1):
+                if not in_memory(clip):
+                    paths.append(Path(clip))
+                    yield paths[-1]
+                    continue
+                paths.append(None)
+                name = f"clip {number} in memory"
+                try:
+                    yield clips_in_memory(
+                        clip, self.choice, fps, frames=frames, views=views, name=name
+                    )
+                except VideoError as error:
+                    yield error
+
+        reader = ClipReader(choice=self.choice, frames=frames, views=views)
+        read = decoded(pieces(), reader, self.workers, timeout_s=self.timeout_s)
+        with closing(read):
+            for clips in read:
+                yield paths.pop(0), clips
+
+    def _results(
+        self,
+        read: Iterator[tuple[Path | None, Clips | VideoError]],
+        run: Callable[[Sequence[tuple[Path | None, Clips]]], list[Assessment]],
+    ) -> Iterator[Assessment | Failure]:
+        pending: list[tuple[Path | None, Clips | VideoError]] = []
+        with closing(read):
+            for pair in read:
+                pending.append(pair)
+                if len(pending) >= self.batch_size:
+                    yield from self._assess_batch(pending, run)
+                    pending = []
+            if pending:
+                yield from self._assess_batch(pending, run)
 
     def _assess_batch(
         self,
-        pending: list[tuple[Path, Clips | VideoError]],
+        pending: list[tuple[Path | None, Clips | VideoError]],
+        run: Callable[[Sequence[tuple[Path | None, Clips]]], list[Assessment]],
+    ) -> Iterator[Assessment | Failure]:
+        whole = [pair for pair in pending if not isinstance(pair[1], VideoError)]
+        results, fitted = in_parts(whole, run) if whole else ([], None)
+        if fitted is not None:
+            self.batch_size = min(self.batch_size, fitted)
+        remaining = iter(results)
+        for path, clips in pending:
+            result = clips if isinstance(clips, VideoError) else next(remaining)
+            if result is None:
+                result = self._too_much(path)
+            if isinstance(result, VideoError):
+                result = Failure(path, result.reason, str(result))
+            yield result
+
+    def _too_much(self, path: Path | None) -> VideoError:
+        return VideoError(
+            "out_of_memory",
+            f"{'pictures in memory' if path is None else path}: too large for the memory of "
+            f"{self.model.device}, even alone; scale the clip down, or load the model in fewer "
+            "bits (load='4bit')",
+        )
+
+    def _assess_part(
+        self,
+        part: Sequence[tuple[Path | None, Clips]],
         *,
         prompts: Mapping[str, str],
         ratings: bool,
         answers: str | None,
         write_text: bool,
-    ) -> Iterator[Assessment | Failure]:
-        clips = [clip for _, clip in pending if not isinstance(clip, VideoError)]
+    ) -> list[Assessment]:
         asked = self._asked(prompts, ratings, answers)
         written = self._written(prompts, ratings and write_text, answers == "reply")
-        media = [self._media(clip.frames) for clip in clips] if asked or written else []
+        media = [self._media(clips.frames) for _, clips in part] if asked or written else []
         # One pass over the batch for all that is read, one for each text.
-        hidden = self._read(media, asked) if clips and asked else {}
-        texts = {name: self._write(media, *question) for name, question in written.items() if clips}
+        hidden = self._read(media, asked) if asked else {}
+        texts = {name: self._write(media, *question) for name, question in written.items()}
         rated = {d: self._ratings(hidden[d], texts.get(d)) for d in DIMENSIONS if d in hidden}
         answered: list[_Answer] = []
-        if clips and answers is not None:
+        if answers is not None:
             answered = ANSWERS[answers](self, hidden.get("distortion"), texts.get("distortion"))
-        index = 0
-        for path, clip in pending:
-            if isinstance(clip, VideoError):
-                yield Failure(path, clip.reason, str(clip))
-                continue
-            answer = answered[index] if answered else None
-            yield Assessment(
+        return [
+            Assessment(
                 path=path,
-                quality=rated["quality"][index] if rated else None,
-                authenticity=rated["authenticity"][index] if rated else None,
-                distortions=answer.categories if answer else None,
-                saliency=self._saliency(clip.views) if clip.views else None,
-                decoder=(clip.frames or clip.views).decoder,
-                distortion_log_odds=answer.log_odds if answer else None,
+                quality=rated["quality"][i] if rated else None,
+                authenticity=rated["authenticity"][i] if rated else None,
+                distortions=answered[i].categories if answered else None,
+                saliency=self._saliency(clips.views) if clips.views else None,
+                decoder=(clips.frames or clips.views).decoder,
+                distortion_log_odds=answered[i].log_odds if answered else None,
             )
-            index += 1
+            for i, (path, clips) in enumerate(part)
+        ]
 
     @torch.inference_mode()
     def _media(self, clip: Clip) -> Media:
-        pixels = frame_pixels(clip, self.processor.video_processor)
-        grid = torch.tensor([pixels.grid_thw], device=self.model.device)
-        embeds = self.model.encode_video(pixels.values.to(self.model.device), grid)
-        return Media(
-            grid_thw=pixels.grid_thw,
-            second_per_grid=pixels.second_per_grid,
-            tokens=pixels.tokens,
-            video_embeds=embeds,
-        )
+        return encoded_clip(self.model, self.processor, clip)
 
     def _asked(
         self, prompts: Mapping[str, str], ratings: bool, answers: str | None
     ) -> dict[str, list[Packed]]:
         """What is read: name -> the dialogues that end where a hidden state is needed."""
-
-        def dialogue(prompt: str, prefix: str | None, more: tuple[int, ...] = ()) -> Packed:
-            ids = (*self._encoder.encode(prompt, prefix=prefix).input_ids, *more)
-            return Packed(ids, (len(ids) - 1,))
-
         asked = {}
         if ratings:
-            prefix = self.model.metric.answer_prefix
-            for d in DIMENSIONS:
-                asked[d] = [dialogue(prompts[d], prefix.format(dimension=d))]
+            asked = rating_dialogues(self._encoder, prompts, self.model.metric.answer_prefix)
+        dialogue = partial(_dialogue, self._encoder)
         if answers == "likelihood":
             forks = self._valid_replies.forks
             asked["distortion"] = [dialogue(prompts["distortion"], REPLY_PREFIX, f) for f in forks]
         elif answers == "yes_no":
-            questions = [CATEGORY_PROMPT.format(category=category) for category in _FAULTS]
+            questions = [CATEGORY_PROMPT.format(category=category) for category in FAULTS]
             asked["distortion"] = [dialogue(question, None) for question in questions]
         return asked
 
@@ -396,14 +538,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _read(self, media: list[Media], asked: dict[str, list[Packed]]) -> dict[str, torch.Tensor]:
-        """Name -> hidden states (clips, dialogues of this name, hidden); all in one pass."""
-        packed = pack(tuple(path for paths in asked.values() for path in paths))
-        encoder, tokenizer = self._encoder, self.processor.tokenizer
-        packs = [expand(packed, encoder.video_pad, clip.tokens) for clip in media]
-        batch = packed_batch(packs, media, encoder.video_pad, tokenizer.pad_token_id)
-        hidden = self.model.hidden_at(**self._on_device(batch))
-        places = iter(place for (place,) in packed.places)
-        return {name: hidden[:, [next(places) for _ in paths]] for name, paths in asked.items()}
+        return read(self.model, self._encoder, media, asked, self.processor.tokenizer.pad_token_id)
 
     def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: value.to(self.model.device) for name, value in batch.items()}
@@ -426,7 +561,13 @@ class Scorer:
         ]
 
     @torch.inference_mode()
-    def _write(self, media: list[Media], prompt: str, prefix: str | None) -> list[str]:
+    def _write(
+        self,
+        media: list[Media],
+        prompt: str,
+        prefix: str | None,
+        max_new_tokens: int = _REPLY_TOKENS,
+    ) -> list[str]:
         tokenizer = self.processor.tokenizer
         dialogue = self._encoder.encode(prompt, prefix=prefix)
         batch = self._on_device(
@@ -436,7 +577,7 @@ class Scorer:
         written = self.model.generate(
             **batch,
             inputs_embeds=embeds,
-            max_new_tokens=_REPLY_TOKENS,
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
         )
@@ -450,7 +591,8 @@ class Scorer:
     @torch.inference_mode()
     def _answer_by_likelihood(self, hidden: torch.Tensor, texts: None) -> list[_Answer]:
         output = self.model.lm_head.weight
-        odds = map(distortion_log_odds, log_probabilities(hidden, output, self._valid_replies))
+        rows = log_probabilities(hidden, output, self._valid_replies)
+        odds = [distortion_log_odds(row, VALID_ANSWERS) for row in rows]
         return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
 
     @cached_property
@@ -464,7 +606,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _answer_by_yes_no(self, hidden: torch.Tensor, texts: None) -> list[_Answer]:
-        yes, no = (spelling_tokens(self.processor.tokenizer, s) for s in _SPELLINGS.values())
+        yes, no = (spelling_tokens(self.processor.tokenizer, s) for s in SPELLINGS.values())
         if not yes or not no or set(yes) & set(no):
             raise ModelError(
                 f"{self.model.name_or_path}: its tokenizer has no tokens of their own for yes and "
@@ -472,7 +614,7 @@ class Scorer:
             )
         logits = self.model.lm_head(hidden).float()
         difference = logits[..., yes].logsumexp(-1) - logits[..., no].logsumexp(-1)
-        odds = [dict(zip(_FAULTS, row, strict=True)) for row in difference.tolist()]
+        odds = [dict(zip(FAULTS, row, strict=True)) for row in difference.tolist()]
         for row in odds:
             # A clip is clean when even its likeliest distortion is not there.
             row[NO_DISTORTION] = -max(row.values())
@@ -497,6 +639,11 @@ class Scorer:
         size = (clip.height, clip.width)
         full = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
         return np.hstack(full[0].clamp(0, 1).cpu().numpy())
+
+
+def _check_rate(clip: Any, fps: float | None) -> None:
+    if fps is not None and not in_memory(clip):
+        raise ValueError(f"{clip}: fps is for pictures in memory, a file has its own; leave it out")
 
 
 # How distortions are answered; see `Scorer.assess`.

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lmme3dhf.data.samples import DataError
 
 VIDEO_PAD = "<|video_pad|>"
+_PROMPT = "\ue000"  # stands for the user's text in the chat template
 IGNORED = -100  # label of a token that is not learnt
 VIDEO_TYPE = 2  # mm_token_type_ids: text 0, image 1, video 2
 
@@ -60,6 +61,7 @@ class DialogueEncoder:
         self.tokenizer = tokenizer
         self.video_pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
         self._end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self._control = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
         self._known: dict[tuple, Encoded] = {}
 
     def encode(
@@ -73,7 +75,7 @@ class DialogueEncoder:
         """Encodes a question and what the assistant says.
 
         Args:
-            prompt: The user's text.
+            prompt: The user's text; what looks like a control token in it is text.
             reply: The assistant's reply; it is learnt, with its end. None to ask.
             prefix: Start of the reply up to the read position. With a reply, the reply must start
                 with it.
@@ -92,15 +94,23 @@ class DialogueEncoder:
     def _encode(
         self, prompt: str, reply: str | None, prefix: str | None, video_first: bool
     ) -> Encoded:
-        media, text = {"type": "video"}, {"type": "text", "text": prompt}
+        media, text = {"type": "video"}, {"type": "text", "text": _PROMPT}
         messages = [{"role": "user", "content": [media, text] if video_first else [text, media]}]
         asked = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
-        ids = self.tokenizer.encode(asked, add_special_tokens=False)
+        before, after = asked.split(_PROMPT)
+        if self._control.isdisjoint(self.tokenizer.tokenize(prompt)):
+            ids = self.tokenizer.encode(before + prompt + after, add_special_tokens=False)
+        else:
+            ids = [
+                *self.tokenizer.encode(before, add_special_tokens=False),
+                *self.tokenizer.encode(prompt, add_special_tokens=False, split_special_tokens=True),
+                *self.tokenizer.encode(after, add_special_tokens=False),
+            ]
         if ids.count(self.video_pad) != 1:
             raise DataError(
-                f"prompt {prompt!r}: a dialogue holds exactly one video placeholder, this one "
+                f"chat template: a dialogue holds exactly one video placeholder, this one "
                 f"{ids.count(self.video_pad)}"
             )
         start = len(ids)

@@ -1,4 +1,8 @@
-"""Pictures of a clip -> patches for the vision tower, by the model's own processor."""
+"""Pictures of a clip -> patches for the vision tower, as the model's own processor makes them.
+
+All steps are torch's and keep the graph: frames that are in memory as floats give the patches of a
+file with a gradient to their pixels.
+"""
 
 import math
 from dataclasses import dataclass
@@ -39,14 +43,27 @@ def clip_pixels(
     (`data.video`).
 
     Args:
-        frames: (T, 3, H, W) uint8, T even, sides multiples of 28.
+        frames: (T, 3, H, W), T even, sides multiples of 28; uint8, or floats on the same scale.
         processor: The model's video processor.
 
     Returns:
-        (patches, 1176) float32, and the grid: temporal patches, patch rows, patch columns.
+        (patches, 1176) float32 (float64 for frames in float64), and the grid: temporal patches,
+        patch rows, patch columns.
     """
-    out = processor(videos=[frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
-    return out["pixel_values_videos"], tuple(out["video_grid_thw"][0].tolist())
+    floats = frames.to(torch.promote_types(frames.dtype, torch.float32))
+    # As the processor does it: in units of the 8-bit scale, and without the tables it keeps, which
+    # know no gradient where they were made under inference_mode.
+    mean, std = (
+        (floats.new_tensor(values) * (1.0 / processor.rescale_factor)).view(3, 1, 1)
+        for values in (processor.image_mean, processor.image_std)
+    )
+    patches, *grid = processor.patchify(
+        ((floats - mean) / std)[None],
+        patch_size=processor.patch_size,
+        merge_size=processor.merge_size,
+        temporal_patch_size=processor.temporal_patch_size,
+    )
+    return patches[0], tuple(grid)
 
 
 def frame_pixels(clip: Clip, processor: BaseVideoProcessor) -> Pixels:

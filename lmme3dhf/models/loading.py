@@ -22,6 +22,14 @@ from lmme3dhf.models.configuration import ModelError
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
+# How a scorer loads a model -> the backbone's type, and the quantisation.
+_LOADS = {
+    None: (None, "none"),
+    "bf16": ("bfloat16", "none"),
+    "8bit": (None, "8bit"),
+    "4bit": (None, "4bit"),
+}
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNQUANTIZED = ("model.visual", "lm_head", "score_head", "saliency_decoder")
 
 
@@ -74,6 +82,51 @@ def load_model(
     if not options:
         model.to(target)
     return model.eval()
+
+
+def loading_options(load: str | None, dtype: str) -> tuple[str, str]:
+    """Type and quantisation, as `load_model` takes them.
+
+    Args:
+        load: bf16, 8bit, 4bit, or None for what the type says.
+        dtype: Of the backbone, or auto.
+
+    Raises:
+        ModelError: An unknown word, or two that contradict each other.
+    """
+    if load not in _LOADS:
+        raise ModelError(f"load={load!r}, expected bf16, 8bit, 4bit, or None for the stored type")
+    if dtype not in _DTYPES:
+        raise ModelError(f"dtype={dtype!r}, expected one of {', '.join(_DTYPES)}")
+    wanted, quantization = _LOADS[load]
+    if wanted is not None and dtype not in ("auto", wanted):
+        raise ModelError(f"load={load!r} means {wanted}, and dtype is {dtype}; give one of the two")
+    return wanted or dtype, quantization
+
+
+def refuse_unmerged(folder: Path) -> None:
+    """Tells what to give in place of a folder that only has to do with a model.
+
+    Raises:
+        ModelError: It is an adapter, an unmerged run, or a folder in which the model lies.
+    """
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder}: a LoRA adapter, which is no model alone; merge its training run (lmme3dhf "
+            "merge RUN) and give the folder merged/ in it"
+        )
+    for finished in ("merged", "model"):
+        if (folder / finished / "config.json").is_file():
+            raise ModelError(
+                f"{folder}: the model lies in a folder in it; give {folder / finished}"
+            )
+    if (folder / "run.json").is_file():
+        raise ModelError(
+            f"{folder}: a training run that is not merged; lmme3dhf merge {folder} makes the model "
+            f"{folder / 'merged'}"
+        )
 
 
 def chosen_device(name: str = "auto") -> torch.device:

@@ -124,10 +124,13 @@ def encode_clips(
     tower: nn.Module, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor
 ) -> torch.Tensor:
     """`LMME3DHF.encode_video` with a tower (and its merger) that stands alone."""
-    # A frozen tower keeps no graph, also where gradient checkpointing hooks its input.
-    trained = any(parameter.requires_grad for parameter in tower.parameters())
+    # A frozen tower keeps no graph unless it is for the pixels, also where gradient checkpointing
+    # hooks its input.
+    wanted = pixel_values_videos.requires_grad or any(
+        parameter.requires_grad for parameter in tower.parameters()
+    )
     clips = pixel_values_videos.to(tower.dtype).split(video_grid_thw.prod(1).tolist())
-    with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
         return torch.cat(
             [
                 tower(clip, grid_thw=grid[None]).pooler_output

@@ -15,7 +15,12 @@ from lmme3dhf.data.collation import Collator, Item, packed_item
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.models import loading
 from lmme3dhf.models.configuration import ModelError
-from lmme3dhf.models.loading import flash_attention_problem, load_model
+from lmme3dhf.models.loading import (
+    flash_attention_problem,
+    load_model,
+    loading_options,
+    refuse_unmerged,
+)
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import merge_adapter
 from lmme3dhf.models.modeling import LMME3DHF
@@ -30,6 +35,57 @@ LABELS = ("mos", "learnt", "targets")
 
 
 # Loading
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((None, "auto"), ("auto", "none")),
+        ((None, "float32"), ("float32", "none")),
+        (("bf16", "auto"), ("bfloat16", "none")),
+        (("bf16", "bfloat16"), ("bfloat16", "none")),
+        (("8bit", "auto"), ("auto", "8bit")),
+        (("4bit", "float16"), ("float16", "4bit")),
+    ],
+)
+def test_one_word_says_how_a_model_is_loaded(words, expected):
+    """Catches bits that are asked for and not taken, and a type that is lost beside them."""
+    assert loading_options(*words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bf16", "float32"), "load='bf16' means bfloat16, and dtype is float32; give one"),
+        (("2bit", "auto"), "load='2bit', expected bf16, 8bit, 4bit, or None"),
+        ((None, "bf16"), "dtype='bf16', expected one of auto, float32"),
+    ],
+)
+def test_words_that_contradict_each_other_are_refused(words, message):
+    """Catches scores of another precision than the user believes, and torch's own traceback."""
+    with pytest.raises(ModelError, match=message):
+        loading_options(*words)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["adapter_config.json"], r"a LoRA adapter.*lmme3dhf merge RUN"),
+        (["run.json", "adapter/adapter_config.json"], r"not merged; lmme3dhf merge \S*place makes"),
+        (["run.json", "merged/config.json"], r"give \S*place/merged$"),
+        (["summary.json", "model/config.json"], r"give \S*place/model$"),
+    ],
+)
+def test_what_is_not_a_model_tells_where_it_is(tmp_path, files, message):
+    """Catches a library's message about some missing file in a folder that training wrote."""
+    folder = tmp_path / "place"
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    with pytest.raises(ModelError, match=message):
+        refuse_unmerged(folder)
+    (folder / "config.json").touch()
+    assert refuse_unmerged(folder) is None
 
 
 def test_the_tower_takes_sdpa_where_flash_attention_cannot_be(tiny_folder):

@@ -1,0 +1,93 @@
+"""The records of the metric: as JSON, as one line, and with probabilities."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmme3dhf.assessment import Assessment, Failure, Rating, probabilities
+from lmme3dhf.vocabulary import LEVELS
+
+GOOD = Rating(score=63.14, level="good", level_probabilities=dict.fromkeys(LEVELS, 0.2))
+EVEN = {"Eye Distortions": 0.0, "Hair Distortions": math.log(3), "No Distortion": -math.log(9)}
+
+
+def assessment(**changes) -> Assessment:
+    """A clip with everything."""
+    fields = {
+        "path": Path("a folder/face.mp4"),
+        "quality": GOOD,
+        "authenticity": GOOD,
+        "distortions": ("Hair Distortions",),
+        "saliency": np.full((2, 6), 0.5, np.float32),
+        "decoder": "pyav",
+        "distortion_log_odds": EVEN,
+    }
+    return Assessment(**(fields | changes))
+
+
+def test_probabilities_are_those_of_the_log_odds():
+    """By hand: even odds are 1/2, 3 to 1 is 3/4, 1 to 9 is 1/10. Catches another base, and an
+    overflow where a category is all but certain.
+    """
+    expected = {"Eye Distortions": 0.5, "Hair Distortions": 0.75, "No Distortion": 0.1}
+    assert assessment().distortion_probabilities == pytest.approx(expected)
+    assert probabilities({"a": 800.0, "b": -800.0, "c": math.inf, "d": -math.inf}) == {
+        "a": 1.0,
+        "b": 0.0,
+        "c": 1.0,
+        "d": 0.0,
+    }
+    assert assessment(distortion_log_odds=None).distortion_probabilities is None
+
+
+def test_a_record_is_json_and_tells_its_scale():
+    """Catches paths, tuples and arrays that JSON does not take, a number whose direction nobody
+    knows, and megabytes of map that nobody asked for.
+    """
+    read = json.loads(json.dumps(assessment().to_dict(), allow_nan=False))
+    assert read["scale"] == {"minimum": 0, "maximum": 100, "direction": "higher is better"}
+    assert read["file"] == "a folder/face.mp4"
+    assert read["quality"]["score"] == 63.14
+    assert (read["authenticity"]["level"], read["distortions"]) == ("good", ["Hair Distortions"])
+    assert read["distortion_probabilities"]["Hair Distortions"] == pytest.approx(0.75)
+    assert "saliency" not in read
+    with_map = json.loads(json.dumps(assessment().to_dict(saliency=True), allow_nan=False))
+    assert with_map["saliency"] == [[0.5] * 6] * 2
+
+
+def test_what_was_not_asked_for_is_null():
+    """Catches an empty list of distortions that reads like a clean face."""
+    empty = assessment(
+        path=None, quality=None, distortions=None, saliency=None, distortion_log_odds=None
+    )
+    read = json.loads(json.dumps(empty.to_dict(saliency=True)))
+    for name in ("file", "quality", "distortions", "distortion_probabilities", "saliency"):
+        assert read[name] is None
+
+
+def test_a_record_is_one_readable_line():
+    """What a notebook shows. Catches an array of pixels over the screen, and a name that breaks the
+    line or the terminal.
+    """
+    assert repr(assessment()) == (
+        "Assessment('face.mp4': quality 63.1 of 100 (good), authenticity 63.1 of 100 (good), "
+        "distortions: Hair Distortions, map 6x2)"
+    )
+    odd = str(assessment(path=Path("a\n\x1b[2Jb.mp4"), saliency=None))
+    assert "\n" not in odd
+    assert "\x1b" not in odd
+    words = Rating(score=None, level="poor", level_probabilities={})
+    assert str(assessment(quality=words, authenticity=None, distortions=(), saliency=None)) == (
+        "Assessment('face.mp4': quality poor, distortions: none named)"
+    )
+
+
+def test_a_failure_is_json_too():
+    """Catches a list of results that cannot be written as a whole."""
+    failure = Failure(Path("a.mp4"), "empty", "a.mp4 has 0 bytes")
+    expected = {"file": "a.mp4", "reason": "empty", "message": "a.mp4 has 0 bytes"}
+    assert json.loads(json.dumps(failure.to_dict())) == expected
+    assert Failure(None, "too_short", "").to_dict()["file"] is None
