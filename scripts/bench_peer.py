@@ -374,13 +374,14 @@ def fill_store(settings: Path) -> float:
     import torch
 
     from lmme3dhf.config import load_config
+    from lmme3dhf.models.hub import model_folder
     from lmme3dhf.models.modeling import load_processor
     from lmme3dhf.stages import run as runs
     from lmme3dhf.stages.media import clip_media
 
     torch.set_num_threads(1)
     config = load_config(settings)
-    folder = runs.local_model(config.model)
+    folder = model_folder(config.model)
     clips = [sample.path for sample in runs.listed_samples(config, config.text.lists)]
     processor = load_processor(folder)
     before = os.times()

@@ -2,7 +2,6 @@
 changed.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +12,13 @@ from safetensors.torch import load_file
 
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import write_json, write_manifest
+from lmme3dhf.models.card import NO_RECORD, write_card
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 
 REPORT = "merge_report.json"
+# Adds to a verified folder what explains it, and to its report, before the manifest is written.
+Finish = Callable[[Path, dict], None]
 # Largest relative difference between the merged and the unmerged model's outputs.
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
@@ -64,6 +66,7 @@ def merge_adapter(
     metric: MetricConfig,
     probe: dict[str, torch.Tensor],
     dtype: torch.dtype,
+    finish: Finish | None = None,
 ) -> dict:
     """Merges adapters (and a trained head) into their base and verifies the folder.
 
@@ -77,6 +80,7 @@ def merge_adapter(
         metric: The metric's section of the merged configuration.
         probe: A real batch of the run, without targets.
         dtype: Type in which the backbone was trained and is saved.
+        finish: See `Finish`; None writes a card that knows of no run.
 
     Returns:
         The report: largest relative difference, its limit, samples compared, type.
@@ -106,6 +110,7 @@ def merge_adapter(
         torch.float32,
         lambda m: largest_difference(text_outputs(m, probe), before),
         len(probe["input_ids"]),
+        finish,
     )
 
 
@@ -116,6 +121,7 @@ def merge_head(
     metric: MetricConfig,
     probe: dict[str, torch.Tensor],
     dtype: torch.dtype,
+    finish: Finish | None = None,
 ) -> dict:
     """Puts a head that was trained alone into its base and verifies the folder.
 
@@ -126,6 +132,7 @@ def merge_head(
         metric: The metric's section of the merged configuration.
         probe: A real batch of the run, without targets.
         dtype: Type of the backbone in the run.
+        finish: As of `merge_adapter`.
 
     Returns:
         The report, as of `merge_adapter`.
@@ -149,6 +156,7 @@ def merge_head(
         dtype,
         lambda m: largest_difference(text_outputs(m, probe), before),
         len(probe["input_ids"]),
+        finish,
     )
 
 
@@ -159,6 +167,7 @@ def merge_decoder(
     metric: MetricConfig,
     probe: dict[str, torch.Tensor],
     dtype: torch.dtype,
+    finish: Finish | None = None,
 ) -> dict:
     """Puts a trained saliency decoder into its base and verifies the folder.
 
@@ -169,6 +178,7 @@ def merge_decoder(
         metric: The metric's section of the configuration, with the decoder's geometry.
         probe: A real batch of views: of `data.collation.view_batch`, with pixels.
         dtype: Type of the backbone in the run.
+        finish: As of `merge_adapter`.
 
     Returns:
         The report, as of `merge_adapter`.
@@ -195,6 +205,7 @@ def merge_decoder(
         dtype,
         lambda m: largest_difference(saliency_outputs(m, probe), before),
         len(probe["input_ids"]),
+        finish,
     )
 
 
@@ -233,6 +244,7 @@ def _save_verified(
     compared_in: torch.dtype,
     compare: Callable[[LMME3DHF], float],
     samples: int,
+    finish: Finish | None,
 ) -> dict:
     if out.exists() and not (out / REPORT).exists():
         raise MergeError(
@@ -261,24 +273,22 @@ def _save_verified(
                 f"{out}: the merged model differs from the trained one by {difference:.3g} (limit "
                 f"{limit:g}); not kept"
             )
-        _write_report(partial, difference, limit, samples, dtype)
+        report = {
+            "relative_difference": difference,
+            "limit": limit,
+            "samples": samples,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        if finish is None:
+            write_card(partial, NO_RECORD)
+        else:
+            finish(partial, report)
+        write_json(partial / REPORT, report)
+        write_manifest(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if out.exists():
         shutil.rmtree(out)
     partial.rename(out)
-    return json.loads((out / REPORT).read_text(encoding="utf-8"))
-
-
-def _write_report(
-    folder: Path, difference: float, limit: float, samples: int, dtype: torch.dtype
-) -> None:
-    report = {
-        "relative_difference": difference,
-        "limit": limit,
-        "samples": samples,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
-    write_json(folder / REPORT, report)
-    write_manifest(folder)
+    return report

@@ -1,5 +1,5 @@
 """The chain from labels to tested predictions: three stages, each merged, one model folder, the
-records of the test part, and their figures.
+records of the test part, and their figures, in the model's card too.
 
 synthesize -> labels (where the data set is drawn) -> stage 1 -> merge -> stage 2 -> merge ->
 stage 3 -> one model folder -> predict the test part -> figures. Each step leaves files behind and
@@ -22,11 +22,13 @@ from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.data.synthetic.generators import video_name
 from lmme3dhf.files import replace_file
+from lmme3dhf.models.card import add_test
 from lmme3dhf.pipeline.evaluation import evaluate_file
 from lmme3dhf.pipeline.job import Job
 from lmme3dhf.reports.evaluation import opinion_ceiling
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.stages.predict import predict
+from lmme3dhf.stages.provenance import facts_of_test
 from lmme3dhf.stages.run import MERGED, merge_run
 from lmme3dhf.stages.saliency import train_saliency
 from lmme3dhf.stages.score import train_score
@@ -92,7 +94,7 @@ def run_chain(config: Config, out: Path) -> Job:
             the records of the test part.
 
     Returns:
-        The finished steps; "report" holds the figures.
+        The finished steps; "report" holds the figures, which stand in the model's card, too.
     """
     job = draw_data(config, out)
     one, two, three, model = out / "stage1", out / "stage2", out / "stage3", out / "model"
@@ -102,7 +104,7 @@ def run_chain(config: Config, out: Path) -> Job:
     after_two = replace(config, model=str(two / MERGED))
     job.step("stage 3", lambda: train_and_merge("saliency", after_two, three, model))
     job.step("predict", lambda: predict_test(config, model, out / "predictions.jsonl"))
-    job.step("report", lambda: figures(config, out / "predictions.jsonl"))
+    job.step("report", lambda: told_figures(config, out / "predictions.jsonl", model))
     return job
 
 
@@ -175,6 +177,15 @@ def predict_test(config: Config, model: Path, out: Path) -> None:
         model, batch_size=config.batch_size, workers=config.data.workers
     )
     predict(scorer, test_samples(config), out, maps=True, write_text=False)
+
+
+def told_figures(config: Config, predictions: Path, model: Path) -> dict[str, Any]:
+    """The figures of the test part (see `figures`), which the model's card then tells too."""
+    found = figures(config, predictions)
+    lists = part_lists(config.data.root, "eval")
+    facts = facts_of_test(predictions, lists, config.data.video_root)
+    add_test(model, {**facts, "figures": {k: v for k, v in found.items() if k != "test"}})
+    return found
 
 
 def figures(config: Config, predictions: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lmme3dhf.config import Config
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.distributed import is_main
 from lmme3dhf.features.store import FeatureStore
+from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import load_configuration, load_processor
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.media import frame_store, view_store, visual_store
@@ -30,7 +31,7 @@ def fill_stores(config: Config, *, verify: bool) -> None:
     """
     if not config.data.store:
         raise DataError("data.store is false: nothing is to be stored; leave it out to fill stores")
-    folder = runs.local_model(config.model)
+    folder = model_folder(config.model)
     processor = load_processor(folder)
     geometry = saliency_geometry(config, load_configuration(folder))
     rehearsed = config.score.rehearsal if config.score.language_weight else ()

@@ -7,7 +7,6 @@ with other settings or merged into another model.
 """
 
 import difflib
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
@@ -18,26 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin, set_seed
 
-from lmme3dhf.config import Config, dump_config
+from lmme3dhf.config import Config, dump_config, to_plain
 from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, packed_item
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.distributed import barrier, is_main, whole
-from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json, write_manifest
+from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json
 from lmme3dhf.models import loading
+from lmme3dhf.models.card import CARD, write_card
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.flops import batch_work
+from lmme3dhf.models.hub import model_hash
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import REPORT, merge_adapter, merge_decoder, merge_head
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
 from lmme3dhf.stages.media import clip_media, frame_choice
+from lmme3dhf.stages.provenance import card_record, data_facts, stage_lists
 from lmme3dhf.training import StageLoss, TrainingError, train
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
@@ -47,26 +48,6 @@ MERGED = "merged"
 PROBE_SAMPLES = 4
 # Whose versions a run records: a score may depend on them.
 _LIBRARIES = ("lmme3dhf", "torch", "transformers", "peft", "numpy")
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-def local_model(name: str) -> Path:
-    """Folder of a model: a path (from here, or from the project's root), or a downloaded hub id."""
-    for folder in (Path(name), PROJECT / name):
-        if folder.is_dir():
-            return folder
-    if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise TrainingError(
-            f"model {name}: no such folder; give a folder with config.json, or a hub id such as "
-            "Qwen/Qwen2.5-VL-7B-Instruct"
-        )
-    return Path(snapshot_download(name))
-
-
-def model_hash(folder: Path) -> str:
-    """One hash for a model folder's configuration and weights."""
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(file_hash(path) for path in files).encode()).hexdigest()
 
 
 def load_model(config: Config, folder: Path) -> LMME3DHF:
@@ -132,6 +113,8 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
             )
     barrier()  # every rank has looked before the first one writes
     if is_main():
+        data, lists = config.data.resolved(), stage_lists(to_plain(config), stage)
+        record["data"] = data_facts(data.root, data.video_root, lists)
         run.mkdir(parents=True, exist_ok=True)
         replace_file(known, settings)
         write_json(run / RUN, record)
@@ -355,19 +338,24 @@ def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:
         raise TrainingError(
             f"{run}: its base {base} is not there or not the model that was trained on; restore it"
         )
-    if (out / REPORT).exists() and damage(out) is None:
+    # A folder without a card was merged before there were any.
+    if (out / REPORT).exists() and (out / CARD).exists() and damage(out) is None:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
         if report.get("run_sha256") == file_hash(run / MANIFEST):
             return report | {"folder": str(out), "already": True}
     metric = MetricConfig.from_dict(record["metric"])
     probe, dtype = load_file(run / PROBE), getattr(torch, record["dtype"])
+    card = card_record(run, record, base)
+
+    def finish(folder: Path, report: dict[str, Any]) -> None:
+        card["stages"][-1]["merge"] = dict(report)
+        write_card(folder, card)
+        report["run_sha256"] = file_hash(run / MANIFEST)
+
     if record["stage"] == "saliency":
-        report = merge_decoder(base, run / DECODER, out, metric, probe, dtype)
+        report = merge_decoder(base, run / DECODER, out, metric, probe, dtype, finish)
     elif (run / HEAD).exists():
-        report = merge_head(base, run / HEAD, out, metric, probe, dtype)
+        report = merge_head(base, run / HEAD, out, metric, probe, dtype, finish)
     else:
-        report = merge_adapter(base, run / ADAPTER, out, metric, probe, dtype)
-    report["run_sha256"] = file_hash(run / MANIFEST)
-    write_json(out / REPORT, report)
-    write_manifest(out)
+        report = merge_adapter(base, run / ADAPTER, out, metric, probe, dtype, finish)
     return report | {"folder": str(out), "already": False}

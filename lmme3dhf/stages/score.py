@@ -21,6 +21,7 @@ from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.stages import run as runs
 from lmme3dhf.training import train
@@ -145,7 +146,7 @@ def train_score(config: Config, run: Path) -> Path:
     if runs.is_finished(run):
         print(f"{run}: stage 2 is done")
         return run
-    folder = runs.local_model(config.model)
+    folder = model_folder(config.model)
     samples = scored_samples(config)
     alone = not (config.lora.language or config.lora.vision)
     if alone:

@@ -186,3 +186,85 @@ def rewritten(folder: Path, target: Path, change: Callable[[dict], dict], name: 
     tensors = change(load_file(target / name))
     save_file(tensors, target / name, metadata={"format": "pt"})
     return target
+
+
+SECRET, HOME = "hf_" + "a1B2" * 6, "/" + "home/somebody/logs"
+TRAINED = {"quality": (20.0, 40.0, 60.0), "authenticity": (30.0, 31.0, 50.0)}
+TESTED = (10.0, 20.0, 30.0, 40.0, 50.0)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set's lists and split, without clips: three training and five test videos, of which
+    one face is on both sides.
+    """
+    from lmme3dhf.data.gen3dhf import level_reply, write_list
+    from lmme3dhf.data.samples import Sample
+    from lmme3dhf.data.splits import write_split
+
+    root = tmp_path_factory.mktemp("data") / "Faces | `of` <b>mine"
+    split = {
+        "train": ["seed0000", "seed0001", "seed0200"],
+        "eval": ["seed0002", "seed0003", "seed0004", "seed0005", "seed0201"],
+    }
+    for part, videos in split.items():
+        for dimension in ("quality", "authenticity"):
+            scores = TRAINED[dimension] if part == "train" else TESTED
+            write_list(
+                root / "numerical" / f"{part}_{dimension}.json",
+                [
+                    Sample(
+                        video=video,
+                        path=root / "video_RGB" / f"{video}.mp4",
+                        task=dimension,
+                        prompt=PROMPTS[dimension],
+                        reply=level_reply(dimension, "fair", score),
+                    )
+                    for video, score in zip(videos, scores, strict=True)
+                ],
+            )
+    write_split(root / "splits.json", split, protocol="own", latents_shared=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def stage_config(data_root: Path, tiny_folder: Path):
+    """Settings of stage 2, with a token and a home folder that nobody else should see."""
+    from lmme3dhf.config import Config, DataSettings, FrameSettings, ScoreSettings
+
+    trainer = {"hub_token": SECRET, "deepspeed": HOME, "run_name": f"see {HOME}"}
+    return Config(
+        model=str(tiny_folder),
+        dtype="float32",
+        frames=FrameSettings(frames=4, min_pixels=56 * 56, max_pixels=56 * 56),
+        data=DataSettings(root=data_root),
+        score=ScoreSettings(trainer=trainer),
+    )
+
+
+@pytest.fixture(scope="session")
+def stage_run(
+    stage_config, tiny_folder: Path, processor, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run of stage 2 that trained the head alone (its head is drawn, not trained)."""
+    from lmme3dhf.stages import run as runs
+    from lmme3dhf.stages.score import level_edges, scored_samples
+
+    run = tmp_path_factory.mktemp("runs") / "stage2"
+    edges = level_edges(stage_config.data.root, scored_samples(stage_config))
+    metric = runs.metric_of(tiny_folder, processor, stage_config, level_edges=edges)
+    runs.open_run(run, "score", stage_config, tiny_folder, {"metric": metric.to_dict()})
+    head = load_with_head(tiny_folder).score_head
+    runs.save_probe(run, batch_of(processor, made_case(processor, 0)))
+    runs.finish_part(run, head, runs.HEAD)
+    return run
+
+
+@pytest.fixture(scope="session")
+def published(stage_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run as a merged folder; shared, so no test may change it."""
+    from lmme3dhf.stages.run import merge_run
+
+    out = tmp_path_factory.mktemp("merged") / "model"
+    merge_run(stage_run, out)
+    return out
