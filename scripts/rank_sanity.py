@@ -17,10 +17,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.data.sources import files_below
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.files import write_json
 from lmme3dhf.scorer import Failure, Scorer
-from lmme3dhf.stages.predict import files_below
 
 GOOD_CRF, BAD_CRF = 12, 47
 

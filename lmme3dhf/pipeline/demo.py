@@ -1,6 +1,5 @@
 """The main job: the chain on a synthetic data set, its page, and clips of your own scored last."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from lmme3dhf.annotations.fixations import read_saliency, read_saliency_png
 from lmme3dhf.comparison.sources import labels_of, part_lists
 from lmme3dhf.config import Config
 from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.data.sources import files_below
 from lmme3dhf.files import replace_file, write_json
 from lmme3dhf.pipeline.chain import open_job, run_chain
 from lmme3dhf.predictions import read_predictions
@@ -20,7 +20,8 @@ from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, score_scatter
 from lmme3dhf.scorer import Scorer
-from lmme3dhf.stages.predict import files_below, score_files
+from lmme3dhf.scores import read_scores
+from lmme3dhf.stages.table import maps_beside, model_key, score_files
 from lmme3dhf.training import LOSSES
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -42,11 +43,15 @@ def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, 
     config = open_job(replace(config, synthetic=replace(config.synthetic, draw=True)), out)
     job = run_chain(config, out)
     if clips is not None:
-        scorer = Scorer.from_pretrained(out / "model", batch_size=config.batch_size)
-        good, bad = score_files(
-            scorer, files_below([clips]), out / "clips.csv", maps=out / "clips_maps"
+        model, table = out / "model", out / "clips.csv"
+        tally = score_files(
+            lambda: Scorer.from_pretrained(model, batch_size=config.batch_size),
+            files_below([clips]),
+            table,
+            model=model_key(model),
+            maps=maps_beside(table),
         )
-        print(f"clips: {good} scored, {bad} not; see {out / 'clips.csv'}")
+        print(f"clips: {tally}; see {table}")
     summary = job.done["report"]["result"]
     summary |= {"seconds": job.seconds(), "peak_rss_mb": job.peak_mb()}
     write_json(out / "summary.json", summary)
@@ -80,7 +85,7 @@ def _write_report(out: Path, summary: dict[str, Any]) -> None:
     saliency_overlays(pictures / "saliency.png", _overlay_rows(out, labels, by_key))
     names = ("scatter", "recall", "losses", "saliency")
     page = demo_report(
-        summary, {name: f"report/{name}.png" for name in names}, _clip_rows(out / "clips.csv")
+        summary, {name: f"report/{name}.png" for name in names}, _clip_rows(out / "clips.jsonl")
     )
     replace_file(out / "report.md", page)
 
@@ -114,9 +119,14 @@ def _overlay_rows(out: Path, labels: Labels, by_key: dict) -> list:
 
 
 def _clip_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [Path(row["file"]).name.replace("|", "\\|") for row in rows]
-    return [{**row, "file": name} for row, name in zip(rows, names, strict=True)]
+    rows = read_scores(path) if path.exists() else []
+    return [
+        {
+            # A name may hold line breaks, and bars end a cell.
+            "file": " ".join(Path(row.file).name.split()).replace("|", "\\|"),
+            **{d: "" if getattr(row, d) is None else f"{getattr(row, d):.3f}" for d in DIMENSIONS},
+            "distortions": "; ".join(row.distortions or ()),
+            "reason": row.reason or "",
+        }
+        for row in rows
+    ]

@@ -4,9 +4,6 @@ With several processes (`distributed`) each takes its share of the clips, and th
 the same file as a process alone.
 """
 
-import csv
-import glob
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +11,6 @@ from lmme3dhf import distributed
 from lmme3dhf.annotations.fixations import write_saliency_png
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.files import replace_file
 from lmme3dhf.predictions import Prediction, write_predictions
 from lmme3dhf.progress import with_progress
 from lmme3dhf.scorer import Assessment, Failure, Scorer
@@ -114,144 +110,3 @@ def _records(
             )
         )
     return records
-
-
-SCORE_COLUMNS = (
-    "file",
-    "status",
-    "reason",
-    "message",
-    "quality",
-    "quality_level",
-    "authenticity",
-    "authenticity_level",
-    "distortions",
-    "map",
-    "decoder",
-)
-
-
-def files_below(paths: Iterable[Path]) -> list[Path]:
-    """Files, and all visible files of folders, sorted within each folder.
-
-    Raises:
-        DataError: A path does not exist, or there is no file at all.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(
-                p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")
-            )
-        elif path.exists():
-            found.append(path)
-        else:
-            raise DataError(f"{path}: no such file or folder; check the path")
-    if not found:
-        raise DataError("no files to score; give clips, or folders with clips")
-    return found
-
-
-def score_files(
-    scorer: Scorer, files: list[Path], out: Path, *, maps: Path | None = None
-) -> tuple[int, int]:
-    """Scores files and writes one CSV row each, failures included, as soon as it is known.
-
-    Several processes write hidden parts beside `out`, which the main one puts together at the end.
-
-    Args:
-        scorer: The model.
-        files: The clips.
-        out: CSV file.
-        maps: Folder for the saliency maps; None writes none.
-
-    Returns:
-        Number of files with scores, and of files without, those of all ranks.
-
-    Raises:
-        DataError: The scorer gives no scores.
-    """
-    if not scorer.scores:
-        raise DataError("a scorer without scores cannot fill a table of scores; use predict")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    mine = distributed.share(files)
-    results = scorer.assess(mine, maps=maps is not None)
-    if distributed.world_size() == 1:
-        good = _write_rows(out, results, len(mine), maps)
-        return good, len(files) - good
-    try:
-        good = _write_rows(_part(out, distributed.rank()), results, len(mine), maps)
-        good = sum(distributed.all_gather(good))
-        if distributed.is_main():
-            _merge_parts(out)
-            _remove_parts(out)
-    except BaseException:
-        # The launcher ends the other ranks too: a table without this rank's rows is of no use.
-        _remove_parts(out)
-        raise
-    return good, len(files) - good
-
-
-def _write_rows(
-    out: Path, results: Iterable[Assessment | Failure], total: int, maps: Path | None
-) -> int:
-    """Writes each row when it is known; returns the number of files with scores."""
-    good = 0
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, SCORE_COLUMNS)
-        writer.writeheader()
-        for result in with_progress(results, distributed.named("scoring"), total):
-            writer.writerow(_row(result, maps))
-            file.flush()
-            good += isinstance(result, Assessment)
-    return good
-
-
-def _part(out: Path, rank: int) -> Path:
-    """A rank's rows; hidden, so that nobody scores it as a file of the folder."""
-    return out.with_name(f".{out.name}.rank_{rank}.part")
-
-
-def _merge_parts(out: Path) -> None:
-    """Writes the ranks' rows in the order of the files."""
-    parts = []
-    for rank in range(distributed.world_size()):
-        with _part(out, rank).open(encoding="utf-8", newline="") as file:
-            parts.append(list(csv.reader(file)))
-    merged = io.StringIO(newline="")
-    writer = csv.writer(merged)
-    writer.writerow(SCORE_COLUMNS)
-    writer.writerows(distributed.interleave([rows[1:] for rows in parts]))
-    replace_file(out, merged.getvalue())
-
-
-def _remove_parts(out: Path) -> None:
-    for path in out.parent.glob(f".{glob.escape(out.name)}.rank_*.part"):
-        path.unlink(missing_ok=True)
-
-
-def _row(result: Assessment | Failure, maps: Path | None) -> dict[str, str]:
-    if isinstance(result, Failure):
-        return {
-            "file": str(result.path),
-            "status": "failed",
-            "reason": result.reason,
-            "message": result.message,
-        }
-    where = ""
-    if maps is not None and result.saliency is not None:
-        maps.mkdir(parents=True, exist_ok=True)
-        # Two folders may hold files of one name.
-        where = f"{'_'.join(result.path.parts[-2:])}.png"
-        write_saliency_png(maps / where, result.saliency)
-    return {
-        "file": str(result.path),
-        "status": "ok",
-        "quality": f"{result.quality.score:.3f}",
-        "quality_level": result.quality.level,
-        "authenticity": f"{result.authenticity.score:.3f}",
-        "authenticity_level": result.authenticity.level,
-        "distortions": "; ".join(result.distortions),
-        "map": where,
-        "decoder": result.decoder,
-    }

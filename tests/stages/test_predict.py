@@ -2,7 +2,6 @@
 prediction.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.scorer import Assessment, Failure, Rating
-from lmme3dhf.stages.predict import predict, score_files
+from lmme3dhf.stages.predict import predict
 from lmme3dhf.vocabulary import DISTORTIONS
 
 ODDS = {category: -float(index) for index, category in enumerate(DISTORTIONS)}
@@ -103,70 +102,11 @@ def test_a_clip_that_cannot_be_read_stops_the_test_set(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_of_scores_needs_scores(tmp_path):
-    """Catches a column of empty cells, or a crash after the first batch; no file is begun."""
-    out = tmp_path / "scores.csv"
-    with pytest.raises(DataError, match="without scores"):
-        score_files(FakeScorer(scores=False), [Path("a.mp4")], out)
-    assert not out.exists()
-    assert score_files(FakeScorer(), [Path("a.mp4"), Path("broken.mp4")], out) == (1, 1)
-    with out.open(newline="") as file:
-        assert [row["quality"] for row in csv.DictReader(file)] == ["51.250", ""]
-
-
 def as_rank(monkeypatch, rank: int, gathered) -> None:
     """This process as one of two, whose other gives what `gathered` makes of this one's."""
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "all_gather", gathered)
-
-
-def test_a_row_of_each_rank_is_there_as_soon_as_it_is_known(tmp_path, monkeypatch):
-    """Both ranks one after the other, in this process. Catches rows that wait for the end, a table
-    that a rank alone writes, and parts that stay.
-    """
-    out, files = tmp_path / "scores.csv", [Path(f"{name}.mp4") for name in ("a", "broken", "c")]
-    seen = []
-
-    class Watched(FakeScorer):
-        """Looks at the part of the rank before each clip."""
-
-        def assess(self, paths, **options):
-            """See `FakeScorer`."""
-            for result in super().assess(paths, **options):
-                parts = sorted(path.name for path in tmp_path.glob(".*"))
-                seen.append((parts, [p.read_text().count("\n") for p in tmp_path.glob(".*0.part")]))
-                yield result
-
-    as_rank(monkeypatch, 1, lambda good: [2, good])
-    assert score_files(FakeScorer(), files, out) == (2, 1)
-    assert not out.exists()
-    as_rank(monkeypatch, 0, lambda good: [good, 0])
-    assert score_files(Watched(), files, out) == (2, 1)
-    parts = [".scores.csv.rank_0.part", ".scores.csv.rank_1.part"]
-    # The second of its rows is asked for when the first is there, below the header.
-    assert seen == [(parts, [0]), (parts, [2])]
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
-    with out.open(newline="") as file:
-        assert [row["status"] for row in csv.DictReader(file)] == ["ok", "failed", "ok"]
-
-
-def test_a_rank_that_fails_leaves_no_parts(tmp_path, monkeypatch):
-    """Catches a half table, and parts of a run that is over."""
-    as_rank(monkeypatch, 1, lambda good: [1, good])
-    (tmp_path / ".scores.csv.rank_0.part").write_text("file\n")
-
-    class Failing(FakeScorer):
-        """Loses its GPU."""
-
-        def assess(self, paths, **options):
-            """See `FakeScorer`."""
-            yield next(super().assess(paths, **options))
-            raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        score_files(Failing(), [Path("a.mp4"), Path("b.mp4")], tmp_path / "scores.csv")
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_main_rank_alone_tells_and_writes(tmp_path, monkeypatch):

@@ -1,0 +1,498 @@
+"""The table of scores: one row a file, failures included, in two files side by side.
+
+`<name>.jsonl` is the record: a JSON object a line, appended and synced to the disk row by row.
+`<name>.csv` holds the same rows for spreadsheets and is made anew from the record whenever the
+table is opened. A kill at any byte leaves whole rows and at most the beginning of one, which is
+dropped. Rows are read here too, from either file; nothing here needs the model.
+"""
+
+import csv
+import dataclasses
+import difflib
+import glob
+import io
+import json
+import math
+import numbers
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from lmme3dhf.errors import UserError
+from lmme3dhf.files import replace_file
+from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+
+OK, FAILED = "ok", "failed"
+_ELSEWHERE = "give another --out, or remove the table"
+# The processes that decode hold the lock too, and those of a command that was killed end when their
+# clip is read.
+PATIENCE_S = 5.0
+_HASHES = {"content": re.compile("[0-9a-f]{64}"), "model": re.compile("[0-9a-f]{16}")}
+# Spreadsheets take text that begins so for a formula (OWASP, "CSV Injection"), blanks before it and
+# the wide forms of East Asian keyboards included. The apostrophe marks cells that got one.
+_FORMULA = re.compile(r"'|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+
+
+class ScoreError(UserError, ValueError):
+    """A table of scores that cannot be read or gone on with; the message says where and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """What the metric says about one file; a failed file has a reason and no scores.
+
+    Attributes:
+        file: The path as it was given or found.
+        status: "ok" or "failed".
+        reason: Why it failed, one of `data.container.REASONS`; None where it did not.
+        message: The reason as a sentence, with what to do; None where it did not fail.
+        quality: Perceptual quality, 0 to 100, higher is better; a regression may overshoot the ends
+            a little, so below zero is possible.
+        quality_level: One of `LEVELS`.
+        quality_probabilities: Level word -> probability in 0..1.
+        authenticity: How much it looks like a real face, on the same scale.
+        authenticity_level: One of `LEVELS`.
+        authenticity_probabilities: Level word -> probability in 0..1.
+        distortions: Categories that the model names, a subset of `DISTORTIONS`.
+        distortion_probabilities: Category -> probability in 0..1 that it is there.
+        map: Path of the saliency map, relative to the table's folder, with forward slashes; None
+            without one.
+        content: SHA-256 of the file's bytes, hexadecimal; None where they cannot be read.
+        model: Hash of the model, 16 hexadecimal digits.
+        decoder: What decoded the clip; scores belong to a decoder. None where it failed.
+        version: Of lmme3dhf.
+        seconds: Wall time: the row's share of its batch's. 0 where scores were copied from a file
+            of the same content.
+
+    Raises:
+        ScoreError: A field has a wrong type or value.
+    """
+
+    file: str
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    quality: float | None = None
+    quality_level: str | None = None
+    quality_probabilities: dict[str, float] | None = None
+    authenticity: float | None = None
+    authenticity_level: str | None = None
+    authenticity_probabilities: dict[str, float] | None = None
+    distortions: tuple[str, ...] | None = None
+    distortion_probabilities: dict[str, float] | None = None
+    map: str | None = None
+    content: str | None = None
+    model: str | None = None
+    decoder: str | None = None
+    version: str | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not self.file:
+            self._refuse("file", "a path")
+        if self.status not in (OK, FAILED):
+            self._refuse("status", f"{OK} or {FAILED}")
+        for field in ("reason", "message", "map", "decoder", "version"):
+            if not isinstance(getattr(self, field), str | None):
+                self._refuse(field, "a text or null")
+        if (self.status == FAILED) != bool(self.reason):
+            self._refuse("reason", "a reason where the file failed, and none where it did not")
+        for field in (*DIMENSIONS, "seconds"):
+            value = getattr(self, field)
+            needed = self.status == OK and field in DIMENSIONS
+            if not (_finite(value) or (value is None and not needed)):
+                self._refuse(field, "a finite number, or null where the file failed")
+            if value is not None:
+                object.__setattr__(self, field, float(value))
+        for dimension in DIMENSIONS:
+            if getattr(self, f"{dimension}_level") not in (*LEVELS, None):
+                self._refuse(f"{dimension}_level", f"one of {', '.join(LEVELS)}, or null")
+            self._check_probabilities(f"{dimension}_probabilities", LEVELS)
+        self._check_probabilities("distortion_probabilities", DISTORTIONS)
+        if self.distortions is not None:
+            named = self.distortions
+            if not isinstance(named, tuple | list) or not all(n in DISTORTIONS for n in named):
+                self._refuse("distortions", f"categories out of {', '.join(DISTORTIONS)}, or null")
+            object.__setattr__(self, "distortions", tuple(named))
+        for field, form in _HASHES.items():
+            value = getattr(self, field)
+            if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
+                self._refuse(field, f"{form.pattern[-3:-1]} hexadecimal digits, or null")
+
+    def _check_probabilities(self, field: str, words: tuple[str, ...]) -> None:
+        given = getattr(self, field)
+        if given is None:
+            return
+        # A softmax in float32 can exceed 1 by its rounding.
+        if not (isinstance(given, dict) and set(given) <= set(words)) or not all(
+            _finite(value) and 0 <= value <= 1 + 1e-6 for value in given.values()
+        ):
+            self._refuse(field, f"an object of {', '.join(words)} with numbers in 0..1, or null")
+        object.__setattr__(self, field, {word: float(value) for word, value in given.items()})
+
+    def _refuse(self, field: str, expected: str) -> None:
+        raise ScoreError(
+            f"{field} of {self.file!r} is {getattr(self, field)!r}, expected {expected}"
+        )
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(ScoreRow))
+REQUIRED = tuple(
+    field.name for field in dataclasses.fields(ScoreRow) if field.default is dataclasses.MISSING
+)
+_OBJECTS = tuple(field for field in FIELDS if field.endswith("_probabilities"))
+_NUMBERS = (*DIMENSIONS, "seconds")
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Reading
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """Reads the rows of a table, from its CSV or its JSONL file, in the order of the file.
+
+    A last row that is not whole, of a table that is being written or was cut off, is passed over.
+    In the CSV, names that are no UTF-8 have escapes in place of their odd bytes; the JSONL file has
+    them exactly.
+
+    Raises:
+        ScoreError: With path and row: another suffix, no table of scores, an unknown or missing
+            field, a wrong value, or a second row of one file and model.
+        FileNotFoundError: No such file.
+    """
+    path = Path(path)
+    read = {".csv": _read_csv, ".jsonl": _read_jsonl}.get(path.suffix.lower())
+    if read is None:
+        raise ScoreError(f"{path}: expected a table of scores, that is a .csv or a .jsonl file")
+    rows = read(path)
+    _refuse_twice(path, rows)
+    return rows
+
+
+def _refuse_twice(path: Path, rows: Iterable[ScoreRow]) -> None:
+    for (file, model), count in Counter((row.file, row.model) for row in rows).items():
+        if count > 1:
+            raise ScoreError(f"{path}: {count} rows of {file!r} by model {model}; keep one")
+
+
+def _read_jsonl(path: Path) -> list[ScoreRow]:
+    return [row for row, _ in _lines(path)]
+
+
+def _lines(path: Path) -> list[tuple[ScoreRow, bytes]]:
+    """Rows of a JSONL file with their lines (without line ends)."""
+    *whole, rest = path.read_bytes().split(b"\n")
+    found = [
+        (_row(lambda line=line: json.loads(line.decode("utf-8")), f"{path}:{number}"), line)
+        for number, line in enumerate(whole, 1)
+        if line.strip()
+    ]
+    if rest.strip():
+        try:
+            content = json.loads(rest.decode("utf-8"))
+        except ValueError:  # the beginning of a row
+            return found
+        found.append((_row(lambda: content, f"{path}:{len(whole) + 1}"), rest))
+    return found
+
+
+def _read_csv(path: Path) -> list[ScoreRow]:
+    # Some spreadsheets put a mark before the first column.
+    text = path.read_bytes().decode("utf-8-sig", "backslashreplace")
+    header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    _check_fields(header, f"{path}:1")
+    if rows and len(rows[-1]) < len(header):
+        rows.pop()
+    found = []
+    for number, cells in enumerate(rows, 2):
+        where = f"{path}: row {number}"
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise ScoreError(f"{where}: {len(cells)} cells below {len(header)} columns; mend it")
+        fields = dict(zip(header, cells, strict=True))
+        found.append(_row(lambda fields=fields: _content(fields), where))
+    return found
+
+
+def _row(content: Callable[[], object], where: str) -> ScoreRow:
+    try:
+        fields = content()
+    except ValueError as error:  # not UTF-8, not JSON, not a number
+        raise ScoreError(f"{where}: cannot be read ({error}); expected a row of scores") from error
+    if not isinstance(fields, dict):
+        raise ScoreError(f"{where}: {type(fields).__name__} instead of a JSON object a line")
+    _check_fields(fields, where)
+    try:
+        return ScoreRow(**fields)
+    except ScoreError as error:
+        raise ScoreError(f"{where}: {error}") from error
+
+
+def _check_fields(given: Iterable[str], where: str) -> None:
+    given = list(given)
+    missing = [field for field in REQUIRED if field not in given]
+    if missing:
+        raise ScoreError(
+            f"{where}: field {missing[0]!r} is missing; a table of scores has {', '.join(FIELDS)}"
+        )
+    for field in given:
+        if field not in FIELDS:
+            nearest = difflib.get_close_matches(field, FIELDS, n=1, cutoff=0)[0]
+            raise ScoreError(
+                f"{where}: unknown field {field!r}; the nearest that exists is {nearest!r}"
+            )
+
+
+# The CSV file
+
+
+def spreadsheet_text(text: str) -> str:
+    """A text as the cell of a CSV file that no spreadsheet takes for a formula: what could be one
+    gets an apostrophe in front, and so does what begins with an apostrophe.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def scores_csv(rows: Iterable[ScoreRow]) -> bytes:
+    """A whole CSV file: the header, and a line for each row."""
+    return _csv_lines([FIELDS, *map(_cells, rows)])
+
+
+def _cells(row: ScoreRow) -> list[str]:
+    cells = []
+    for field in FIELDS:
+        value = getattr(row, field)
+        if value is None:
+            cells.append("")
+        elif field in _NUMBERS:
+            cells.append(repr(value))
+        elif field in _OBJECTS:
+            cells.append(json.dumps(value))
+        else:
+            text = "; ".join(value) if field == "distortions" else value
+            cells.append(spreadsheet_text(text))
+    return cells
+
+
+def _content(cells: Mapping[str, str]) -> dict[str, object]:
+    """Undoes `_cells`."""
+    content: dict[str, object] = {}
+    for field, cell in cells.items():
+        text = cell.removeprefix("'")
+        if field == "distortions":
+            named = tuple(text.split("; ")) if text else ()
+            content[field] = named if text or cells["status"] == OK else None
+        elif not text:
+            content[field] = None
+        elif field in _NUMBERS:
+            content[field] = float(text)
+        else:
+            content[field] = json.loads(text) if field in _OBJECTS else text
+    return content
+
+
+def _csv_lines(rows: Iterable[Iterable[str]]) -> bytes:
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _json_line(row: ScoreRow) -> bytes:
+    content = dataclasses.asdict(row)
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:  # a name that is no UTF-8
+        return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
+
+
+# Writing
+
+
+def table_files(out: Path) -> tuple[Path, Path]:
+    """The JSONL and the CSV file of a table that is named by either.
+
+    Raises:
+        ScoreError: Another suffix.
+    """
+    if out.suffix not in (".csv", ".jsonl"):
+        raise ScoreError(f"{out}: a table of scores is a .csv and a .jsonl file; name one of them")
+    return out.with_suffix(".jsonl"), out.with_suffix(".csv")
+
+
+def append_row(file: BinaryIO, row: ScoreRow) -> None:
+    """Adds a row to a JSONL file; when this returns, it is on the disk."""
+    _append(file, _json_line(row))
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class ScoreTable:
+    """A table that is open for writing, by one process at a time.
+
+    Opening it makes it whole: a last row that was cut off is dropped, and the CSV file is made from
+    the record. A table that is closed without a row leaves nothing behind.
+
+    Args:
+        out: Either file of the table; both and their folder are made where they are missing.
+        model: Hash of the model whose rows these are.
+        decoders: What decodes clips and pictures here.
+
+    Attributes:
+        rows: Path as given -> row, in the order of the table.
+
+    Raises:
+        ScoreError: On opening: another process has it open; it was written by another model,
+            decoder or version of the row; or one of the files is something else.
+    """
+
+    def __init__(self, out: Path, *, model: str, decoders: Collection[str]) -> None:
+        self.record, self.sheet = table_files(out)
+        self.model, self.decoders = model, decoders
+        self.rows: dict[str, ScoreRow] = {}
+        self._lines: dict[str, bytes] = {}
+        self._lock = FileLock(
+            self.record.with_name(f".{self.record.stem}.lock"), timeout=PATIENCE_S
+        )
+        self._open: list[BinaryIO] = []
+        self._made: list[Path] = []
+
+    def __enter__(self) -> "ScoreTable":
+        folder = self.record.parent
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ScoreError(
+                f"{self.sheet}: another process is writing this table; wait for it, or give "
+                "another --out"
+            ) from None
+        try:
+            for left in self.record.parent.glob(f".{glob.escape(self.record.stem)}.*.tmp"):
+                left.unlink(missing_ok=True)
+            self._check_sheet()
+            self._check_record()
+            for row, line in _lines(self.record) if self.record.exists() else ():
+                self._check_row(row)
+                self._keep(row, line + b"\n")
+            self._write_whole()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+        if self.rows:
+            self._lock.release()
+            return
+        for path in (self.record, self.sheet):
+            path.unlink(missing_ok=True)
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else put something there
+            for made in self._made:
+                made.rmdir()
+
+    def append(self, row: ScoreRow) -> None:
+        """Adds a row to both files; when this returns, it is on the disk.
+
+        Raises:
+            ScoreError: The table has a row of this file, or the row is of another model.
+        """
+        self._check_row(row)
+        line = _json_line(row)
+        self._keep(row, line)
+        for file, data in zip(self._open, (line, _csv_lines([_cells(row)])), strict=True):
+            _append(file, data)
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Removes rows, whose files are to be scored anew; the others stay byte for byte."""
+        gone = [file for file in files if file in self.rows]
+        for file in gone:
+            del self.rows[file], self._lines[file]
+        if gone:
+            self._write_whole()
+
+    def _keep(self, row: ScoreRow, line: bytes) -> None:
+        if row.file in self.rows:
+            raise ScoreError(f"{self.record}: two rows of {row.file!r}; keep one")
+        self.rows[row.file], self._lines[row.file] = row, line
+
+    def _check_sheet(self) -> None:
+        """Refuses to write over a CSV file that is not made from the record."""
+        if not self.sheet.exists():
+            return
+        with self.sheet.open("rb") as file:
+            first = file.readline(10_000).decode("utf-8-sig", "backslashreplace").strip()
+        if first != ",".join(FIELDS):
+            raise self._foreign(self.sheet, first[:300])
+        if not self.record.exists():
+            raise ScoreError(
+                f"{self.sheet} is there without {self.record.name}, from which the table goes on; "
+                f"restore that, or {_ELSEWHERE}"
+            )
+
+    def _check_record(self) -> None:
+        """Refuses to write over rows of another kind or version."""
+        if not self.record.exists():
+            return
+        with self.record.open("rb") as file:
+            first = file.readline()
+        try:
+            fields = ",".join(json.loads(first))
+        except (ValueError, TypeError):  # told with its place when all rows are read
+            return
+        if fields != ",".join(FIELDS):
+            raise self._foreign(self.record, fields[:300])
+
+    def _foreign(self, path: Path, fields: str) -> ScoreError:
+        return ScoreError(
+            f"{path}: no table of this version: its fields are {fields}, those of this version "
+            f"are {','.join(FIELDS)}; {_ELSEWHERE}"
+        )
+
+    def _check_row(self, row: ScoreRow) -> None:
+        if row.model != self.model:
+            raise ScoreError(
+                f"{self.record}: its rows are of model {row.model}, this is model {self.model} "
+                f"(another folder, other weights, or another --load); {_ELSEWHERE}"
+            )
+        if row.decoder not in (None, *self.decoders):
+            raise ScoreError(
+                f"{self.record}: its clips were decoded by {row.decoder}, here by "
+                f"{' and '.join(self.decoders)}; {_ELSEWHERE}"
+            )
+
+    def _write_whole(self) -> None:
+        self._close()
+        replace_file(self.record, b"".join(self._lines.values()))
+        replace_file(self.sheet, scores_csv(self.rows.values()))
+        # The record first: a row that is in the CSV file alone would be lost.
+        self._open = [path.open("ab") for path in (self.record, self.sheet)]
+
+    def _close(self) -> None:
+        for file in self._open:
+            file.close()
+        self._open = []

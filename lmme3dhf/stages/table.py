@@ -1,0 +1,370 @@
+"""A finished model on files -> the table of scores (`lmme3dhf.scores`), which the same command goes
+on with.
+
+Rows are keyed by the content of the file and the model. A file whose row stands is passed over; one
+whose bytes changed since is scored anew; one with the content of another gets that one's scores
+without running the model. Failures stay, but for those of the moment: a file that was missing is
+looked for again, and `TRIED_AGAIN`.
+
+With several processes (`distributed`) each scores its share into a hidden part beside the table,
+which the main one puts into the table at the end, or the next command where this one was killed.
+"""
+
+import glob
+import hashlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from lmme3dhf import __version__, distributed
+from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.assessment import Assessment, Failure
+from lmme3dhf.data import container, strips
+from lmme3dhf.data.samples import DataError
+from lmme3dhf.files import file_hash
+from lmme3dhf.models.hub import model_hash
+from lmme3dhf.progress import with_progress
+from lmme3dhf.scorer import Scorer
+from lmme3dhf.scores import (
+    FAILED,
+    OK,
+    ScoreError,
+    ScoreRow,
+    ScoreTable,
+    append_row,
+    read_scores,
+    table_files,
+)
+from lmme3dhf.vocabulary import DIMENSIONS
+
+# Of clips, and of pictures with three views.
+_DECODERS = (container.DECODER, strips.DECODER)
+# Reasons that may be gone the next time.
+MISSING, TRIED_AGAIN = "missing", ("time_out", "out_of_memory")
+# A score on 0..100 is not better than that, and batches differ below it.
+_SCORE_DIGITS, _PROBABILITY_DIGITS = 3, 6
+# A name on disk has at most 255 bytes, and a character at most four of them.
+_STEM_CHARACTERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How a command's files stand when it ends.
+
+    Attributes:
+        good: Files with scores.
+        failed: Reason -> number of files.
+        resumed: How many of both had their row before.
+        left: Files without a row, where the first failure ended the command.
+    """
+
+    good: int
+    failed: dict[str, int]
+    resumed: int
+    left: int
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.failed.items())
+        said = f"{self.good} files scored, {sum(self.failed.values())} not"
+        said += f" ({reasons}; their rows say why)" if self.failed else ""
+        said += f"; {self.resumed} of these rows were there before" if self.resumed else ""
+        return said + (f"; {self.left} files left out after the failure" if self.left else "")
+
+
+def model_key(folder: Path, load: str | None = None) -> str:
+    """The hash of a model in its rows: 16 hexadecimal digits for configuration and weights, and for
+    weights that are rounded on loading.
+
+    Args:
+        folder: Folder of a merged model.
+        load: "8bit" and "4bit" give other scores, and so another key.
+    """
+    digest = model_hash(folder)
+    if load in ("8bit", "4bit"):
+        digest = hashlib.sha256(f"{digest} {load}".encode()).hexdigest()
+    return digest[:16]
+
+
+def maps_beside(out: Path) -> Path:
+    """Where a table's maps lie unless they are sent elsewhere."""
+    return out.with_name(f"{out.stem}_maps")
+
+
+def score_files(
+    load: Callable[[], Scorer],
+    files: Sequence[Path],
+    out: Path,
+    *,
+    model: str,
+    maps: Path | None = None,
+    fail_fast: bool = False,
+) -> Tally:
+    """Scores files and adds one row each to a table, failures included, as soon as it is known.
+
+    Args:
+        load: Gives the scorer; called only where there is something to score.
+        files: The clips. The table's own files and maps among them are left out.
+        out: Either file of the table.
+        model: The model's hash, from `model_key`.
+        maps: Folder for the saliency maps; None writes none. Rows that stand keep their maps, or
+            stay without.
+        fail_fast: End at the first new failure, with its row written; of several processes, each at
+            its own.
+
+    Returns:
+        The tally, on every rank.
+
+    Raises:
+        ScoreError: Another process is writing the table, or it is not this model's table.
+        DataError: No files, or the scorer gives no scores.
+    """
+    table_files(out)
+    files = _without_own(distributed.all_gather(list(files))[0], out, maps)
+    if not files:
+        raise DataError(f"{out}: no files to score; give clips, or folders with clips")
+    with _opened(out, model) as table:
+        contents = _contents(files)
+        resumed, todo = 0, []
+        if table is not None:
+            _take_parts(table, contents)
+            table.forget(str(p) for p in files if not _stands(table.rows.get(str(p)), contents[p]))
+            resumed = sum(str(path) in table.rows for path in files)
+            todo = _to_score(table, contents)
+            if resumed:
+                print(f"{out}: {resumed} of {len(files)} files have their row already", flush=True)
+        todo = distributed.all_gather(todo)[0]
+        mine = distributed.share(todo)
+        with closing(_scored(load, mine, contents, out, model=model, maps=maps)) as rows:
+            if distributed.world_size() == 1:
+                _fill(table, contents, lambda path: next(rows), fail_fast=fail_fast)
+            else:
+                _write_part(out, rows, len(mine), fail_fast=fail_fast)
+        distributed.barrier()
+        if table is not None:
+            _take_parts(table, contents)
+        tally = _tally(table.rows, files, resumed) if table is not None else None
+        return distributed.all_gather(tally)[0]
+
+
+def _without_own(files: Iterable[Path], out: Path, maps: Path | None) -> list[Path]:
+    """The files without those that the table itself leaves in a folder; each once."""
+    own = {os.path.realpath(path) for path in (*table_files(out), maps_beside(out), maps or out)}
+    kept = {}
+    for path in files:
+        real = Path(os.path.realpath(path))
+        if not own & {str(real), *map(str, real.parents)}:
+            kept[path] = None
+    return list(kept)
+
+
+def _contents(files: Sequence[Path]) -> dict[Path, str | None]:
+    """File -> hash of its bytes, on every rank; None where they cannot be read."""
+    mine = distributed.share(files)
+    hashed = with_progress(mine, distributed.named("reading files"), len(mine))
+    hashes = distributed.all_gather([_content_hash(path) for path in hashed])
+    return dict(zip(files, distributed.interleave(hashes), strict=True))
+
+
+def _content_hash(path: Path) -> str | None:
+    try:
+        # Reading a pipe would never end.
+        return file_hash(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
+@contextmanager
+def _opened(out: Path, model: str) -> Iterator[ScoreTable | None]:
+    """The table on the main rank; why it cannot be opened on all."""
+    with ExitStack() as stack:
+        table, refused = None, None
+        if distributed.is_main():
+            try:
+                table = stack.enter_context(ScoreTable(out, model=model, decoders=_DECODERS))
+            except ScoreError as error:
+                refused = str(error)
+        refused = distributed.all_gather(refused)[0]
+        if refused:
+            raise ScoreError(refused)
+        yield table
+
+
+def _stands(row: ScoreRow | None, content: str | None) -> bool:
+    """Whether a row is there that need not be made anew."""
+    if row is None:
+        return False
+    if row.reason == MISSING:  # and has just been looked for
+        return content is None
+    return row.content == content and row.reason not in TRIED_AGAIN
+
+
+def _by_content(rows: Iterable[ScoreRow]) -> dict[str, ScoreRow]:
+    passing = (MISSING, *TRIED_AGAIN)
+    return {row.content: row for row in rows if row.content and row.reason not in passing}
+
+
+def _to_score(table: ScoreTable, contents: Mapping[Path, str | None]) -> list[Path]:
+    """The files that need the model: the first of each content that the table does not know."""
+    known: set[str | None] = set(_by_content(table.rows.values()))
+    todo = []
+    for path, content in contents.items():
+        if str(path) not in table.rows and content not in known:
+            todo.append(path)
+            # Files that cannot be read have no content to share.
+            known |= {content} - {None}
+    return todo
+
+
+def _fill(
+    table: ScoreTable,
+    contents: Mapping[Path, str | None],
+    scored: Callable[[Path], ScoreRow | None],
+    *,
+    fail_fast: bool = False,
+) -> None:
+    """Adds the missing rows in the order of the files.
+
+    Args:
+        table: The open table.
+        contents: File -> hash of its bytes.
+        scored: Gives the row of the next file of `_to_score`; None where there is none.
+        fail_fast: End after the first that failed.
+    """
+    known = _by_content(table.rows.values())
+    pending = [path for path in contents if str(path) not in table.rows]
+    for path in with_progress(pending, "scoring", len(pending)):
+        content = contents[path]
+        row = _copied(known[content], path) if content in known else scored(path)
+        if row is None:
+            continue
+        table.append(row)
+        if row.content:
+            known[row.content] = row
+        if fail_fast and row.status == FAILED:
+            return
+
+
+def _copied(row: ScoreRow, path: Path) -> ScoreRow:
+    """The row of a file with the same content; messages begin with the file."""
+    message = row.message
+    if message and message.startswith(row.file):
+        message = f"{path}{message.removeprefix(row.file)}"
+    return replace(row, file=str(path), message=message, seconds=0.0)
+
+
+def _scored(
+    load: Callable[[], Scorer],
+    files: Sequence[Path],
+    contents: Mapping[Path, str | None],
+    out: Path,
+    *,
+    model: str,
+    maps: Path | None,
+) -> Iterator[ScoreRow]:
+    """Rows of files, in their order."""
+    if not files:
+        return
+    scorer = load()
+    if not scorer.scores:
+        raise DataError("a scorer without scores cannot fill a table of scores; use predict")
+    began = time.monotonic()
+    remaining = iter(files)
+    with closing(scorer.assess(files, maps=maps is not None)) as results:
+        # The results of a batch are there at the same time.
+        while batch := list(islice(results, scorer.batch_size)):
+            now = time.monotonic()
+            seconds, began = round((now - began) / len(batch), 3), now
+            for result in batch:
+                path = next(remaining)
+                row = _row(path, result, contents[path], out, model=model, maps=maps)
+                yield replace(row, seconds=seconds)
+
+
+def _row(
+    path: Path,
+    result: Assessment | Failure,
+    content: str | None,
+    out: Path,
+    *,
+    model: str,
+    maps: Path | None,
+) -> ScoreRow:
+    about = {"file": str(path), "content": content, "model": model, "version": __version__}
+    if isinstance(result, Failure):
+        return ScoreRow(status=FAILED, reason=result.reason, message=result.message, **about)
+    said = {}
+    for dimension in DIMENSIONS:
+        rating = getattr(result, dimension)
+        said[dimension] = round(rating.score, _SCORE_DIGITS)
+        said[f"{dimension}_level"] = rating.level
+        said[f"{dimension}_probabilities"] = _rounded(rating.level_probabilities)
+    where = None
+    if maps is not None and result.saliency is not None:
+        maps.mkdir(parents=True, exist_ok=True)
+        # Files of one name differ in content, and two models may share the folder. A copied row
+        # keeps its map when the file that it was copied from changes.
+        stem = re.sub(r"[^\w.-]", "_", path.stem)[:_STEM_CHARACTERS]
+        picture = maps / f"{stem}_{str(content)[:12]}_{model[:8]}.png"
+        write_saliency_png(picture, result.saliency)
+        where = Path(os.path.relpath(picture, out.parent)).as_posix()
+    return ScoreRow(
+        status=OK,
+        **said,
+        distortions=result.distortions,
+        distortion_probabilities=_rounded(result.distortion_probabilities),
+        map=where,
+        decoder=result.decoder,
+        **about,
+    )
+
+
+def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
+    if probabilities is None:
+        return None
+    return {word: round(p, _PROBABILITY_DIGITS) for word, p in probabilities.items()}
+
+
+def _write_part(out: Path, rows: Iterator[ScoreRow], total: int, *, fail_fast: bool) -> None:
+    """Writes this rank's rows; hidden, so that nobody scores the part as a file of the folder."""
+    part = out.with_name(f".{out.stem}.rank_{distributed.rank()}.jsonl")
+    with part.open("ab") as file:
+        for row in with_progress(rows, distributed.named("scoring"), total):
+            append_row(file, row)
+            if fail_fast and row.status == FAILED:
+                return
+
+
+def _take_parts(table: ScoreTable, contents: Mapping[Path, str | None]) -> None:
+    """Puts the ranks' rows into the table in the order of the files, with those of files of the
+    same content, and removes the parts.
+    """
+    parts = sorted(
+        table.record.parent.glob(f".{glob.escape(table.record.stem)}.rank_*.jsonl"),
+    )
+    if not parts:
+        return
+    found = {row.file: row for part in parts for row in read_scores(part)}
+    _fill(table, contents, lambda path: found.get(str(path)))
+    # Those of files that an earlier command had and this one has not.
+    for row in found.values():
+        if row.file not in table.rows:
+            table.append(row)
+    for part in parts:
+        part.unlink()
+
+
+def _tally(rows: Mapping[str, ScoreRow], files: Sequence[Path], resumed: int) -> Tally:
+    there = [rows[str(path)] for path in files if str(path) in rows]
+    failed = Counter(row.reason for row in there if row.status == FAILED)
+    return Tally(
+        good=sum(row.status == OK for row in there),
+        failed=dict(sorted(failed.items())),
+        resumed=resumed,
+        left=len(files) - len(there),
+    )
