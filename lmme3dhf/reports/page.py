@@ -1,12 +1,14 @@
 """One HTML page that needs nothing else: sections of text, tables and pictures, with the pictures
 in it.
 
-Whatever comes from outside (names of methods, paths, settings) is escaped. There are no scripts and
-no links but those within the page; a content policy in its head forbids a browser to fetch
-anything. Texts may hold `code` between backticks.
+Whatever comes from outside (names of methods, paths, settings) is escaped. There are no links but
+those within the page; a content policy in its head forbids a browser to fetch anything, and to run
+any script but the one that sorts tables, which is told by its hash and is only there where a table
+can be sorted. Texts may hold `code` between backticks.
 """
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -69,6 +71,7 @@ class Picture:
         png: The file to show.
         svg: Of the same picture; shown in place of the PNG where it is small.
         number: Of the paper's figure, "2a"; None for one that the paper does not have.
+        wide: Whether it scrolls in its box on a narrow screen, where it would be too small.
     """
 
     name: str
@@ -77,9 +80,84 @@ class Picture:
     png: Path
     svg: Path | None = None
     number: str | None = None
+    wide: bool = False
 
 
-Part = Text | Listing | Grid | Verbatim | Picture | Table
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side, below each other where there is no room."""
+
+    items: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A cell of a sheet.
+
+    Attributes:
+        text: What is shown; lines end at line ends.
+        order: What it is sorted by; None (or NaN) comes last in either direction.
+        heat: -1..1; how strongly the cell is coloured, vermilion below 0 and blue above.
+    """
+
+    text: str
+    order: float | str | None = None
+    heat: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of numbers with names in its first column, which a reader can sort by a column.
+
+    Attributes:
+        name: Its anchor.
+        title: What it shows.
+        header: Title of each column.
+        rows: Cells of each row, one a column.
+        over: (title, columns) above the header, together as many columns; empty for none.
+        notes: What a reader has to know.
+        sortable: Whether a script in the page sorts it.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    over: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    sortable: bool = True
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture: its JPEG file, and what it shows for those who cannot see it."""
+
+    jpeg: bytes
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A video in a gallery: its thumbnails below each other, or why there are none, and what is
+    said about it.
+    """
+
+    title: str
+    thumbnails: tuple[Thumbnail, ...]
+    absent: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Cards under a heading, in so many columns where there is room."""
+
+    title: str
+    cards: tuple[Card, ...]
+    columns: int = 3
+
+
+Part = Text | Listing | Grid | Verbatim | Picture | Pictures | Table | Sheet | Gallery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +230,36 @@ figure img { display: block; max-width: 100%; height: auto; }
 figcaption { max-width: 52rem; font-size: .92rem; margin-top: .4rem; }
 pre { overflow-x: auto; padding: .8rem; background: #f5f5f5; font-size: .82rem; line-height: 1.4; }
 summary { cursor: pointer; color: var(--blue); }
+.wide img { min-width: 46rem; }
+.side { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+.side figure { flex: 1 1 22rem; max-width: 36rem; min-width: 0; margin: 1rem 0; }
+.side figure img { width: 100%; }
+table.sheet th, table.sheet td { text-align: right; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
+table.sheet th:first-child, table.sheet td:first-child { text-align: left; }
+table.sheet tbody th { font-weight: 600; position: sticky; left: 0; background: #fff;
+  min-width: 8.5rem; max-width: 16rem; overflow-wrap: anywhere; }
+table.sheet thead th.over { text-align: center; border-bottom-color: #bbb; }
+table.sheet td { white-space: pre; }
+table.sheet td[style] { background: rgb(0 114 178 / var(--heat)); }
+table.sheet td.low[style] { background: rgb(213 94 0 / var(--heat)); }
+th button { font: inherit; color: inherit; text-align: inherit; background: none; border: 0;
+  padding: 0; cursor: pointer; }
+th button::after { content: "\\a0\\2195"; color: #767676; }
+th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--blue); }
+th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--blue); }
+.cards { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 24.8rem));
+  gap: 1rem 1.4rem; margin: .6rem 0 1.4rem; }
+.cards article { border: 1px solid var(--line); padding: .6rem; min-width: 0; }
+.cards h4 { margin: 0 0 .4rem; color: var(--ink); overflow-wrap: anywhere; }
+.cards img { display: block; width: 100%; height: auto; margin: 0 0 3px; }
+.cards p { margin: .25rem 0 0; font-size: .88rem; line-height: 1.4; }
+@media (max-width: 900px) {
+  .cards { grid-template-columns: 1fr 1fr; }
+}
 @media (max-width: 600px) {
+  .cards { grid-template-columns: minmax(0, 1fr); }
+  table.sheet tbody th { min-width: 7.4rem; }
   body { padding: .6rem .8rem 3rem; }
   h1 { font-size: 1.4rem; }
   h2 { font-size: 1.2rem; }
@@ -164,14 +271,19 @@ summary { cursor: pointer; color: var(--blue); }
   body, p, ul { max-width: none; }
   body { padding: 0; }
   h2, h3, h4 { break-after: avoid; }
-  figure, tr, .banner, .warning { break-inside: avoid; }
+  figure, tr, .banner, .warning, .cards article { break-inside: avoid; }
   figure img { max-height: 225mm; }
   .scroll { overflow: visible; }
   table { font-size: 7.5pt; }
   th, td { padding: .12rem .3rem; }
   table.numbers td:first-child { min-width: 0; position: static; }
   table.numbers td:nth-child(2) { white-space: normal; }
-  .banner, .warning, .absent, nav, pre, code { print-color-adjust: exact;
+  .wide img { min-width: 0; }
+  .side figure { flex-basis: 40%; }
+  .cards { grid-template-columns: 1fr 1fr; gap: .5rem; }
+  table.sheet tbody th { min-width: 6.5rem; position: static; }
+  th button::after { content: none; }
+  .banner, .warning, .absent, nav, pre, code, td { print-color-adjust: exact;
     -webkit-print-color-adjust: exact; }
   pre { white-space: pre-wrap; }
   a { color: inherit; text-decoration: none; }
@@ -185,7 +297,7 @@ _PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{{ allowed }}">
 <title>{{ page.title }}</title>
 <style>
 {{ style }}</style>
@@ -218,8 +330,42 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 </section>
 {% endfor %}
 </main>
+{% if script %}
+<script>{{ script }}</script>
+{% endif %}
 </body>
 </html>
+"""
+
+# Without it the page is whole; the buttons are its own. Rows of equal cells stay in their order.
+_SORTING = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const key = (row) => row.cells[column].dataset.order;
+      const given = (text) => text !== undefined;
+      const numbers = [...body.rows].map(key).filter(given).every((text) => !isNaN(text));
+      const first = numbers ? "descending" : "ascending";
+      const other = numbers ? "ascending" : "descending";
+      const order = head.getAttribute("aria-sort") === first ? other : first;
+      const sign = order === "ascending" ? 1 : -1;
+      const compare = (a, b) => (numbers ? a - b : a.localeCompare(b));
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [key(a), key(b)];
+        return given(x) && given(y) ? sign * compare(x, y) : given(y) - given(x);
+      });
+      body.append(...rows);
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+    });
+  });
+}
 """
 
 _PARTS = {
@@ -241,9 +387,60 @@ _PARTS = {
     Verbatim: """<details><summary>{{ part.title }}</summary>
 <pre>{{ part.text }}</pre></details>""",
     Picture: """<figure id="figure-{{ part.name }}">
+{% if part.wide %}
+<div class="scroll wide" tabindex="0" role="region" aria-label="{{ part.title }}">
+{% endif %}
 <img src="{{ content(part) }}" alt="{{ part.title }}">
+{% if part.wide %}
+</div>
+{% endif %}
 <figcaption><strong>{{ label(part) }}</strong>. {{ part.caption | code }}</figcaption>
 </figure>""",
+    Pictures: """<div class="side">
+{% for item in part.items %}
+{{ shown(item) }}
+{% endfor %}
+</div>""",
+    Sheet: """<h3 id="{{ part.name }}">{{ part.title }}</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="{{ part.title }}">
+<table class="sheet{{ " sortable" if part.sortable else "" }}">
+<thead>
+{% if part.over %}
+<tr>{% for title, span in part.over %}
+<th colspan="{{ span }}"{% if title %} class="over"{% endif %}>{{ title }}</th>
+{% endfor %}</tr>
+{% endif %}
+<tr>{% for title in part.header %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in part.rows %}
+<tr>{% for cell in row %}<{{ "td" if loop.index0 else 'th scope="row"' | safe }}{{ cell | cell }}>\
+{{ cell.text }}</{{ "td" if loop.index0 else "th" }}>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% if part.notes %}
+<ul class="notes">
+{% for note in part.notes %}
+<li>{{ note | code }}</li>
+{% endfor %}
+</ul>
+{% endif %}""",
+    Gallery: """<h3>{{ part.title }}</h3>
+<div class="cards" style="--columns:{{ part.columns }}">
+{% for card in part.cards %}
+<article>
+<h4>{{ card.title }}</h4>
+{% for thumbnail in card.thumbnails %}
+<img src="{{ thumbnail.jpeg | jpeg }}" alt="{{ thumbnail.alt }}">
+{% endfor %}
+{% for sentence in card.absent %}
+<p class="absent">{{ sentence }}</p>
+{% endfor %}
+{% for line in card.lines %}
+<p>{{ line }}</p>
+{% endfor %}
+</article>
+{% endfor %}
+</div>""",
 }
 
 
@@ -270,17 +467,43 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["code"] = lambda text: _with_code(escape(text))
+    environment.filters["cell"] = _cell_attributes
+    environment.filters["jpeg"] = lambda content: _data_uri(content, "jpeg")
     environment.globals |= {"content": _content, "label": _label}
     templates = {kind: environment.from_string(text) for kind, text in _PARTS.items()}
 
     def shown(part: Part) -> Markup:
         if isinstance(part, Table):
             return _with_code(Markup(html(part)))
-        return Markup(templates[type(part)].render(part=part))
+        return Markup(templates[type(part)].render(part=part, shown=shown))
 
-    return environment.from_string(_PAGE).render(
-        page=page, style=Markup(_STYLE), shown=shown, entries=_entries
+    sorts = any(
+        isinstance(part, Sheet) and part.sortable
+        for part in (*page.lead, *(part for section in page.sections for part in section.parts))
     )
+    digest = base64.b64encode(hashlib.sha256(_SORTING.encode("utf-8")).digest()).decode("ascii")
+    return environment.from_string(_PAGE).render(
+        page=page,
+        style=Markup(_STYLE),
+        script=Markup(_SORTING) if sorts else "",
+        allowed=Markup(f"; script-src 'sha256-{digest}'") if sorts else "",
+        shown=shown,
+        entries=_entries,
+    )
+
+
+def _cell_attributes(cell: Value) -> Markup:
+    """What a cell is sorted by, and its colour."""
+    attributes = ""
+    # The only value that is unlike itself is NaN.
+    if cell.order is not None and cell.order == cell.order:
+        order = cell.order if isinstance(cell.order, str) else f"{cell.order:.10g}"
+        attributes += f' data-order="{escape(order)}"'
+    if cell.heat:
+        attributes += ' class="low"' if cell.heat < 0 else ""
+        # Black letters are read well on the strongest, too.
+        attributes += f' style="--heat:{min(abs(cell.heat), 1) * 0.55:.2f}"'
+    return Markup(attributes)
 
 
 def _with_code(escaped: Markup) -> Markup:
@@ -296,10 +519,19 @@ def _with_code(escaped: Markup) -> Markup:
 def _entries(section: Section) -> Iterator[tuple[str, str]]:
     """(anchor, short title) of what the contents list below a section."""
     for part in section.parts:
-        if isinstance(part, Table):
+        if isinstance(part, Table | Sheet):
             yield part.name, part.title.split(" – ")[0].split(". ")[0]
-        elif isinstance(part, Picture):
-            yield f"figure-{part.name}", f"Fig. {part.number}" if part.number else part.title
+        for picture in _pictures(part):
+            yield (
+                f"figure-{picture.name}",
+                (f"Fig. {picture.number}" if picture.number else picture.title),
+            )
+
+
+def _pictures(part: Part) -> tuple[Picture, ...]:
+    if isinstance(part, Picture):
+        return (part,)
+    return part.items if isinstance(part, Pictures) else ()
 
 
 def _label(picture: Picture) -> str:
@@ -308,7 +540,10 @@ def _label(picture: Picture) -> str:
 
 def _content(picture: Picture) -> str:
     """The picture as a data URI."""
-    content, kind = embedded(picture.png, picture.svg)
+    return _data_uri(*embedded(picture.png, picture.svg))
+
+
+def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 

@@ -14,7 +14,7 @@ class ReadPage(HTMLParser):
         sources: Values of src, and of whatever else would fetch something.
         tables: Rows of cells' texts, of each table; a cell over several columns comes as often.
         captions: Texts of the figures' captions.
-        text: All text outside the style.
+        text: All text outside the style and the script.
         faults: Elements that end where they should not.
     """
 
@@ -61,7 +61,7 @@ class ReadPage(HTMLParser):
             row += [row[-1]] * (self._span - 1)
 
     def handle_data(self, data):
-        if "style" in self._open:
+        if {"style", "script"} & set(self._open):
             return
         self._text.append(data)
         if {"td", "th"} & set(self._open):

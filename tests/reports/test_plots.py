@@ -24,6 +24,7 @@ from lmme3dhf.reports.plots import (
     saliency_overlays,
     score_scatter,
 )
+from lmme3dhf.reports.plots.generators import drawn_names
 from lmme3dhf.reports.plots.style import line, look, picture
 
 NAN = float("nan")
@@ -231,11 +232,46 @@ def test_the_note_stands_in_every_picture(tmp_path):
         plots.marks_scatter: ([("dots", {"quality": ([1.0, 2.0], [3.0, 4.0], "said")})],),
         plots.split_half_histograms: ({"quality": [0.5, 0.6]}, {"quality": 0.55}),
         plots.subject_bars: ({"quality": [("a", 0.5, False)]},),
+        plots.generator_intervals: ("quality", [("a", 1.0, NAN, NAN)]),
+        plots.score_distributions: (
+            "quality",
+            {"a": np.arange(12.0), "b": np.array([])},
+            np.random.default_rng(0),
+        ),
+        plots.level_bars: ("quality", ["bad", "good"], {"a": [0.5, 0.5], "b": [NAN, NAN]}),
+        plots.generator_radar: (["a", "b", "c"], {"A": [10.0, NAN, 20.0]}),
     }
     assert {call.__name__ for call in calls} == set(plots.__all__) - {"overlay"}
     for index, (call, arguments) in enumerate(calls.items()):
         call(tmp_path / f"{index}.png", *arguments, note=note)
         assert note in words(tmp_path / f"{index}.svg"), call.__name__
+
+
+def test_generators_can_be_told_apart_in_pictures():
+    """By what is drawn. Catches two long names that are shortened to one, and letters that the font
+    does not have, which would all be the same box.
+    """
+    long = ["a" * 30 + "x" + "b" * 30, "a" * 30 + "y" + "b" * 30, "c" * 15 + "d" * 15]
+    assert drawn_names(["Ünï_1", "生成器", *long]) == [
+        "Ünï_1",
+        "generator 2",
+        "generator 3",
+        "generator 4",
+        f"{'c' * 11}…{'d' * 10}",
+    ]
+
+
+def test_many_generators_have_a_radar_each(tmp_path):
+    """Six do not share one. Catches a radar in which nobody finds a line, and a name that becomes a
+    formula.
+    """
+    for count, alone in ((5, False), (6, True)):
+        values = {f"$gen{at}$": [50.0 + at, NAN, 20.0] for at in range(count)}
+        path = tmp_path / f"{count}.png"
+        plots.generator_radar(path, ["first", "second", "third"], values)
+        drawn = path.with_suffix(".svg").read_text(encoding="utf-8")
+        assert drawn.count("<!-- second -->") == (count if alone else 1)
+        assert drawn.replace("\\$", "$").count("<!-- $gen3$ -->") == 1
 
 
 def test_groups_and_lines_can_be_told_apart():

@@ -13,6 +13,12 @@ from lmme3dhf.reports.plots.dataset import (
     split_half_histograms,
     subject_bars,
 )
+from lmme3dhf.reports.plots.generators import (
+    generator_intervals,
+    generator_radar,
+    level_bars,
+    score_distributions,
+)
 from lmme3dhf.reports.plots.methods import (
     category_scores,
     confusion_matrices,
@@ -31,7 +37,10 @@ __all__ = [
     "distortion_bars",
     "fold_dots",
     "generator_bars",
+    "generator_intervals",
     "generator_means",
+    "generator_radar",
+    "level_bars",
     "loss_curves",
     "marked_strips",
     "marks_scatter",
@@ -43,6 +52,7 @@ __all__ = [
     "radar",
     "recall_bars",
     "saliency_overlays",
+    "score_distributions",
     "score_scatter",
     "split_half_histograms",
     "subject_bars",

@@ -1,0 +1,447 @@
+"""One page that compares generators by the scores of their videos, made from a table of scores.
+
+The page needs nothing else and is at most 5 MB; tables and figures also lie as files beside it.
+Nothing on it is of the day it was made: the same table and clips give the same bytes. No model is
+loaded, and torch is not needed.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lmme3dhf.errors import UserError
+from lmme3dhf.files import replace_file, write_csv
+from lmme3dhf.generators.examples import choose, galleries
+from lmme3dhf.generators.names import LONGEST_NAME, generators_of, visible
+from lmme3dhf.generators.tables import (
+    FAULTS,
+    Generator,
+    Listed,
+    Means,
+    differences_table,
+    distortion_shares,
+    distortions_table,
+    failures_table,
+    grouped,
+    level_shares,
+    levels_table,
+    means_table,
+    short_category,
+)
+from lmme3dhf.metrics.group_means import (
+    FEWEST_VIDEOS,
+    LEVEL,
+    RESAMPLES,
+    Pair,
+    compare_groups,
+    group_mean,
+)
+from lmme3dhf.reports.page import (
+    Gallery,
+    Listing,
+    Page,
+    Part,
+    Picture,
+    Pictures,
+    Section,
+    Text,
+    Verbatim,
+    render,
+)
+from lmme3dhf.reports.plots import (
+    generator_intervals,
+    generator_radar,
+    level_bars,
+    score_distributions,
+)
+from lmme3dhf.reports.plots.generators import MOST_IN_ONE, drawn_names
+from lmme3dhf.scores import FAILED, OK, ScoreRow, read_scores, spreadsheet_text
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+
+LARGEST_PAGE = 5_000_000  # bytes
+MOST_GENERATORS = 40  # more make tables that nobody reads, and a page that grows with their square
+TABLES, FIGURES = "tables", "figures"  # folders below that of the page's files
+_SEED = 0
+_PERCENT = f"{100 * LEVEL:.0f} %"
+_FEW = 10  # videos, below which intervals are too narrow
+_LISTED = 200  # files that the page names; the CSV has all
+_SPARE = 20_000  # bytes of the page that the pictures leave free
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is known of all generators.
+
+    Attributes:
+        rows: Of the table.
+        names: Generator of each row; None for none.
+        generators: In the order of the page.
+        means: Dimension -> generator -> mean.
+        pairs: Dimension -> pairs of generators.
+    """
+
+    rows: Sequence[ScoreRow]
+    names: list[str | None]
+    generators: Sequence[Generator]
+    means: Means
+    pairs: Mapping[str, Sequence[Pair]]
+
+
+def write_comparison(table: Path, out: Path, group_by: str | None = None) -> Path:
+    """Writes the page, and the tables and figures into a folder beside it (`report_files` for
+    `report.html`); the page comes last and as a whole.
+
+    Args:
+        table: Of scores, CSV or JSONL.
+        out: The page.
+        group_by: Pattern that tells the generator from a path (`names.generators_of`); None for the
+            folder.
+
+    Returns:
+        Folder of the tables and figures.
+
+    Raises:
+        ScoreError: A table that cannot be read.
+        PatternError: A pattern that cannot be used, or that no file matches.
+        UserError: No row has scores, there are too many generators, or `out` is a folder or the
+            table itself.
+    """
+    table, out = Path(table), Path(out)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give the file to write, such as {out / 'report.html'}")
+    if out.suffix.lower() in (".csv", ".jsonl") or out.resolve() == table.resolve():
+        raise UserError(
+            f"{out} is the name of a table; give a page to write, such as "
+            f"{table.with_suffix('.html')}"
+        )
+    compared = compare(read_scores(table), group_by, str(table))
+    files = out.with_name(f"{out.stem}_files")
+    tables = _tables(compared)
+    for name, listed in tables.items():
+        _write_csv(files / TABLES / f"{name}.csv", listed)
+    print("report: figures", flush=True)
+    figures, renamed = _figures(compared, files / FIGURES)
+
+    def page(shown: Sequence[Gallery]) -> str:
+        lead = _lead(compared, table.name, group_by)
+        sections = _sections(compared, tables, figures, renamed, shown, files.name)
+        title = f"LMME3DHF: generators in {visible(table.name, LONGEST_NAME)}"
+        return render(Page(title=title, lead=lead, sections=sections))
+
+    print("report: best and worst videos", flush=True)
+    spare = LARGEST_PAGE - _SPARE - len(page(()).encode("utf-8"))
+    shown_as = {row.file: g.shown for g in compared.generators for row in g.rows}
+    videos = galleries(choose(compared.generators), shown_as, table.parent, spare)
+    replace_file(out, page(videos))
+    return files
+
+
+def compare(rows: Sequence[ScoreRow], group_by: str | None, where: str) -> Compared:
+    """Groups the rows by generator, and takes means and tests.
+
+    Args:
+        rows: Of a table.
+        group_by: As of `write_comparison`.
+        where: The table, for sentences.
+
+    Raises:
+        PatternError: As `write_comparison`.
+        UserError: Likewise.
+    """
+    if not any(row.status == OK for row in rows):
+        raise UserError(
+            f"{where}: none of its {len(rows)} rows has scores; score some videos first, with "
+            "`lmme3dhf score`"
+        )
+    names = generators_of([row.file for row in rows], group_by)
+    generators = grouped(rows, names)
+    if len(generators) > MOST_GENERATORS:
+        found = ", ".join(repr(generator.name) for generator in generators[:3])
+        raise UserError(
+            f"{where}: {len(generators)} generators ({found}, ...), and one page compares at most "
+            f"{MOST_GENERATORS}; give a --group-by that takes more files together"
+        )
+    if not any(generator.rows for generator in generators):
+        raise UserError(
+            f"{where}: no file that --group-by {group_by!r} matches has scores; see the column "
+            "reason, or match other files"
+        )
+    means, pairs = {}, {}
+    for dimension in DIMENSIONS:
+        scores = {g.name: g.scores(dimension) for g in generators}
+        # Each from the same seed: a generator's interval does not hang on who is beside it.
+        means[dimension] = {
+            name: group_mean(score_N, np.random.default_rng(_SEED))
+            for name, score_N in scores.items()
+        }
+        pairs[dimension] = compare_groups(scores)
+    return Compared(rows, names, generators, means, pairs)
+
+
+def _tables(compared: Compared) -> dict[str, Listed]:
+    """Name of its file -> table."""
+    generators = compared.generators
+    tables = {"means": means_table(generators, compared.means)}
+    for dimension in DIMENSIONS:
+        pairs = compared.pairs[dimension]
+        tables[f"differences_{dimension}"] = differences_table(dimension, generators, pairs)
+    tables["levels"] = levels_table(generators)
+    tables["distortions"] = distortions_table(generators)
+    tables["failures"] = failures_table(compared.rows, compared.names)
+    return tables
+
+
+def _write_csv(path: Path, listed: Listed) -> None:
+    rows = [
+        [spreadsheet_text(_utf8(cell)) if isinstance(cell, str) else cell for cell in row]
+        for row in listed.rows
+    ]
+    write_csv(path, listed.header, rows)
+
+
+def _utf8(text: str) -> str:
+    """A name that is no UTF-8 with escapes in place of its odd bytes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _figures(compared: Compared, folder: Path) -> tuple[dict[str, Picture], dict[str, str]]:
+    """Draws the pictures: name -> picture, and what generators are called in them where that is not
+    their name.
+    """
+    generators = compared.generators
+    called = dict(
+        zip((g.name for g in generators), drawn_names([g.shown for g in generators]), strict=True)
+    )
+    made = {}
+
+    def add(name: str, title: str, caption: str, *, wide: bool = False) -> None:
+        png = folder / f"{name}.png"
+        svg = png.with_suffix(".svg")
+        made[name] = Picture(name=name, title=title, caption=caption, png=png, svg=svg, wide=wide)
+
+    for dimension in DIMENSIONS:
+        means, name = compared.means[dimension], f"means-{dimension}"
+        found = [(called[g.name], means[g.name]) for g in generators]
+        rows = [(label, mean.mean, mean.low, mean.high) for label, mean in found]
+        generator_intervals(folder / f"{name}.png", dimension, rows)
+        add(name, f"Mean {dimension}", f"The line is the {_PERCENT} interval of the mean.")
+        scores = {called[g.name]: g.scores(dimension) for g in generators}
+        name, rng = f"scores-{dimension}", np.random.default_rng(_SEED)
+        score_distributions(folder / f"{name}.png", dimension, scores, rng)
+        add(
+            name,
+            f"Distribution of {dimension}",
+            "A point is a video (at most 150 a generator, drawn at random), the box holds the "
+            "middle half with the median; the shape stands from ten videos on.",
+        )
+        shares = {called[g.name]: level_shares(g, dimension) for g in generators}
+        name = f"levels-{dimension}"
+        level_bars(folder / f"{name}.png", dimension, LEVELS, shares)
+        add(name, f"Levels of {dimension}", "The level word that the model finds most likely.")
+    axes = [*DIMENSIONS, *(f"no {short_category(fault)}" for fault in FAULTS)]
+    values = {}
+    for g in generators:
+        shares = distortion_shares(g)
+        of_mean = [compared.means[dimension][g.name].mean for dimension in DIMENSIONS]
+        values[called[g.name]] = [*of_mean, *(100 * (1 - shares[fault]) for fault in FAULTS)]
+    generator_radar(folder / "radar.png", axes, values)
+    add(
+        "radar",
+        "Ten measures at a glance",
+        "All from 0 to 100, and further out is better: the mean scores, and for each of the eight "
+        "distortions the share of videos of which the model does not name it."
+        + " The dashed grey line is the mean of all generators."
+        * (len(values) > MOST_IN_ONE),
+        wide=len(values) > MOST_IN_ONE,
+    )
+    renamed = {g.shown: called[g.name] for g in generators if called[g.name] != g.shown}
+    return made, renamed
+
+
+def _lead(compared: Compared, table: str, group_by: str | None) -> tuple[Part, ...]:
+    """What was scored with what, and what to beware of."""
+    rows, generators = compared.rows, compared.generators
+    scored = [row for row in rows if row.status == OK]
+    known = sum(len(generator.rows) for generator in generators)
+    told = (
+        f"{_counted(known, 'video')} of {_counted(len(generators), 'generator')}, from "
+        f"{visible(table, LONGEST_NAME)}"
+    )
+    if group_by is not None:
+        told += f", told apart by `{visible(group_by, LONGEST_NAME)}`"
+    elif len(generators) > 1:
+        told += ", told apart by their folders"
+    told += (
+        ". Scores go from 0 to 100 and higher is better; a regression may overshoot the ends a "
+        "little."
+    )
+    parts: list[Part] = [Text(told, "banner")]
+    failed, unmatched = len(rows) - len(scored), len(scored) - known
+    if failed or unmatched:
+        left_out = [f"{_counted(failed, 'file')} without scores"] * bool(failed)
+        left_out += [
+            f"{_counted(unmatched, 'scored file')} that the pattern does not match"
+        ] * bool(unmatched)
+        parts.append(Text(f"Left out: {', '.join(left_out)}; see the last section.", "warning"))
+    models = {(row.model, row.version) for row in scored}
+    decoders = {row.decoder for row in scored}
+    if len(models) > 1 or len(decoders) > 1:
+        parts.append(
+            Text(
+                f"The scores come from {len(models)} models or versions and {len(decoders)} "
+                "decoders. Scores of different models, versions or decoders cannot be compared.",
+                "warning",
+            )
+        )
+    few = [generator for generator in generators if len(generator.rows) < _FEW]
+    if few and len(generators) > 1:
+        parts.append(
+            Text(
+                f"Fewer than {_FEW} scored videos: {len(few)} of the {len(generators)} generators. "
+                "Their intervals are too narrow, and few differences can be found.",
+                "warning",
+            )
+        )
+    return tuple(parts)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def _sections(
+    compared: Compared,
+    tables: Mapping[str, Listed],
+    figures: Mapping[str, Picture],
+    renamed: Mapping[str, str],
+    videos: Sequence[Gallery],
+    files: str,
+) -> tuple[Section, ...]:
+    def both(name: str) -> Pictures:
+        return Pictures(tuple(figures[f"{name}-{dimension}"] for dimension in DIMENSIONS))
+
+    several = len(compared.generators) > 1
+    names = [f"{shown} is called {called}" for shown, called in renamed.items()]
+    called = (Text(f"In the pictures, {'; '.join(names)}.", "files"),) if names else ()
+    tested = _pairs_text(compared) if several else "There is one group, so nothing is compared."
+    sections = [
+        Section(
+            anchor="scores",
+            title="Scores",
+            parts=(
+                tables["means"].sheet,
+                *called,
+                both("means"),
+                both("scores"),
+                Text(
+                    f"Intervals are percentile intervals of the mean ({_PERCENT}, {RESAMPLES} "
+                    "bootstrap resamples of the generator's videos, with a fixed seed). They say "
+                    "what another draw of videos would change, not another training of the metric.",
+                    "files",
+                ),
+            ),
+        ),
+        Section(
+            anchor="differences",
+            title="Differences between generators",
+            parts=(
+                Text(tested),
+                *((tables[f"differences_{d}"].sheet for d in DIMENSIONS) if several else ()),
+            ),
+        ),
+        Section(anchor="profile", title="Profile", parts=(figures["radar"],)),
+        Section(
+            anchor="distortions-named",
+            title="Distortions",
+            parts=(
+                Text(
+                    "Share of the videos of which the model names the distortion. A video can have "
+                    "several; the last column is of those without any."
+                ),
+                tables["distortions"].sheet,
+            ),
+        ),
+        Section(
+            anchor="level-words",
+            title="Levels",
+            parts=(tables["levels"].sheet, both("levels")),
+        ),
+        Section(
+            anchor="videos",
+            title="Best and worst videos",
+            parts=(
+                Text(
+                    "Each with its three views, and below them the same in grey with the saliency "
+                    "map: from violet to yellow where the model expects people to see distortions. "
+                    "The numbers after distortions are the model's probabilities."
+                ),
+                *videos,
+            ),
+        ),
+        Section(anchor="files", title="Files and settings", parts=_files(compared, tables, files)),
+    ]
+    return tuple(sections)
+
+
+def _pairs_text(compared: Compared) -> str:
+    tested = sum(pair.p == pair.p for pair in compared.pairs[DIMENSIONS[0]])
+    undefined = len(compared.pairs[DIMENSIONS[0]]) - tested
+    return (
+        "Two-sided tests of Mann and Whitney, unpaired: every video counts as drawn on its own, "
+        "also where two generators made the same person. The p values are corrected by Holm's "
+        f"method over the {tested} tested pairs of each dimension."
+        + f" A generator with fewer than {FEWEST_VIDEOS} videos cannot be tested, leaving "
+        f"{_counted(undefined, 'pair')} undefined." * bool(undefined)
+    )
+
+
+def _files(compared: Compared, tables: Mapping[str, Listed], files: str) -> tuple[Part, ...]:
+    """What stands behind the numbers: model, files without scores or generator, where the CSVs
+    are.
+    """
+    rows = compared.rows
+    scored = [row for generator in compared.generators for row in generator.rows]
+    used = Counter((row.model, row.decoder, row.version) for row in scored)
+    facts = [
+        f"{_counted(count, 'video')}: model {model or 'unknown'}, "
+        f"decoder {visible(decoder or 'unknown', 60)}, LMME3DHF "
+        f"{visible(version or 'unknown', 60)}"
+        for (model, decoder, version), count in used.most_common(5)
+    ]
+    contents = Counter(row.content for row in scored if row.content)
+    again = sum(count - 1 for count in contents.values())
+    if again:
+        facts.append(f"Same content as another, counted each: {_counted(again, 'video')}.")
+    facts += [
+        "The metric was made for turntable videos of generated faces (from -90 to +90 degrees); "
+        "for others its numbers mean little.",
+        "It is a model: small differences can be its own, not the viewers'. A level or a "
+        "distortion is what it finds likely, not what somebody saw.",
+    ]
+    parts: list[Part] = [Listing(tuple(facts))]
+    failed = [row for row in rows if row.status == FAILED]
+    if failed:
+        parts.append(tables["failures"].sheet)
+        told = [f"{visible(r.file, 200)}\n    {visible(r.message or '', 300)}" for r in failed]
+        parts.append(_folded(f"Files without scores: {len(failed)}", told, "failures.csv"))
+    else:
+        parts.append(Text("Every file has scores."))
+    unmatched = [r.file for r, name in zip(rows, compared.names, strict=True) if name is None]
+    if unmatched:
+        title = f"Files that the pattern does not match, in no group: {len(unmatched)}"
+        parts.append(_folded(title, [visible(file, 200) for file in unmatched], ""))
+    parts.append(
+        Text(f"The tables as CSV and the figures as PNG and SVG lie in `{files}/`.", "files")
+    )
+    return tuple(parts)
+
+
+def _folded(title: str, lines: Sequence[str], where: str) -> Verbatim:
+    rest = len(lines) - _LISTED
+    shown = list(lines[:_LISTED])
+    if rest > 0:
+        shown.append(f"... and {rest} more" + f", in {where}" * bool(where))
+    return Verbatim(title, "\n".join(shown))
