@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
-# Folds a run's adapter (and head, and decoder) into RUN/merged and verifies it: merge_lora.sh RUN
+# Folds a run's adapter (and head, and decoder) into RUN/merged and verifies it: merge_lora.sh RUN.
+# Without a run it takes the newest in output/ that waits for it.
 set -euo pipefail
-exec python -m lmme3dhf.cli merge "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/scripts/python.sh" -m lmme3dhf.cli.scripts merge_lora.sh "$@"

@@ -1,4 +1,5 @@
-"""Folds a score run's adapter and head into RUN/merged and verifies it: merge_mlp.py RUN.
+"""Folds a score run's adapter and head into RUN/merged and verifies it: merge_mlp.py RUN. Without a
+run it takes the newest in output/.
 
 The head is trained, saved and merged together with the adapter, so this is the same command as
 merge_lora.sh; after that one it only checks.
@@ -6,7 +7,7 @@ merge_lora.sh; after that one it only checks.
 
 import sys
 
-from lmme3dhf.cli import main
+from lmme3dhf.cli.scripts import started
 
 if __name__ == "__main__":
-    sys.exit(main(["merge", *sys.argv[1:]]))
+    sys.exit(started("merge_mlp.py", sys.argv[1:]))

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
 # Stage 1: instruction tuning on level words and distortion answers.
 set -euo pipefail
-exec python -m lmme3dhf.cli train text --config "$(dirname "$0")/configs/paper.yaml" --out output/stage1 "$@"
+here="$(dirname "${BASH_SOURCE[0]}")"
+exec "$here/scripts/python.sh" -m lmme3dhf.cli.scripts train_LLM.sh --config "$here/configs/paper.yaml" --out output/stage1 "$@"

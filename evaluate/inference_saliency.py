@@ -7,8 +7,7 @@
 
 import sys
 
-from lmme3dhf.cli import main
+from lmme3dhf.cli.scripts import started
 
 if __name__ == "__main__":
-    maps = ["--ratings", "false", "--answers", "none", "--maps", "true", "--evaluate", "true"]
-    sys.exit(main(["predict", *maps, *sys.argv[1:]]))
+    sys.exit(started("inference_saliency.py", sys.argv[1:]))

@@ -7,8 +7,7 @@ model will do: stage 1 trains no score head, and none is read here.
 
 import sys
 
-from lmme3dhf.cli import main
+from lmme3dhf.cli.scripts import started
 
 if __name__ == "__main__":
-    words = ["--scores", "false", "--write_text", "true", "--maps", "false", "--evaluate", "true"]
-    sys.exit(main(["predict", *words, *sys.argv[1:]]))
+    sys.exit(started("inference_text.py", sys.argv[1:]))

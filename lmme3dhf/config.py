@@ -24,6 +24,52 @@ def _check(holds: bool, expected: str, got: object) -> None:
         raise ConfigError(f"{expected}, got {got}")
 
 
+def _check_fields(place: str, fields: dict[str, Any]) -> None:
+    for name in fields:
+        if name in REMOVED_FIELDS:
+            raise ConfigError(
+                f"{place}.{name}: transformers 5 has no such field; give in its place "
+                f"{REMOVED_FIELDS[name]}"
+            )
+
+
+# Fields of TrainingArguments in transformers 4 that version 5 no longer has -> what says the same.
+REMOVED_FIELDS = {
+    "evaluation_strategy": "eval_strategy",
+    "overwrite_output_dir": "another --out for a fresh run; in the same one a run goes on",
+    "warmup_ratio": "warmup_steps, which below 1 is a share of the steps",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
+    "group_by_length": "train_sampling_strategy: group_by_length",
+    "no_cuda": "use_cpu: true",
+    "adafactor": "optim: adafactor",
+    "fsdp_min_num_params": "fsdp_config: {min_num_params: N}",
+    "fsdp_transformer_layer_cls_to_wrap": "fsdp_config: {transformer_layer_cls_to_wrap: [NAME]}",
+    "include_inputs_for_metrics": "include_for_metrics: [inputs]",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_organization": "hub_model_id: ORGANIZATION/NAME",
+    "push_to_hub_token": "hub_token",
+    "torchdynamo": "torch_compile_backend",
+    "dispatch_batches": "accelerator_config: {dispatch_batches: true}",
+    "split_batches": "accelerator_config: {split_batches: true}",
+    "fp16_backend": "nothing: fp16 or bf16 alone decides",
+    "half_precision_backend": "nothing: fp16 or bf16 alone decides",
+    "fp16_opt_level": "nothing: fp16 or bf16 alone decides",
+    "save_safetensors": "nothing: weights are always safetensors",
+    "use_mps_device": "nothing: the device is found",
+    "include_tokens_per_second": "nothing: tokens a second are always logged",
+    "jit_mode_eval": "nothing",
+    "mp_parameters": "nothing",
+    "past_index": "nothing",
+    "ray_scope": "nothing",
+    "tpu_num_cores": "nothing",
+    "tpu_metrics_debug": "nothing",
+    "use_ipex": "nothing",
+    "use_legacy_prediction_loop": "nothing",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameSettings:
     """How a clip becomes frames (see `data.video.FrameChoice`; the defaults are Qwen2.5-VL's own).
@@ -120,6 +166,9 @@ class TextSettings:
     )
     trainer: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_fields("text.trainer", self.trainer)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
@@ -149,6 +198,7 @@ class ScoreSettings:
         _check(weight >= 0, "score.language_weight must be at least 0", weight)
         reads = ("answer", "question", "label")
         _check(self.read in reads, f"score.read must be one of {', '.join(reads)}", self.read)
+        _check_fields("score.trainer", self.trainer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +230,7 @@ class SaliencySettings:
         known = ("both", "visual", "multimodal")
         expected = f"saliency.branches must be one of {', '.join(known)}"
         _check(self.branches in known, expected, self.branches)
+        _check_fields("saliency.trainer", self.trainer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +316,7 @@ class Config:
         _check(self.pad_to >= 1, "pad_to must be at least 1", self.pad_to)
         _check(self.batch_size >= 1, "batch_size must be at least 1", self.batch_size)
         _check(self.threads >= 0, "threads must be at least 0", self.threads)
+        _check_fields("hardware", self.hardware)
 
 
 def add_config(parser: ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,27 @@ import pytest
 import yaml
 
 from lmme3dhf import cli
-from lmme3dhf.config import Config, load_config
+from lmme3dhf.cli.spelling import options_of, spelled
+from lmme3dhf.config import REMOVED_FIELDS, Config, ConfigError, SaliencySettings, load_config
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.errors import UserError
 from lmme3dhf.predictions import Prediction, write_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = {"demo", "data", "train", "merge", "predict", "evaluate", "score"}
+VERBS = {
+    "app",
+    "data",
+    "demo",
+    "doctor",
+    "evaluate",
+    "merge",
+    "predict",
+    "report",
+    "score",
+    "train",
+    "verify",
+}
 HEAVY = ("torch", "transformers", "peft", "matplotlib", "scipy", "av", "decord", "datasets")
 
 
@@ -39,14 +53,14 @@ def run_python(code: str, *args: str) -> subprocess.CompletedProcess:
 
 def test_help_of_every_verb_is_quick_and_complete():
     """All in one fresh interpreter, which must not import a heavy library for it: torch alone takes
-    seconds. Catches an import at the top of a module that the command line needs, and a verb whose
-    parser is broken.
+    seconds. Catches an import at the top of a module that the command line needs, a verb whose
+    parser is broken, and one that --help lists without a word on what it does.
     """
     code = """
 import contextlib, io, json, sys
 from lmme3dhf.cli import VERBS, main
 shown = {}
-for argv in (["--help"], *([verb, "--help"] for verb in VERBS)):
+for argv in (["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         try:
@@ -58,12 +72,23 @@ print(json.dumps([shown, sorted(m for m in sys.modules if "." not in m)]))
     done = run_python(code)
     assert done.returncode == 0, done.stderr
     shown, modules = json.loads(done.stdout)
-    assert set(shown) >= VERBS
+    assert shown.pop("--version") == [0, f"lmme3dhf {version('lmme3dhf')}\n"]
+    assert set(shown) == VERBS | {"--help"}
     for name, (status, text) in shown.items():
         assert status == 0, name
         assert "usage:" in text, name
+    whole = shown["--help"][1]
     for verb in VERBS:
-        assert re.search(rf"^\s+{verb}$", shown["--help"][1], re.MULTILINE), verb
+        assert re.search(rf"^    {verb}( +|\n +)[A-Z]", whole, re.MULTILINE), verb
+    words = " ".join(whole.split())
+    for status in (
+        "0 all good",
+        "1 wrong input",
+        "2 wrong arguments",
+        "3 some files",
+        "130 stopped",
+    ):
+        assert status in words
     assert "jsonargparse" in modules
     assert not set(HEAVY) & set(modules)
 
@@ -75,6 +100,7 @@ print(json.dumps([shown, sorted(m for m in sys.modules if "." not in m)]))
         ("merge", ("run", "--out")),
         ("predict", ("--model", "--data", "--video_root", "--out", "--evaluate")),
         ("score", ("paths", "--model", "--out", "--maps")),
+        ("doctor", ("--json", "--model", "--offline")),
         ("evaluate", ("--predictions", "--data", "--out")),
         ("data", ("synthesize", "labels", "check", "splits", "download", "stats")),
         ("data synthesize", ("--out", "--synthetic.latents")),
@@ -96,31 +122,159 @@ def test_verbs_have_the_documented_options(capsys, verb, options):
         assert option in text
 
 
+def refused(capsys, *argv: str) -> str:
+    """What a command line says that ends with status 2: one line on standard error."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(argv))
+    assert stop.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    return line
+
+
 @pytest.mark.parametrize(
-    ("argv", "named"),
+    ("argv", "told"),
     [
-        ([], "verb"),
-        (["scroe"], "scroe"),
-        (["score", "--modle", "x"], "--modle"),
-        (["score", "clip.mp4"], "model"),
-        (["train", "text"], "out"),
-        (["train", "pretext", "--out", "x"], "pretext"),
-        (["train", "text", "--out", "x", "--lora.rnk", "3"], "--lora.rnk"),
-        (["train", "text", "--out", "x", "--lora.rank", "many"], "lora.rank"),
-        (["train", "text", "--out", "x", "--config", "absent.yaml"], "absent.yaml"),
-        (["predict", "--model", "m", "--data", "d", "--out", "o", "--maps", "maybe"], "maps"),
+        ("scroe", "unknown verb scroe; did you mean score?"),
+        ("xyz", "unknown verb xyz; expected one of "),
+        ("data labls", "unknown action labls; did you mean labels?"),
+        ("data", 'expected "action" to be one of '),
+        ("score --modle x", "unknown option --modle; did you mean --model?"),
+        ("score --modle=x", "unknown option --modle; did you mean --model?"),
+        ("score -model x", "unknown option -model; did you mean --model?"),
+        ("train text --out x --frames.m 3", "--frames.m; did you mean"),
+        ("score --qqq", "unknown option --qqq; --help lists the options"),
+        ("score clip.mp4", "the following arguments are required: --model, --out"),
+        ("data stats", "the following arguments are required: data, --out"),
+        ("score a --model m --out o --dtype int8", "--dtype: invalid choice: 'int8'"),
+        ("train text", "the following arguments are required: --out"),
+        ("train pretext --out x", "invalid choice: 'pretext'"),
+        ("train text --out x --lora.rnk 3", "--lora.rnk; did you mean --lora.rank?"),
+        ("train text --out x --rank 3", "--rank; did you mean --lora.rank?"),
+        ("train text --out x --lora.rank many", "--lora.rank: Expected a <class 'int'>"),
+        ("train text --out x --config absent.yaml", "absent.yaml"),
+        ("predict --model m --data d --out o --maps maybe", "--maps: "),
     ],
 )
-def test_wrong_arguments_end_with_status_2(capsys, argv, named):
-    """Before anything is loaded, with the argument named. Catches a typing error that is passed
-    over, and a verb that runs with defaults.
+def test_wrong_arguments_end_with_status_2(capsys, argv, told):
+    """In one sentence, before anything is loaded, with the argument and the nearest one named.
+    Catches a typing error that is passed over, a verb that runs with defaults, and a screen full of
+    usage in which the mistake is lost.
+    """
+    line = refused(capsys, *argv.split())
+    assert told in line
+    words = argv.split()
+    known = [word for word in words[:2] if word in VERBS or word == "stats"]
+    about = " ".join(["lmme3dhf", *known])
+    assert line.startswith(f"{about}: ")
+    assert line.endswith(f" ({about} --help)")
+
+
+def test_no_words_show_the_help(capsys):
+    """On standard error, with the status of wrong arguments. Catches a script whose variable is
+    empty and that goes on as if something had run.
     """
     with pytest.raises(SystemExit) as stop:
-        cli.main(argv)
+        cli.main([])
     assert stop.value.code == 2
-    message = capsys.readouterr().err.split("error:")[-1]
-    assert named in message
-    assert "Traceback" not in message
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "usage: lmme3dhf" in told.err
+    assert "score" in told.err
+
+
+def test_every_option_of_every_verb_is_taken_in_both_spellings():
+    """With - and with _, with a value behind = and without, and also below a mapping. Catches one
+    verb whose options are written otherwise than those of all others.
+    """
+    _, parsers = cli._parsers()
+    looked_at = 0
+    for words, parser in parsers.items():
+        actions = parser._option_string_actions
+        for option in options_of(parser):
+            if not option.startswith("--"):
+                continue
+            for typed in (option.replace("_", "-"), "--" + option[2:].replace("-", "_")):
+                (name, value), (whole,) = (
+                    spelled(given, parser) for given in ([typed, "x"], [f"{typed}=a-b_c"])
+                )
+                # An action may have both; either is it.
+                assert actions[name] is actions[option], (words, typed)
+                assert (value, whole) == ("x", f"{name}=a-b_c")
+            looked_at += 1
+    assert looked_at > 200
+    train = parsers["train"]
+    below = ["--text.trainer.learning-rate", "5e-5", "--", "--not-an-option"]
+    assert spelled(below, train) == ["--text.trainer.learning_rate", *below[1:]]
+    assert spelled(["clip.mp4", "-3"], parsers["score"]) == ["clip.mp4", "-3"]
+
+
+def test_dashes_reach_the_verb(tmp_path, monkeypatch):
+    """Catches a spelling that is corrected and then lost."""
+    asked = []
+    monkeypatch.setitem(
+        cli.VERBS, "merge", (cli.VERBS["merge"][0], lambda args, config: asked.append(args) or 0)
+    )
+    printed = ["train", "text", "--out", "x", "--frames.max-pixels", "50176", "--print-config"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(printed)
+    assert not stop.value.code
+    assert cli.main(["merge", "run", "--ou", "there"]) == 0  # cut short
+    assert asked[0].out == Path("there")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("train text --out x --lora_rank 8", "here it is --lora.rank"),
+        ("train text --out x --freeze_vit True", "here it is --lora.vision"),
+        ("train text --out x --warmup_ratio .1", "--STAGE.trainer.warmup_steps"),
+        ("train text --out x --learning-rate 1", "--STAGE.trainer.learning_rate"),
+        ("train text --out x --max_length 2048", "a sequence is never cut"),
+        ("train text --out x --evaluation_strategy no", "no evaluation list"),
+        ("train text --out x --group_by_length true", "train_sampling_strategy: group_by_length"),
+        ("predict --self_model m", "here it is --model"),
+        ("predict --val_dataset m", "here it is --data"),
+        ("merge --adapter output/stage1", "the run is given without an option"),
+    ],
+)
+def test_old_names_are_answered_with_ours(capsys, argv, told):
+    """Those of ms-swift, the released scripts and transformers 4. Catches an answer that proposes
+    an option that only looks alike, such as --text.lists for --lora_rank.
+    """
+    assert told in refused(capsys, *argv.split())
+
+
+def test_removed_settings_of_trainer_are_translated(tmp_path, capsys):
+    """Of every name in the table: it is gone from the installed library, what replaces it is there,
+    and it is refused in a file and on the command line before anything is loaded. Catches a table
+    that ages, and a run that stops after hours of features because of a name.
+    """
+    import dataclasses
+
+    from transformers import TrainingArguments
+
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert not set(REMOVED_FIELDS) & known
+    for name, instead in REMOVED_FIELDS.items():
+        first = re.match(r"\w+", instead)[0]
+        assert first in known | {"nothing", "another", "the"}, name
+    for name, instead in REMOVED_FIELDS.items():
+        with pytest.raises(ConfigError, match=f"saliency.trainer.{name}: ") as refusal:
+            SaliencySettings(trainer={name: 1})
+        assert instead in str(refusal.value)
+    file = tmp_path / "config.yaml"
+    file.write_text("score: {trainer: {evaluation_strategy: steps}}\n", encoding="utf-8")
+    argv = ["train", "score", "--out", str(tmp_path / "out"), "--config", str(file)]
+    assert cli.main(argv) == 1
+    assert "score.trainer.evaluation_strategy: " in capsys.readouterr().err
+    argv = ["train", "text", "--out", str(tmp_path / "out"), "--text.trainer.warmup-ratio", "0.1"]
+    assert cli.main(argv) == 1
+    assert "warmup_steps" in capsys.readouterr().err
+    assert cli.main([*argv[:4], "--hardware.no_cuda", "true"]) == 1
+    assert "use_cpu: true" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("started", ["console command", "python -m"])
@@ -203,11 +357,14 @@ MISTAKES = {
     "train, impossible value": ("train text --out {out} --lora.rank 0", "lora.rank"),
     "predict, no list": ("predict --model {absent} --data {absent} --out {out}", "{absent}"),
     "predict, no model": ("predict --model {absent} --data {lists} --out {out}", "{absent}"),
-    "score, no model": ("score {lists} --model {absent} --out {out}", "{absent}"),
-    "score, no model in the folder": ("score {lists} --model {folder} --out {out}", "{folder}"),
-    "score, no trained head": ("score {lists} --model {base} --out {out}", "{base}"),
+    "score, no model": ("score {lists} --model {absent} --out {out}/scores.csv", "{absent}"),
+    "score, no model in the folder": (
+        "score {lists} --model {folder} --out {out}/scores.csv",
+        "{folder}",
+    ),
+    "score, no trained head": ("score {lists} --model {base} --out {out}/scores.csv", "{base}"),
     "score, no such device": (
-        "score {lists} --model {base} --out {out} --device typewriter",
+        "score {lists} --model {base} --out {out}/scores.csv --device typewriter",
         "typewriter",
     ),
     "train text, no model in the folder": (
@@ -280,7 +437,7 @@ def test_what_a_user_can_get_wrong_is_told_in_one_sentence(tmp_path, capsys, nam
 class FakeScorer:
     """Assesses every .mp4 and fails on everything else, as the scorer does with a bad file."""
 
-    scores = True
+    scores, batch_size = True, 8
 
     def assess(self, paths, **options):
         from lmme3dhf.scorer import Assessment, Failure, Rating
@@ -301,15 +458,19 @@ class FakeScorer:
 
 
 def scored(tmp_path: Path, monkeypatch, *names: str, maps: bool = False) -> tuple[int, list[dict]]:
-    """Exit status and rows of `lmme3dhf score FOLDER` on empty files of these names."""
+    """Exit status and rows of `lmme3dhf score FOLDER` on files of these names; without maps unless
+    they are asked for.
+    """
     folder = tmp_path / "clips"
     folder.mkdir()
     for name in names:
-        (folder / name).touch()
+        (folder / name).write_text(name)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
     monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
     out = tmp_path / "scores.csv"
-    argv = ["score", str(folder), "--model", "m", "--out", str(out)]
-    status = cli.main([*argv, "--maps", str(tmp_path / "maps")] if maps else argv)
+    argv = ["score", str(folder), "--model", str(tmp_path / "m"), "--out", str(out)]
+    status = cli.main(argv if maps else [*argv, "--maps", "none"])
     with out.open(encoding="utf-8", newline="") as file:
         return status, list(csv.DictReader(file))
 
@@ -325,18 +486,21 @@ def test_scoring_goes_on_after_a_bad_file(tmp_path, monkeypatch):
         ("b.txt", "failed"),
         ("c.mp4", "ok"),
     ]
-    assert rows[0]["quality"] == "51.250"
+    assert (rows[0]["quality"], rows[0]["map"]) == ("51.25", "")
     assert rows[0]["distortions"] == "Eye Distortions; Hair Distortions"
     assert rows[1]["reason"] == "not_a_video"
     assert rows[1]["quality"] == ""
 
 
 def test_scoring_good_files_ends_with_status_0(tmp_path, monkeypatch):
-    """Catches a status that is never 0, and maps that are named but not written."""
+    """Catches a status that is never 0, and maps that are named but not written: by default beside
+    the table.
+    """
     status, rows = scored(tmp_path, monkeypatch, "a.mp4", "b.mp4", maps=True)
     assert status == 0
     assert len(rows) == 2
-    assert all((tmp_path / "maps" / row["map"]).is_file() for row in rows)
+    assert all((tmp_path / row["map"]).parent == tmp_path / "scores_maps" for row in rows)
+    assert all((tmp_path / row["map"]).is_file() for row in rows)
 
 
 def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
@@ -398,7 +562,8 @@ def test_a_score_head_is_needed_where_scores_are_read(tmp_path, monkeypatch, cap
     verb, *more = words.split()
     lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
     about = ["--data", str(lists)] if verb == "predict" else [str(clip)]
-    out = ["--model", str(tmp_path), "--out", str(tmp_path / "out")]
+    (tmp_path / "config.json").write_text("{}")
+    out = ["--model", str(tmp_path), "--out", str(tmp_path / "out.csv")]
     assert cli.main([verb, *about, *out, *more]) == 1
     assert "far enough" in capsys.readouterr().err
     assert asked == [scores]

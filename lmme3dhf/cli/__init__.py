@@ -1,19 +1,23 @@
 """A quality metric for AI-generated 3D human faces: train it, score with it, check it.
 
 Exit status: 0 all good, 1 wrong input or a run that cannot go on, 2 wrong arguments, 3 some files
-could not be scored, or some videos not labelled, 130 stopped with Ctrl-C. Heavy libraries are
-imported inside the verbs.
+could not be scored, or some videos not labelled, 130 stopped with Ctrl-C.
+
+Heavy libraries are imported inside the verbs.
 """
 
 import os
+import re
 import sys
 import warnings
+from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lmme3dhf import distributed
-from lmme3dhf.cli import data, evaluation, scoring, training
+from lmme3dhf import __version__, distributed
+from lmme3dhf.cli import app, data, evaluation, machine, scoring, training
 from lmme3dhf.cli.options import Verb
+from lmme3dhf.cli.spelling import UnknownWordError, known_word, options_of, spelled
 from lmme3dhf.config import config_from
 from lmme3dhf.errors import UserError, told
 
@@ -25,7 +29,10 @@ VERBS: dict[str, Verb] = {
     "predict": (scoring.predict_parser, scoring.predict),
     "evaluate": (evaluation.evaluate_parser, evaluation.evaluate),
     "score": (scoring.score_parser, scoring.score),
+    "verify": (scoring.verify_parser, scoring.verify),
     "report": (evaluation.report_parser, evaluation.report),
+    "doctor": (machine.doctor_parser, machine.doctor),
+    "app": (app.app_parser, app.app),
 }
 
 
@@ -61,18 +68,16 @@ def main(argv: list[str] | None = None) -> int:
 
     Args:
         argv: Words of the command line. A setting given as an option wins over every file.
+
+    Raises:
+        SystemExit: After --help and --version, and with status 2 for wrong arguments.
     """
-    parser = ArgumentParser(prog="lmme3dhf", description=__doc__.split("\n\n")[0])
-    verbs = parser.add_subcommands(dest="verb")
-    for name, (make_parser, _) in VERBS.items():
-        verb_parser = make_parser()
-        verbs.add_subcommand(name, verb_parser)
-        if name in ACTIONS:  # jsonargparse takes the second level once the first is in place
-            named, required = ACTIONS[name]
-            actions = verb_parser.add_subcommands(dest="action", required=required)
-            for action, (make_action_parser, _) in named.items():
-                actions.add_subcommand(action, make_action_parser())
-    parsed = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
+    words = sys.argv[1:] if argv is None else argv
+    parser, of_words = _parsers()
+    if not words:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    parsed = _parsed(words, parser, of_words)
     args = parsed[parsed.verb]
     action = args.get("action") if parsed.verb in ACTIONS else None
     words = f"{parsed.verb} {action}" if action else parsed.verb
@@ -95,6 +100,70 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{told_as}: stopped; the same command goes on", file=sys.stderr)
         return 130
+
+
+def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The whole parser; and that of each verb, and of each verb with an action, by its words."""
+    what, status, _ = __doc__.split("\n\n")
+    parser = ArgumentParser(
+        prog="lmme3dhf",
+        description=what,
+        epilog=status,
+        version=__version__,
+        exit_on_error=False,
+    )
+    of_words = {"": parser}
+    verbs = parser.add_subcommands(dest="verb")
+    for verb, (make_parser, _) in VERBS.items():
+        of_words[verb] = verb_parser = make_parser()
+        verbs.add_subcommand(verb, verb_parser, help=verb_parser.description)
+        if verb in ACTIONS:  # jsonargparse takes the second level once the first is in place
+            named, required = ACTIONS[verb]
+            actions = verb_parser.add_subcommands(dest="action", required=required)
+            for action, (make_action_parser, _) in named.items():
+                of_words[f"{verb} {action}"] = action_parser = make_action_parser()
+                actions.add_subcommand(action, action_parser, help=action_parser.description)
+    for each in of_words.values():
+        each.exit_on_error = False  # its mistakes are told here, in one sentence
+    return parser, of_words
+
+
+def _parsed(
+    words: Sequence[str], parser: ArgumentParser, of_words: dict[str, ArgumentParser]
+) -> Namespace:
+    """The arguments; wrong ones end with a sentence and status 2."""
+    about = ""
+    try:
+        words = list(words)
+        count = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+        if count < len(words):
+            about = known_word("verb", words[count], VERBS)
+            count += 1
+            if about in ACTIONS and words[count:] and not words[count].startswith("-"):
+                about += f" {known_word('action', words[count], ACTIONS[about][0])}"
+                count += 1
+        words = words[:count] + spelled(words[count:], of_words[about])
+        return parser.parse_args(_files_first(words))
+    except UnknownWordError as error:
+        told_ = str(error)
+    except ArgumentError as error:
+        told_ = _sentence(str(error), about, of_words[about])
+    named = f"lmme3dhf {about}".strip()
+    print(f"{named}: {told_} ({named} --help)", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _sentence(message: str, about: str, parser: ArgumentParser) -> str:
+    """What the parser says, on one line, with names as they are typed."""
+    known = set(options_of(parser))
+    within = re.escape(f"{about.replace(' ', '.')}.")
+
+    def typed(name: re.Match) -> str:
+        return f"--{name[1]}" if f"--{name[1]}" in known else name[1]
+
+    line = " ".join(message.split())
+    line = re.sub(rf"\b{within}([\w.]+)", typed, line)
+    return re.sub(r'^Parser key "([\w.]+)":', lambda name: f"{typed(name)}:", line)
 
 
 def _quiet_libraries() -> None:

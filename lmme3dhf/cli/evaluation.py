@@ -18,6 +18,7 @@ def evaluate_parser() -> ArgumentParser:
     parser.add_argument("--data", type=Path, nargs="+", help="labelled lists")
     add_truth_arguments(parser)
     parser.add_argument("--out", type=Path, help="JSON file (default: print only)")
+    parser.add_argument("--card", type=Path, help="merged model whose card gets the figures, too")
     return parser
 
 
@@ -49,6 +50,11 @@ def evaluate(args: Namespace, config: Config | None) -> int:
     )
     if args.out:
         write_json(args.out, figures)
+    if args.get("card"):
+        from lmme3dhf.models.card import add_test
+        from lmme3dhf.stages.provenance import facts_of_test
+
+        add_test(args.card, {**facts_of_test(args.predictions, args.data), "figures": figures})
     print(json.dumps(without_nan(figures), indent=1))
     return 0
 
@@ -108,10 +114,24 @@ def _crossval(args: Namespace, config: Config) -> int:
 
 def report_parser() -> ArgumentParser:
     """Options of `report`."""
-    parser = ArgumentParser(description="One page with every table and figure of a run.")
+    parser = ArgumentParser(
+        description="One page: with every table and figure of a run, or, of a table of scores, "
+        "that compares generators."
+    )
     add = parser.add_argument
-    add("run", type=Path, help="folder of a run")
-    add("--out", type=Path, help="the page (default: RUN/report.html); files go beside it")
+    add("source", type=Path, help="folder of a run, or a table that `score` wrote")
+    add(
+        "--out",
+        type=Path,
+        help="the page (default: RUN/report.html, or TABLE with .html); files go beside it",
+    )
+    add(
+        "--group_by",
+        "--group-by",
+        metavar="PATTERN",
+        help="of a table: where a path names its generator, such as '{generator}_*' or "
+        "'{generator}/*' (default: the folder)",
+    )
     several = {"nargs": "+", "action": "extend", "default": []}
     add("--method", metavar="NAME=PATH", help="scores, answers or a folder of maps", **several)
     add("--status", metavar="NAME=STATUS", help="of a method: retrained or external", **several)
@@ -124,11 +144,27 @@ def report_parser() -> ArgumentParser:
 
 def report(args: Namespace, config: Config | None) -> int:
     """Runs `report`; returns the exit status."""
+    named_so = args.source.suffix.lower() in (".csv", ".jsonl")
+    if args.source.is_file() or (named_so and not args.source.is_dir()):
+        out, files = _report_of_scores(args)
+    else:
+        out, files = _report_of_run(args)
+    print(f"{out}: the page, {out.stat().st_size / 1e6:.1f} MB; tables and figures in {files}")
+    return 0
+
+
+def _report_of_run(args: Namespace) -> tuple[Path, Path]:
+    """Writes the page of a run; returns it and the folder of its files."""
+    if args.group_by is not None:
+        raise UserError(
+            f"--group_by is for a table of scores, and {args.source} is none; give the .csv or "
+            ".jsonl file of `lmme3dhf score`, or leave the option out"
+        )
     from lmme3dhf.pipeline.report import write_report
 
-    out = args.out or args.run / "report.html"
+    out = args.out or args.source / "report.html"
     files = write_report(
-        args.run,
+        args.source,
         out,
         args.method,
         statuses=args.status,
@@ -136,8 +172,21 @@ def report(args: Namespace, config: Config | None) -> int:
         folds=args.folds,
         allow_missing=args.allow_missing,
     )
-    print(f"{out}: the page, {out.stat().st_size / 1e6:.1f} MB; tables and figures in {files}")
-    return 0
+    return out, files
+
+
+def _report_of_scores(args: Namespace) -> tuple[Path, Path]:
+    """Writes the page that compares generators; returns it and the folder of its files."""
+    for option in ("method", "status", "lower_is_better", "allow_missing", "folds"):
+        if args[option]:
+            raise UserError(
+                f"--{option} is for a run, and {args.source} is a table of scores; give the folder "
+                "of a run, or leave the option out"
+            )
+    from lmme3dhf.generators.report import write_comparison
+
+    out = args.out or args.source.with_suffix(".html")
+    return out, write_comparison(args.source, out, args.group_by)
 
 
 EVALUATE_ACTIONS: dict[str, Verb] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from lmme3dhf import distributed
 from lmme3dhf.config import Config
@@ -22,22 +23,35 @@ def add_scorer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     types = ("auto", "float32", "bfloat16", "float16")
     parser.add_argument("--dtype", choices=types, default="auto", help="of the backbone")
-    parser.add_argument("--batch_size", type=int, default=8, help="clips at a time")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode ahead")
+    add = parser.add_argument
+    add("--load", choices=("bf16", "8bit", "4bit"), help="store the language model in fewer bits")
+    attentions = ("auto", "sdpa", "flash_attention_2")
+    add("--attn_implementation", choices=attentions, default="auto", help="of the vision tower")
+    add("--batch_size", type=PositiveInt, default=8, help="clips at a time")
+    add(
+        "--workers",
+        type=NonNegativeInt,
+        default=1,
+        help="processes that decode ahead",
+    )
+    add("--timeout", type=PositiveFloat, default=60.0, help="seconds to decode one file")
 
 
 def scorer_of(args: Namespace) -> Any:
     """Loads the scorer that the options describe."""
     distributed.start()
+    from lmme3dhf.models.hub import model_folder
     from lmme3dhf.scorer import Scorer
-    from lmme3dhf.stages.run import local_model
 
     return Scorer.from_pretrained(
-        local_model(args.model),
+        model_folder(args.model),
         device=args.device,
         dtype=args.dtype,
+        attn_implementation=args.attn_implementation,
+        load=args.load,
         batch_size=args.batch_size,
         workers=args.workers,
+        timeout_s=args.timeout,
         # Without ratings nobody reads a score.
         scores=args.get("scores", True) and args.get("ratings", True),
     )

@@ -1,4 +1,4 @@
-"""The verbs that use a finished model: predict, score."""
+"""The verbs that use a finished model: predict, score; and verify, before it is used."""
 
 from pathlib import Path
 
@@ -57,22 +57,75 @@ def predict(args: Namespace, config: Config | None) -> int:
 
 def score_parser() -> ArgumentParser:
     """Options of `score`."""
-    parser = ArgumentParser(description="Score files and folders into one CSV.")
-    parser.add_argument("paths", type=Path, nargs="+", help="clips, or folders of clips")
-    parser.add_argument("--model", required=True, help="folder of a merged model")
-    parser.add_argument("--out", type=Path, required=True, help="CSV file, one row a file")
-    parser.add_argument("--maps", type=Path, help="folder for the saliency maps (default: none)")
+    parser = ArgumentParser(
+        description="Score files and folders into a table, a row a file. The same command goes on "
+        "where it was stopped; files whose rows stand are not scored again."
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", help="clips, folders of clips, or patterns")
+    add("--model", required=True, help="folder of a merged model, or a hub id")
+    add("--out", type=Path, required=True, help="CSV file; the record, JSONL, lies beside it")
+    maps_help = "folder for the saliency maps (default: NAME_maps beside the table), or none"
+    add("--maps", type=Path, help=maps_help)
+    add("--fail_fast", type=bool, default=False, help="end at the first file that fails")
     add_scorer_arguments(parser)
     return parser
 
 
 def score(args: Namespace, config: Config | None) -> int:
     """Runs `score`; returns the exit status."""
-    from lmme3dhf.stages.predict import files_below, score_files
+    from lmme3dhf.data.sources import files_below
+    from lmme3dhf.models.hub import model_folder
+    from lmme3dhf.scores import table_files
+    from lmme3dhf.stages.table import maps_beside, model_key, score_files
 
+    table_files(args.out)  # a wrong name is told before anything is read
     files = files_below(args.paths)
-    good, bad = score_files(scorer_of(args), files, args.out, maps=args.maps)
+    maps = None if args.maps == Path("none") else args.maps or maps_beside(args.out)
+    tally = score_files(
+        lambda: scorer_of(args),
+        files,
+        args.out,
+        model=model_key(model_folder(args.model), args.load),
+        maps=maps,
+        fail_fast=args.fail_fast,
+    )
     if not distributed.is_main():
         return 0
-    print(f"{args.out}: {good} files scored, {bad} not (their rows say why)")
+    print(f"{args.out}: {tally}")
+    return SOME_FILES_FAILED if tally.failed else 0
+
+
+def verify_parser() -> ArgumentParser:
+    """Options of `verify`."""
+    parser = ArgumentParser(
+        description="Decode clips whole, and name those that cannot be scored; compare model and "
+        "run folders with their manifests. Nothing is scored, and no model is needed."
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", help="clips, folders of clips, patterns; folders with a manifest.json")
+    add("--out", type=Path, help="CSV file, a row a file")
+    add("--timeout", type=float, default=60.0, help="seconds that a file may take to decode")
+    add("--memory_mb", type=float, default=2048.0, help="MB that decoding a file may take (Linux)")
+    return parser
+
+
+def verify(args: Namespace, config: Config | None) -> int:
+    """Runs `verify`; returns the exit status."""
+    from lmme3dhf.data.verify import verdicts, write_verdicts
+
+    found = []
+    for verdict in verdicts(args.paths, timeout_s=args.timeout, memory_mb=args.memory_mb):
+        found.append(verdict)
+        if verdict.reason:
+            print(f"{verdict.reason}: {_printable(verdict.message)}", flush=True)
+    if args.out:
+        write_verdicts(args.out, found)
+    bad = sum(1 for verdict in found if verdict.reason)
+    print(f"{len(found)} looked at: {len(found) - bad} good, {bad} bad")
     return SOME_FILES_FAILED if bad else 0
+
+
+def _printable(text: str) -> str:
+    """On one line, and harmless to a terminal: names of files may hold anything."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -64,6 +64,7 @@ def merge_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Fold a finished run into one loadable folder and verify.")
     parser.add_argument("run", type=Path, help="run folder of any stage")
     parser.add_argument("--out", type=Path, help="folder to write (default: RUN/merged)")
+    parser.add_argument("--push_to", metavar="USER/NAME", help="publish it there, privately, too")
     return parser
 
 
@@ -77,4 +78,8 @@ def merge(args: Namespace, config: Config | None) -> int:
         f"difference to the unmerged model {report['relative_difference']:.2g} on "
         f"{report['samples']} samples (limit {report['limit']:g})"
     )
+    if args.push_to:
+        from lmme3dhf.models.hub import push_to_hub
+
+        print(push_to_hub(report["folder"], args.push_to))
     return 0
