@@ -2,6 +2,7 @@
 where the real inputs are, when they are there at all.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def shared_data(*parts: str) -> Path:
 def one_thread() -> None:
     """Small tensors are faster on one thread, and sums do not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell's background job ignores Ctrl-C, and so would all that the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,11 @@ from safetensors.torch import load_file
 from lmme3dhf import Scorer
 from lmme3dhf.cli import main
 from lmme3dhf.config import load_config
+from lmme3dhf.data.container import REASONS
+from lmme3dhf.files import damage
 from lmme3dhf.models.merge import REPORT
 from lmme3dhf.predictions import read_predictions
+from lmme3dhf.scores import read_scores
 from lmme3dhf.vocabulary import DISTORTIONS
 from tests.conftest import shared_data
 
@@ -123,6 +126,24 @@ def test_frozen_weights_are_bit_equal_after_each_stage(job):
     ):
         assert new
         assert all(name.startswith(part) for name in new)
+
+
+def test_the_models_card_tells_the_figures(job):
+    """Catches a finished folder without them, with others than the summary's, or one that its
+    manifest calls damaged.
+    """
+    summary = json.loads((job / "summary.json").read_text())
+    page = (job / "model" / "README.md").read_text()
+    for dimension in ("quality", "authenticity"):
+        shown = " / ".join(f"{summary[dimension][key]:.3f}" for key in ("srcc", "plcc", "krcc"))
+        assert f"| {dimension}: SRCC / PLCC / KRCC | {shown} |" in page
+    metric = json.loads((job / "model" / "metric.json").read_text())
+    training = metric["dimensions"]["quality"]["training"]
+    assert training["videos"] == summary["test"]["train_videos"]
+    assert metric["saliency"]
+    assert "judges drawn faces alone" in page
+    assert str(job) not in page
+    assert damage(job / "model") is None
 
 
 def test_merging_changed_nothing(job):
@@ -240,20 +261,11 @@ def test_real_clips_get_scores_and_odd_files_a_row_each(job, tmp_path, capsys):
     out = tmp_path / "scores.csv"
     status = main(["score", str(clips), str(odd), "--model", str(job / "model"), "--out", str(out)])
     assert status == 3
-    import csv
-
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_scores(out)
     assert len(rows) == len(list(clips.iterdir())) + len(list(odd.iterdir()))
     for row in rows:
-        if row["status"] == "ok":
-            assert torch.isfinite(
-                torch.tensor([float(row["quality"]), float(row["authenticity"])])
-            ).all()
-        else:
-            assert row["reason"]
-            assert row["message"]
-    assert all(row["status"] == "ok" for row in rows if "/clips/" in row["file"])
+        assert row.status == "ok" or (row.reason in REASONS and row.message)
+    assert all(row.status == "ok" for row in rows if "/clips/" in row.file)
     assert "Traceback" not in capsys.readouterr().err
 
 

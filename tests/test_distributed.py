@@ -2,13 +2,13 @@
 that do what one does.
 """
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.predictions import read_predictions
+from lmme3dhf.scores import read_scores
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 from tests.conftest import random_frames
 
@@ -285,11 +286,14 @@ def test_a_folder_scored_in_shards_gives_the_same_file(one, two):
     """Nine files on two ranks, one of them no clip. Catches rows that are lost, twice there or in
     another order, and parts that are left behind.
     """
-    assert (two / "scores.csv").read_bytes() == (one / "scores.csv").read_bytes()
-    with (two / "scores.csv").open(newline="") as file:
-        assert [row["status"] for row in csv.DictReader(file)] == ["failed"] + ["ok"] * 8
+    ours, theirs = (
+        [replace(row, seconds=0) for row in read_scores(folder / name)]
+        for folder, name in ((two, "scores.csv"), (one, "scores.jsonl"))
+    )
+    assert ours == theirs == [replace(row, seconds=0) for row in read_scores(two / "scores.jsonl")]
+    assert [row.status for row in ours] == ["failed"] + ["ok"] * 8
     assert (two / "p.jsonl").read_bytes() == (one / "p.jsonl").read_bytes()
-    assert not list(two.glob(".scores*"))
+    assert not list(two.glob(".scores.rank*"))
 
 
 def test_the_stage_script_goes_through_the_launcher_unchanged(data, two):

@@ -24,9 +24,11 @@ FLOORS = {
     "distributed": 0,
     "departures": 0,
     "models": 1,
+    "assessment": 1,
     "annotations": 2,
     "config": 2,
     "predictions": 2,
+    "scores": 2,
     "metrics": 2,
     "data": 3,
     "training": 3,
@@ -36,8 +38,12 @@ FLOORS = {
     "stages": 4,
     "scorer": 4,
     "describe": 4,
+    "doctor": 4,
     "comparison": 4,
+    "generators": 4,
     "pipeline": 5,
+    "reward": 5,
+    "app": 5,
     "cli": 6,
 }
 # The only imports along a floor: features are those of clips, and prediction drives the scorer.
@@ -46,15 +52,16 @@ SIDEWAYS = {("features", "data"), ("stages", "scorer")}
 # Heavy library -> the modules (or packages, with a dot) that may import it.
 _LANGUAGE_MODEL = ("models.", "training", "data.dialogue", "data.pixels", "features.", "scorer")
 DOORS = {
-    "transformers": (*_LANGUAGE_MODEL, "stages."),
-    "peft": ("models.", "training", "stages."),
+    "transformers": (*_LANGUAGE_MODEL, "stages.", "doctor.probes"),
+    "peft": ("models.", "training", "stages.", "doctor.probes"),
     "tokenizers": ("models.",),
     "matplotlib": ("reports.plots.",),
     "qwen_vl_utils": ("data.video",),
-    "av": ("data.video", "data.synthetic.render"),
+    "av": ("data.container", "data.synthetic.render", "doctor.probes"),
     "jinja2": ("reports.",),
     "jsonargparse": ("config", "cli."),
     "accelerate": ("distributed", "training"),
+    "gradio": ("app.page",),
 }
 WITHOUT_TORCH = (
     "vocabulary",
@@ -64,11 +71,16 @@ WITHOUT_TORCH = (
     "config",
     "cli",
     "annotations",
+    "assessment",
     "predictions",
+    "scores",
     "metrics",
     "reports",
     "describe",
+    "doctor",
     "comparison",
+    "generators",
+    "app",
 )
 # Settings stop at the door: everything else takes plain keywords.
 KNOWS_CONFIG = ("config", "stages", "pipeline", "cli")
