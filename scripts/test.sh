@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 source scripts/install.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -8,7 +8,25 @@ from pathlib import Path
 import pytest
 import torch
 
+# Files of tests that take longest; with several processes they begin first, and what is quick fills
+# the gaps at the end.
+LONGEST = (
+    "test_chain.py",
+    "test_docs.py",
+    "test_crossval.py",
+    "test_distributed.py",
+    "test_ablations.py",
+    "test_page.py",
+    "test_bench_peer.py",
+    "test_browser.py",
+    "test_habits.py",
+)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def shared_data(*parts: str) -> Path:
