@@ -22,15 +22,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from lmme3dhf.assessment import Assessment
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import replace_file
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 OK, FAILED = "ok", "failed"
+# A score on 0..100 is not better than that, and batches differ below it.
+_SCORE_DIGITS, _PROBABILITY_DIGITS = 3, 6
 _ELSEWHERE = "give another --out, or remove the table"
 # The processes that decode hold the lock too, and those of a command that was killed end when their
 # clip is read.
@@ -150,6 +153,35 @@ REQUIRED = tuple(
 )
 _OBJECTS = tuple(field for field in FIELDS if field.endswith("_probabilities"))
 _NUMBERS = (*DIMENSIONS, "seconds")
+
+
+def row_of(assessment: Assessment, **about: Any) -> ScoreRow:
+    """The row of a clip that has scores, rounded.
+
+    Args:
+        assessment: With ratings that have scores.
+        **about: The other fields of the row: file, content, model, map, version, seconds.
+    """
+    said: dict[str, Any] = {}
+    for dimension in DIMENSIONS:
+        rating = getattr(assessment, dimension)
+        said[dimension] = round(rating.score, _SCORE_DIGITS)
+        said[f"{dimension}_level"] = rating.level
+        said[f"{dimension}_probabilities"] = _rounded(rating.level_probabilities)
+    return ScoreRow(
+        status=OK,
+        **said,
+        distortions=assessment.distortions,
+        distortion_probabilities=_rounded(assessment.distortion_probabilities),
+        decoder=assessment.decoder,
+        **about,
+    )
+
+
+def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
+    if probabilities is None:
+        return None
+    return {word: round(p, _PROBABILITY_DIGITS) for word, p in probabilities.items()}
 
 
 def _finite(value: object) -> bool:

@@ -25,11 +25,11 @@ from lmme3dhf.app import drawing
 from lmme3dhf.data.container import VideoError, VideoHeader, probe, view_pictures
 from lmme3dhf.errors import UserError, told
 from lmme3dhf.files import file_hash
-from lmme3dhf.scores import FAILED, OK, ScoreRow, scores_csv
+from lmme3dhf.scores import FAILED, ScoreRow, row_of, scores_csv
 from lmme3dhf.vocabulary import DIMENSIONS
 
 if TYPE_CHECKING:
-    from lmme3dhf.scorer import Assessment, Scorer
+    from lmme3dhf.scorer import Scorer
 
 ADDRESS = "127.0.0.1"
 LONGEST_QUESTION = 500  # characters
@@ -126,7 +126,13 @@ def scored(
     assessment = scorer.score(path)
     answer = scorer.describe(path, question[:LONGEST_QUESTION]) if question.strip() else None
     seconds = time.monotonic() - start
-    row = score_row(path.name, assessment, seconds=seconds, content=file_hash(path))
+    row = row_of(
+        assessment,
+        file=path.name,
+        content=file_hash(path),
+        version=lmme3dhf.__version__,
+        seconds=seconds,
+    )
     scales = scorer.scales
     views = scales["views"]
     pictures = view_pictures(path, [view["clip_fraction"] for view in views])
@@ -145,27 +151,6 @@ def scored(
         f"scored in {seconds:.1f} s"
     )
     return drawing.clip_page(path.name, facts, cards, ratings), row
-
-
-def score_row(name: str, assessment: "Assessment", *, seconds: float, content: str) -> ScoreRow:
-    """A clip's row of the table of scores."""
-    ratings = {}
-    for dimension in DIMENSIONS:
-        rating = getattr(assessment, dimension)
-        ratings[dimension] = rating.score
-        ratings[f"{dimension}_level"] = rating.level
-        ratings[f"{dimension}_probabilities"] = rating.level_probabilities
-    return ScoreRow(
-        file=name,
-        status=OK,
-        distortions=assessment.distortions,
-        distortion_probabilities=assessment.distortion_probabilities,
-        content=content,
-        decoder=assessment.decoder,
-        version=lmme3dhf.__version__,
-        seconds=seconds,
-        **ratings,
-    )
 
 
 def with_row(rows: Sequence[ScoreRow], row: ScoreRow) -> tuple[ScoreRow, ...]:

@@ -39,16 +39,14 @@ from lmme3dhf.scores import (
     ScoreTable,
     append_row,
     read_scores,
+    row_of,
     table_files,
 )
-from lmme3dhf.vocabulary import DIMENSIONS
 
 # Of clips, and of pictures with three views.
 _DECODERS = (container.DECODER, strips.DECODER)
 # Reasons that may be gone the next time.
 MISSING, TRIED_AGAIN = "missing", ("time_out", "out_of_memory")
-# A score on 0..100 is not better than that, and batches differ below it.
-_SCORE_DIGITS, _PROBABILITY_DIGITS = 3, 6
 # A name on disk has at most 255 bytes, and a character at most four of them.
 _STEM_CHARACTERS = 40
 
@@ -298,12 +296,6 @@ def _row(
     about = {"file": str(path), "content": content, "model": model, "version": __version__}
     if isinstance(result, Failure):
         return ScoreRow(status=FAILED, reason=result.reason, message=result.message, **about)
-    said = {}
-    for dimension in DIMENSIONS:
-        rating = getattr(result, dimension)
-        said[dimension] = round(rating.score, _SCORE_DIGITS)
-        said[f"{dimension}_level"] = rating.level
-        said[f"{dimension}_probabilities"] = _rounded(rating.level_probabilities)
     where = None
     if maps is not None and result.saliency is not None:
         maps.mkdir(parents=True, exist_ok=True)
@@ -313,21 +305,7 @@ def _row(
         picture = maps / f"{stem}_{str(content)[:12]}_{model[:8]}.png"
         write_saliency_png(picture, result.saliency)
         where = Path(os.path.relpath(picture, out.parent)).as_posix()
-    return ScoreRow(
-        status=OK,
-        **said,
-        distortions=result.distortions,
-        distortion_probabilities=_rounded(result.distortion_probabilities),
-        map=where,
-        decoder=result.decoder,
-        **about,
-    )
-
-
-def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
-    if probabilities is None:
-        return None
-    return {word: round(p, _PROBABILITY_DIGITS) for word, p in probabilities.items()}
+    return row_of(result, map=where, **about)
 
 
 def _write_part(out: Path, rows: Iterator[ScoreRow], total: int, *, fail_fast: bool) -> None:
