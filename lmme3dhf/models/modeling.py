@@ -9,6 +9,7 @@ the stock class with only the new parts left over.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 
 import torch
@@ -16,7 +17,6 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoProcessor,
-    Cache,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
 )
@@ -406,81 +406,39 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         rows = self.lm_head.weight[list(self.metric.level_token_ids)]
         return nn.functional.linear(hidden.to(rows.dtype), rows).float()
 
+    # `generate` reads the argument names off the signature, and they change between versions of the
+    # library; `wraps` shows it the stock signature, whichever that is.
+    @wraps(Qwen2_5_VLForConditionalGeneration.forward, assigned=(), updated=())
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        *,
-        seen_until: torch.Tensor | None = None,
+        *args,
         reads: torch.Tensor | None = None,
         learnt: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
         scored: torch.Tensor | None = None,
-        video_embeds: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        video_grid_thw: torch.Tensor | None = None,
-        second_per_grid_ts: torch.Tensor | None = None,
-        mm_token_type_ids: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ):
         """The metric's forward pass on packed dialogues about clips, or the stock one.
 
         Args:
-            input_ids: (batch, length).
-            attention_mask: As the stock class.
-            position_ids: As the stock class; `generate` looks for this name (and the next ones) in
-                the signature, and without it decodes on text positions.
-            past_key_values: As the stock class.
-            inputs_embeds: As the stock class.
-            seen_until: (batch, length), see `hidden_at`.
-            reads: (batch, R) positions that are read.
+            *args: Positional arguments of the stock class, when there are no `reads`.
+            reads: (batch, R) positions that are read; without them this is the stock forward pass.
             learnt: (learnt tokens,) read that predicts each, index into the flattened `reads`.
             targets: (learnt tokens,) the tokens.
             scored: (scored reads,) reads that are scored, index into the flattened `reads`.
-            video_embeds: (visual tokens of all videos, hidden), when the tower ran before.
-            pixel_values_videos: (patches of all videos, 1176), when it has to run.
-            video_grid_thw: (videos, 3).
-            second_per_grid_ts: (videos,) seconds between temporal patches.
-            mm_token_type_ids: (batch, length), see `hidden_at`.
-            use_cache: As the stock class.
-            logits_to_keep: As the stock class.
-            **kwargs: Whatever else the stock class takes.
+            **kwargs: Without `reads` whatever the stock class takes. With them the arguments of
+                `hidden_at`, where `pixel_values_videos` (patches of all videos, 1176) may stand in
+                place of `video_embeds`: the tower then runs here.
 
         Returns:
             `LMME3DHFOutput` when reads are given; otherwise the stock class's output.
         """
-        video = {
-            "video_grid_thw": video_grid_thw,
-            "second_per_grid_ts": second_per_grid_ts,
-            "mm_token_type_ids": mm_token_type_ids,
-        }
         if reads is None:
-            return super().forward(
-                input_ids,
-                attention_mask,
-                position_ids,
-                past_key_values,
-                inputs_embeds,
-                pixel_values_videos=pixel_values_videos,
-                use_cache=use_cache,
-                logits_to_keep=logits_to_keep,
-                **video,
-                **kwargs,
-            )
-        if video_embeds is None:
-            video_embeds = self.encode_video(pixel_values_videos, video_grid_thw)
-        hidden = self.hidden_at(
-            input_ids=input_ids,
-            seen_until=seen_until,
-            video_embeds=video_embeds,
-            reads=reads,
-            **video,
-        ).flatten(0, 1)
+            return super().forward(*args, **kwargs)
+        pixels = kwargs.pop("pixel_values_videos", None)
+        if kwargs.get("video_embeds") is None:
+            kwargs["video_embeds"] = self.encode_video(pixels, kwargs["video_grid_thw"])
+        hidden = self.hidden_at(reads=reads, **kwargs).flatten(0, 1)
         output = LMME3DHFOutput()
         if learnt is not None:
             # Logits only where a token is learnt: at 7B the rest would cost 3 GB a sample for
