@@ -2,7 +2,9 @@
 where the real inputs are, when they are there at all.
 """
 
+import importlib.util
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ LONGEST = (
     "test_habits.py",
 )
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +80,20 @@ def processor(tiny_folder: Path):
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that lies as Qwen2.5-VL-7B-Instruct does on the hub: 28 layers of width 64 in
+    bfloat16, random weights, the real vocabulary. Shared, so no test may change it.
+    """
+    if importlib.util.find_spec("dashscope") is None:
+        pytest.skip("dashscope, which brings Qwen's vocabulary, is not installed")
+    from hub_checkpoint import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("hub") / "Qwen2.5-VL"
+    write_checkpoint(folder, hidden=64)
+    return folder
 
 
 def random_frames(seed: int, count: int, height: int, width: int) -> torch.Tensor:
