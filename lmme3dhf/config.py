@@ -130,7 +130,8 @@ class DataSettings:
         root: Folder of the data set; the lists of the stages are relative to it.
         video_root: Folder of the clips; None is `video_RGB` below `root`.
         features: Folder of the store of frozen features; None is `features` below `root`.
-        workers: Processes that decode clips.
+        workers: Processes that decode clips; None for one a core, at most 16. 0 decodes in the
+            process that computes.
         store: Compute frozen features once and keep them. Without it the vision tower runs in every
             step, for the same result; that is for measuring.
     """
@@ -138,11 +139,15 @@ class DataSettings:
     root: Path = Path("datasets/Gen3DHF")
     video_root: Path | None = None
     features: Path | None = None
-    workers: int = 2
+    workers: int | None = None
     store: bool = True
 
+    def __post_init__(self) -> None:
+        counted = self.workers is None or self.workers >= 0
+        _check(counted, "data.workers must be at least 0, or left out", self.workers)
+
     def resolved(self) -> "DataSettings":
-        """The same with every None decided."""
+        """The same with every folder decided."""
         return dataclasses.replace(
             self,
             video_root=self.video_root or self.root / "video_RGB",

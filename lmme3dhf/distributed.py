@@ -35,6 +35,15 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def cores() -> int:
+    """CPU cores for this process: those that it may use, shared out among the launcher's processes
+    on this machine; at least 1.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    return max(1, (usable or 1) // beside)
+
+
 def start() -> None:
     """Opens the process group and makes this rank's GPU the current one ("cuda" then means that
     one); nothing when the process is alone. Call it before a model is loaded.

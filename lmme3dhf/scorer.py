@@ -7,6 +7,7 @@ Scorer.from_pretrained("runs/demo/model").score("face.mp4")
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import ProcessorMixin
+from transformers import GenerationConfig, ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
 from lmme3dhf.assessment import Assessment, Failure, Rating
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
 from lmme3dhf.data.container import VideoError
-from lmme3dhf.data.decoding import ClipReader, decoded
+from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
 from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
 from lmme3dhf.data.packing import Path as Packed
@@ -136,7 +137,8 @@ class Scorer:
             not do, the batch is halved as often as needed, and the size that fits is kept for later
             batches (the attribute shows it).
         workers: Processes that decode ahead, and that can be stopped when a file hangs or eats
-            memory; 0 decodes in this one, unprotected.
+            memory; None for one a core, at most 16. 0 decodes in this one, unprotected. Results do
+            not depend on it.
         timeout_s: Seconds that decoding one file may take, where there are workers.
         scores: Whether ratings have scores. False takes models that have no trained head, such as a
             merged stage 1: their ratings are levels and level probabilities.
@@ -152,10 +154,11 @@ class Scorer:
         processor: ProcessorMixin,
         *,
         batch_size: int = 8,
-        workers: int = 1,
+        workers: int | None = None,
         timeout_s: float = 60.0,
         scores: bool = True,
     ) -> None:
+        workers = worker_count(workers)
         if batch_size < 1 or workers < 0:
             raise ValueError(
                 f"batch_size {batch_size} with {workers} workers; expected at least 1 clip at a "
@@ -195,7 +198,7 @@ class Scorer:
         attn_implementation: str = "auto",
         load: str | None = None,
         batch_size: int = 8,
-        workers: int = 1,
+        workers: int | None = None,
         timeout_s: float = 60.0,
         scores: bool = True,
     ) -> "Scorer":
@@ -210,7 +213,7 @@ class Scorer:
                 quantised to this (needs a GPU and bitsandbytes), the rest in `dtype`. None: as it
                 is stored.
             batch_size: As of the class, as are the next three.
-            workers: Processes that decode ahead.
+            workers: Processes that decode ahead; None for one a core.
             timeout_s: Seconds that decoding one file may take.
             scores: Whether ratings have scores; False for models without a trained head.
 
@@ -560,6 +563,21 @@ class Scorer:
             )
         ]
 
+    @cached_property
+    def _writer(self) -> LMME3DHF:
+        """The model with greedy search alone. `generate` fills what a call leaves open from the
+        folder's generation_config.json, and Qwen2.5-VL's penalises words of the question.
+        """
+        given, tokenizer = self.model.generation_config.eos_token_id, self.processor.tokenizer
+        # A shallow copy: everything but this attribute is shared with the model.
+        writer = copy(self.model)
+        writer.generation_config = GenerationConfig(
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id if given is None else given,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return writer
+
     @torch.inference_mode()
     def _write(
         self,
@@ -574,12 +592,8 @@ class Scorer:
             written_batch([dialogue] * len(media), media, tokenizer.pad_token_id)
         )
         embeds = self.model.embed(batch["input_ids"], batch.pop("video_embeds"))
-        written = self.model.generate(
-            **batch,
-            inputs_embeds=embeds,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
+        written = self._writer.generate(
+            **batch, inputs_embeds=embeds, max_new_tokens=max_new_tokens
         )
         new = written[:, batch["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)

@@ -19,7 +19,9 @@ import av
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
+from transformers import GenerationConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLTextModel,
@@ -30,6 +32,7 @@ from lmme3dhf import scorer as module
 from lmme3dhf.annotations.descriptions import distortion_reply, parse_distortions
 from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data.container import VideoError
+from lmme3dhf.data.decoding import worker_count
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
@@ -740,6 +743,52 @@ def test_a_question_is_answered_in_the_models_own_words(finished, processor, cli
     assert scorer.describe(pictures, question, fps=4, max_new_tokens=12) == expected
 
 
+@torch.no_grad()
+def test_the_folders_way_of_writing_does_not_act(finished, processor, clips, caplog):
+    """Replies of a model whose folder samples, penalises and bans are those of the library's greedy
+    search with plain settings, without a word on ignored ones; only its end tokens count. Catches
+    any of the folder's settings that comes through.
+    """
+    choice = Scorer(finished, processor).choice
+    pixels = read_pixels(clips[0], choice, processor.video_processor, views=False)
+    message = [{"type": "video"}, {"type": "text", "text": "Say it again."}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+    ids = processor.tokenizer.encode(text)
+    expected = plain_answer(finished, processor, pixels, ids, 12)
+    words = processor.tokenizer.encode(expected)
+    assert len(set(words)) > 2
+    model = copy.copy(finished)
+    folder = {
+        "do_sample": True,
+        "temperature": 5.0,
+        "top_k": 3,
+        "num_beams": 2,
+        "repetition_penalty": 3.0,
+        "no_repeat_ngram_size": 1,
+        "suppress_tokens": words[:1],
+        "bad_words_ids": [words[1:2]],
+        "min_new_tokens": 12,
+    }
+    model.generation_config = GenerationConfig(**folder)
+    assert plain_answer(model, processor, pixels, ids, 12) != expected
+    transformers.logging.enable_propagation()
+    caplog.clear()
+    try:
+        assert (
+            Scorer(model, processor).describe(clips[0], "Say it again.", max_new_tokens=12)
+            == expected
+        )
+    finally:
+        transformers.logging.disable_propagation()
+    assert not caplog.records
+    model.generation_config = GenerationConfig(**folder, eos_token_id=[words[2]])
+    shorter = Scorer(model, processor).describe(clips[0], "Say it again.", max_new_tokens=12)
+    assert expected.startswith(shorter)
+    assert 0 < len(shorter) < len(expected)
+
+
 def test_a_question_is_about_one_clip(finished, processor, clips, tmp_path):
     """Catches an answer about the first of many, or to nothing."""
     scorer = Scorer(finished, processor)
@@ -778,7 +827,7 @@ def test_loading_goes_by_its_words(folder, clips):
     assert (scorer.batch_size, scorer.workers, scorer.timeout_s) == (3, 0, 5.0)
     assert math.isfinite(scorer.score(clips[0]).quality.score)
     stored = Scorer.from_pretrained(str(model), dtype=torch.float32)
-    assert (stored.model.dtype, stored.workers) == (torch.float32, 1)
+    assert (stored.model.dtype, stored.workers) == (torch.float32, worker_count(None))
     quality = stored.scales["dimensions"]["quality"]
     assert (quality["minimum"], quality["maximum"]) == (0, 100)
     assert quality["direction"] == "higher is better"

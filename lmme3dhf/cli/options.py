@@ -30,9 +30,8 @@ def add_scorer_arguments(parser: ArgumentParser) -> None:
     add("--batch_size", type=PositiveInt, default=8, help="clips at a time")
     add(
         "--workers",
-        type=NonNegativeInt,
-        default=1,
-        help="processes that decode ahead",
+        type=NonNegativeInt | None,
+        help="processes that decode ahead (default: one a core, at most 16)",
     )
     add("--timeout", type=PositiveFloat, default=60.0, help="seconds to decode one file")
 

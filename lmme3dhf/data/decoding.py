@@ -14,6 +14,7 @@ from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.pictures import strip_clips
 from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, Done, answers
 from lmme3dhf.data.video import Clip, Clips, FrameChoice, read_both, read_clip, read_views
+from lmme3dhf.distributed import cores
 from lmme3dhf.vocabulary import VIEWS
 
 
@@ -59,6 +60,13 @@ class ClipReader:
 
 
 Read = Callable[[Path], Clips | VideoError]
+# With more processes the decoded clips only wait for the model.
+MOST_WORKERS = 16
+
+
+def worker_count(workers: int | None) -> int:
+    """Processes that decode: as many as given, or with None one a core, at most `MOST_WORKERS`."""
+    return min(cores(), MOST_WORKERS) if workers is None else workers
 
 
 def decoded(

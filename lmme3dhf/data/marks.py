@@ -3,7 +3,6 @@ annotators marked on them (paper, Sections 3.2 and 3.3).
 """
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from lmme3dhf.annotations.fixations import (
 )
 from lmme3dhf.data.container import VideoError, read_strip
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.distributed import cores
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import VIEWS
 
@@ -188,7 +188,7 @@ def write_maps(
         (folder, video, next(filter(None, (strip_path(s, video) for s in strips))), marks.of(video))
         for video in videos
     ]
-    processes = min(processes or os.cpu_count() or 1, len(videos) // _WORTH_A_PROCESS)
+    processes = min(processes or cores(), len(videos) // _WORTH_A_PROCESS)
     with contextlib.ExitStack() as stack:
         if processes > 1:
             # Spawned, not forked: the caller may hold threads.

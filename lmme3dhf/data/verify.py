@@ -2,7 +2,6 @@
 needs neither torch nor a model.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from lmme3dhf.data.container import VideoError, probe, verify
 from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, answers
 from lmme3dhf.data.sources import files_below
 from lmme3dhf.data.strips import read_views
+from lmme3dhf.distributed import cores
 from lmme3dhf.files import MANIFEST, damage, write_csv
 from lmme3dhf.progress import with_progress
 from lmme3dhf.scores import FAILED, OK, spreadsheet_text
@@ -86,7 +86,7 @@ def faults(
     results = answers(
         partial(_fault, whole, strips),
         files,
-        min(os.cpu_count() or 1, MOST_PROCESSES),
+        min(cores(), MOST_PROCESSES),
         timeout_s=timeout_s,
         memory_mb=memory_mb,
     )

@@ -17,7 +17,7 @@ from transformers import BaseVideoProcessor, PreTrainedModel, ProcessorMixin
 
 from lmme3dhf.config import Config, FrameSettings
 from lmme3dhf.data.collation import Media, view_batch
-from lmme3dhf.data.decoding import ClipReader, decoded
+from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
 from lmme3dhf.data.pixels import Pixels, clip_pixels, frame_pixels, read_pixels, view_pixels
@@ -133,9 +133,9 @@ def visual_store(
 
     store.fill(
         clips,
-        lambda missing: decoded(missing, _reader(choice, views=False), config.data.workers),
+        lambda missing: decoded(missing, _reader(choice, views=False), _workers(config)),
         compute,
-        workers=config.data.workers,
+        workers=_workers(config),
         name=f"{name}: features",
     )
     return store
@@ -152,9 +152,9 @@ def frame_store(config: Config, clips: Iterable[Path], name: str) -> FeatureStor
 
     store.fill(
         clips,
-        lambda missing: decoded(missing, _reader(choice, views=False), config.data.workers),
+        lambda missing: decoded(missing, _reader(choice, views=False), _workers(config)),
         lambda: features,
-        workers=config.data.workers,
+        workers=_workers(config),
         name=f"{name}: frames",
     )
     return store
@@ -184,9 +184,9 @@ def view_store(
 
     store.fill(
         clips,
-        lambda missing: decoded(missing, _reader(choice, views=True), config.data.workers),
+        lambda missing: decoded(missing, _reader(choice, views=True), _workers(config)),
         compute,
-        workers=config.data.workers,
+        workers=_workers(config),
         name=f"{name}: views",
     )
     return store
@@ -225,10 +225,14 @@ def hidden_store(
         clips,
         lambda missing: map(views.read, missing),
         compute,
-        workers=config.data.workers,
+        workers=_workers(config),
         name=f"{name}: language features",
     )
     return store
+
+
+def _workers(config: Config) -> int:
+    return worker_count(config.data.workers)
 
 
 def _reader(choice: FrameChoice, *, views: bool) -> ClipReader:

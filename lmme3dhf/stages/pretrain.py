@@ -12,7 +12,6 @@ language model then learns to say what the tower sees. One process a CPU core:
 import argparse
 import json
 import math
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -45,6 +44,7 @@ from lmme3dhf.data.synthetic.pretraining import (
     render_pool,
     vocabulary_corpus,
 )
+from lmme3dhf.distributed import cores
 from lmme3dhf.files import replace_file, without_nan, write_json
 from lmme3dhf.models.configuration import LMME3DHFConfig
 from lmme3dhf.models.grid import window_order
@@ -710,7 +710,7 @@ def main(argv: list[str] | None = None) -> Path:
     )
     parser.add_argument("--tower_steps", type=int, default=13000)
     parser.add_argument("--language_steps", type=int, default=3000)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=cores())
     parser.add_argument("--seed", type=int, default=1)
     settings = vars(parser.parse_args(argv))
     out = settings.pop("out")

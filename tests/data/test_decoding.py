@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lmme3dhf.data.container import VideoError
-from lmme3dhf.data.decoding import ClipReader, decoded
+from lmme3dhf.data.decoding import MOST_WORKERS, ClipReader, decoded, worker_count
 from lmme3dhf.data.processes import AHEAD
 from lmme3dhf.data.video import Clips, FrameChoice, read_clip, read_views
 from lmme3dhf.vocabulary import VIEWS
@@ -48,6 +48,19 @@ def test_the_order_stays_and_broken_clips_do_not_end_it(clips, tmp_path, workers
         assert torch.equal(results[index].views.frames, views.frames)
         assert results[index].frames.sample_fps == frames.sample_fps
         assert results[index].views.indices == views.indices
+
+
+@pytest.mark.parametrize(
+    ("usable", "ranks", "expected"), [(6, 1, 6), (6, 2, 3), (2, 4, 1), (500, 1, MOST_WORKERS)]
+)
+def test_a_process_a_core_where_nobody_says_how_many(monkeypatch, usable, ranks, expected):
+    """Catches two processes on any machine, every rank with all cores, and a count that is given
+    and not taken.
+    """
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(usable)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert worker_count(None) == expected
+    assert [worker_count(given) for given in (0, 1, 40)] == [0, 1, 40]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

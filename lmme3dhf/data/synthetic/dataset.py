@@ -9,7 +9,6 @@ import json
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from lmme3dhf.data.synthetic.clips import ClipRenderer, turntable_yaws
 from lmme3dhf.data.synthetic.generators import GENERATORS, clip_plan, video_name
 from lmme3dhf.data.synthetic.raters import MARKERS, mark, painted, simulated_ratings, true_opinion
 from lmme3dhf.data.synthetic.render import write_clip
+from lmme3dhf.distributed import cores
 from lmme3dhf.files import write_csv, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, VIEWS
 
@@ -67,7 +67,7 @@ def synthesize(
     missing = [clip for clip in clips if not _notes(root, video_name(*clip)).exists()]
     started = told = time.monotonic()
     # Spawned, not forked: the caller may hold threads.
-    with ProcessPoolExecutor(processes or cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes or cores(), mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_render, root, *clip, size_px, frames, fps, seed) for clip in missing]
         for done, job in enumerate(as_completed(jobs), 1):
             job.result()
