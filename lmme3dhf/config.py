@@ -117,6 +117,11 @@ class LoraSettings:
     language: bool = True
     vision: bool = False
 
+    @property
+    def trained(self) -> bool:
+        """Whether any adapter is trained."""
+        return self.language or self.vision
+
     def __post_init__(self) -> None:
         _check(self.rank >= 1, "lora.rank must be at least 1", self.rank)
         _check(0 <= self.dropout < 1, "lora.dropout must lie in 0..1", self.dropout)

@@ -61,23 +61,28 @@ def train(args: Namespace, config: Config) -> int:
 
 def merge_parser() -> ArgumentParser:
     """Options of `merge`."""
-    parser = ArgumentParser(description="Fold a finished run into one loadable folder and verify.")
+    parser = ArgumentParser(description="Make one loadable folder of a finished run and verify.")
     parser.add_argument("run", type=Path, help="run folder of any stage")
     parser.add_argument("--out", type=Path, help="folder to write (default: RUN/merged)")
+    parser.add_argument(
+        "--form",
+        choices=("auto", "merged", "adapter"),
+        default="auto",
+        help="merged: the adapter is folded into the weights; adapter: it is kept beside them, "
+        "exactly; auto: folded in where that changes no more than it may",
+    )
     parser.add_argument("--push_to", metavar="USER/NAME", help="publish it there, privately, too")
     return parser
 
 
 def merge(args: Namespace, config: Config | None) -> int:
     """Runs `merge`; returns the exit status."""
+    from lmme3dhf.models.card import merge_summary
     from lmme3dhf.stages.run import merge_run
 
-    report = merge_run(args.run, args.out)
-    print(
-        f"{report['folder']}: {'was merged before' if report['already'] else 'merged'}, relative "
-        f"difference to the unmerged model {report['relative_difference']:.2g} on "
-        f"{report['samples']} samples (limit {report['limit']:g})"
-    )
+    report = merge_run(args.run, args.out, args.form)
+    done = "was merged before" if report["already"] else "merged"
+    print(f"{report['folder']}: {done}, {merge_summary(report)}")
     if args.push_to:
         from lmme3dhf.models.hub import push_to_hub
 

@@ -112,6 +112,41 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     replace_file(folder / README, _page(config, metric, record))
 
 
+def merge_summary(report: dict[str, Any]) -> str:
+    """What a merge did and how far the folder's model is from the trained one, in one sentence.
+
+    Args:
+        report: See `models.merge.merge_adapter`.
+    """
+    folded, limits = report["folded"], ", ".join(f"{k} {v:g}" for k, v in report["limits"].items())
+    if folded is None:
+        told = "the new part added"
+    elif report["form"] == "adapter":
+        told = (
+            f"the adapter kept beside the weights (folded in it gives: {merge_figures(folded)}; "
+            f"limits: {limits})"
+        )
+    else:
+        told = f"the adapter folded into the weights (limits: {limits})"
+    return (
+        f"{told}; against the trained model on {report['samples']} samples: {merge_figures(report)}"
+    )
+
+
+def merge_figures(found: dict[str, Any]) -> str:
+    """Differences of a merge (see `models.rounding.differences`) in words."""
+    told = []
+    if "scores" in found:
+        told.append(
+            f"scores differ by at most {found['score_points_max']:.2g} points of MOS (mean "
+            f"{found['score_points_mean']:.2g}) and {found['swapped_pairs']} of {found['pairs']} "
+            "pairs change places"
+        )
+    if "level_reads" in found:
+        told.append(f"{found['level_changes']} of {found['level_reads']} levels change")
+    return ", ".join([*told, f"relative difference {found['relative_difference']:.2g}"])
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """What `write_card` recorded; nothing is known of a plain base or an older folder.
 
@@ -465,17 +500,16 @@ def _training(record: dict[str, Any]) -> Iterator[str]:
         hardware, merge = entry["hardware"] or {}, entry["merge"] or {}
         device = hardware.get("device", "not recorded")
         count = hardware.get("processes", 1)
-        difference = merge.get("relative_difference")
         rows.append(
             (
                 _stage(entry),
                 f"`{entry['settings_sha256'][:16]}`" if entry["settings_sha256"] else "",
                 f"{count} x {device}" if count > 1 else device,
-                "" if difference is None else f"{difference:.2g} (limit {merge['limit']:g})",
+                _merge(merge),
             )
         )
     if rows:
-        header = ("stage", "settings (SHA-256)", "trained on", "merged against unmerged, relative")
+        header = ("stage", "settings (SHA-256)", "trained on", "merged against trained")
         yield from _table(header, rows)
         yield ""
     versions = stages[-1]["versions"] if stages else None
@@ -493,6 +527,15 @@ def _training(record: dict[str, Any]) -> Iterator[str]:
             yield ""
             yield "</details>"
             yield ""
+
+
+def _merge(merge: dict[str, Any]) -> str:
+    if not merge:
+        return ""
+    if "form" not in merge:  # of a version that knew one form and one figure
+        return f"relative difference {merge['relative_difference']:.2g} (limit {merge['limit']:g})"
+    kept = "adapter kept beside: " if merge["form"] == "adapter" else ""
+    return kept + merge_figures(merge)
 
 
 def _limits(config: dict[str, Any], metric: dict[str, Any]) -> Iterator[str]:

@@ -92,6 +92,8 @@ class MetricConfig:
         level_edges: Dimension -> six edges of the level scale (Eq. 4), fitted on the training
             split, 0-100.
         saliency: Geometry of the saliency decoder; None for a model without one.
+        adapter: Whether the folder keeps the last stage's adapter beside its weights (see
+            `models.weights`), and not folded into them.
         frames: How a clip becomes frames (`data.video.FrameChoice` as a dictionary); a score
             belongs to this choice.
     """
@@ -104,6 +106,7 @@ class MetricConfig:
     level_edges: dict[str, tuple[float, ...]] | None = None
     saliency: SaliencyConfig | None = None
     frames: dict[str, Any] | None = None
+    adapter: bool = False
 
     def __post_init__(self) -> None:
         if self.read not in READS:
@@ -143,8 +146,11 @@ class MetricConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form of the section."""
-        return dataclasses.asdict(self)
+        """JSON form of the section. `adapter` only where it is true: folders without one read as
+        they always did.
+        """
+        values = dataclasses.asdict(self)
+        return values if self.adapter else {k: v for k, v in values.items() if k != "adapter"}
 
     def replace(self, **changes: Any) -> "MetricConfig":
         """A copy with some fields changed."""

@@ -41,6 +41,7 @@ def load_model(
     quantization: str = "none",
     tower: bool = True,
     device: str = "auto",
+    fold_adapter: bool = False,
 ) -> LMME3DHF:
     """Loads a model, ready for evaluation, onto its device.
 
@@ -56,6 +57,8 @@ def load_model(
         quantization: Of the language model: none, 8bit or 4bit.
         tower: False leaves the vision tower out, for what is done on stored features.
         device: "auto" takes a GPU where there is one: with several ranks each its own.
+        fold_adapter: Fold a kept adapter into the weights, for training another (see
+            `models.weights`).
 
     Raises:
         ModelError: The folder is no model, there is no such device, or a kernel or quantisation
@@ -77,6 +80,7 @@ def load_model(
         dtype=type_,
         attn_implementation={"vision_config": vision, "text_config": "sdpa"},
         tower=tower,
+        fold_adapter=fold_adapter,
         **options,
     )
     if not options:

@@ -41,8 +41,13 @@ def add_adapters(
         train_head: Train the score head along; it is saved, resumed and merged with the adapters.
 
     Raises:
-        ValueError: No layer has an expected name.
+        ValueError: No layer has an expected name, or the model has an adapter already.
     """
+    if getattr(model, "peft_config", None):
+        raise ValueError(
+            f"{model.name_or_path}: has a kept adapter; load it with fold_adapter=True to train "
+            "another"
+        )
     if not (language or vision):
         raise ValueError("neither the language model nor the vision tower is to be adapted")
     pattern = lora_targets(language=language, vision=vision)

@@ -1,62 +1,94 @@
-"""Folding a run's adapters, head or decoder into one loadable folder, and proving that nothing
-changed.
+"""A run's adapter, head or decoder and their base in one loadable folder, proved to be what was
+trained.
+
+Two things are verified apart. What is written is compared tensor by tensor with the trained model
+in memory: any difference is a mistake, and nothing is kept. What folding the adapter into weights
+of a half-precision type rounds away is measured on real samples (`models.rounding`), and decides
+the folder's form (`models.weights`): the adapter is folded in where that is within the limits, and
+kept beside the weights, exactly, where it is not (departure D13). Weights are read and written
+shard by shard; one model is in memory at a time.
 """
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import write_json, write_manifest
-from lmme3dhf.models.card import NO_RECORD, write_card
+from lmme3dhf.models.card import NO_RECORD, merge_figures, write_card
 from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.models.loading import chosen_device
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
+from lmme3dhf.models.rounding import (
+    LIMITS,
+    Batch,
+    Outputs,
+    all_outputs,
+    differences,
+    largest_difference,
+    saliency_outputs,
+    text_outputs,
+    within,
+)
+from lmme3dhf.models.weights import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    Adapter,
+    Weights,
+    adapter_tensors,
+    base_name,
+    differing,
+    save_adapter,
+    type_of,
+)
 
 REPORT = "merge_report.json"
+FORMS = ("auto", "merged", "adapter")
+SHARD = "2GB"
 # Adds to a verified folder what explains it, and to its report, before the manifest is written.
 Finish = Callable[[Path, dict], None]
-# Largest relative difference between the merged and the unmerged model's outputs.
-LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
 class MergeError(UserError, RuntimeError):
     """What was merged is not what was trained; nothing is left that could be taken for it."""
 
 
-@torch.no_grad()
-def text_outputs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a model says about a batch: the logits wherever it is read, and the scores when its head
-    is trained.
+@dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """The trained model in memory, and what its folder is made of.
 
-    Args:
-        model: `LMME3DHF`, with or without adapters around it.
-        batch: Arguments of its forward pass, without targets.
+    Attributes:
+        model: With the run's adapter, if it trained one, around it.
+        base: Weights of the folder that the run started from.
+        dtype: Type of the backbone in the run.
+        metric: The metric's section of the configuration.
+        new: Tensors that take the place of the base's, or are new: a head or a decoder.
+        adapter: Folder of the run's adapter; None without one.
+        outputs: What is compared.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    batch = dict(batch)
-    scored = batch.pop("scored", None)
-    if "video_embeds" not in batch:
-        batch["video_embeds"] = base.encode_video(
-            batch.pop("pixel_values_videos"), batch["video_grid_thw"]
-        )
-    hidden = base.hidden_at(**batch).flatten(0, 1)
-    outputs = {"logits": base.lm_head(hidden).float()}
-    # A head that nobody trained says nothing.
-    if scored is not None and "score_head" not in base.missing_parts:
-        outputs["scores"] = base.score_head(hidden[scored])
-    return outputs
 
+    model: LMME3DHF | PeftModel
+    base: Weights
+    dtype: torch.dtype
+    metric: MetricConfig
+    new: dict[str, torch.Tensor] = field(default_factory=dict)
+    adapter: Path | None = None
+    outputs: Callable[[Any, Batch], Outputs]
 
-def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Largest difference between two sets of outputs, relative to each output's largest value; NaN
-    when an output is.
-    """
-    relative = [(a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-12) for n in b]
-    return float(torch.stack(relative).max())
+    @property
+    def plain(self) -> LMME3DHF:
+        """The model without what PEFT puts around it."""
+        return self.model.get_base_model() if self.adapter else self.model
 
 
 def merge_adapter(
@@ -64,32 +96,37 @@ def merge_adapter(
     adapter: Path,
     out: Path,
     metric: MetricConfig,
-    probe: dict[str, torch.Tensor],
+    probe: Sequence[Batch],
     dtype: torch.dtype,
     finish: Finish | None = None,
+    form: str = "auto",
 ) -> dict:
-    """Merges adapters (and a trained head) into their base and verifies the folder.
-
-    Merging is computed in float32 and cast to `dtype` last; what that rounds is what the
-    comparison, itself in float32, sees.
+    """Merges adapters (and a trained head) with their base and verifies the folder.
 
     Args:
         base: Folder of the model that was adapted.
         adapter: Folder that PEFT wrote.
         out: Folder to write; it appears with its report and manifest only when it was verified.
         metric: The metric's section of the merged configuration.
-        probe: A real batch of the run, without targets.
+        probe: Real batches of the run, without targets (see `text_outputs`).
         dtype: Type in which the backbone was trained and is saved.
         finish: See `Finish`; None writes a card that knows of no run.
+        form: "merged": the adapter is folded into the weights. "adapter": it is kept beside them.
+            "auto": folded in where the measured difference is within `rounding.LIMITS`.
 
     Returns:
-        The report: largest relative difference, its limit, samples compared, type.
+        The report: `form`, `samples`, `dtype`, `limits`, the differences between the folder's
+        model and the trained one (see `rounding.differences`), and in `folded` those that folding
+        the adapter in makes.
 
     Raises:
-        MergeError: The adapter does not fit the base in every tensor, or the merged model differs
-            beyond the limit.
+        MergeError: The adapter does not fit the base in every tensor, an output is no number, the
+            folder is not what was trained, or `form` is "merged" and rounds too much.
     """
-    model = LMME3DHF.from_pretrained(base, dtype=torch.float32).eval()
+    if form not in FORMS:
+        raise MergeError(f"form {form!r}: one of {', '.join(FORMS)} is expected")
+    model = LMME3DHF.from_pretrained(base, dtype=dtype, fold_adapter=True).eval()
+    level_tokens = metric.level_token_ids or ()
     try:
         adapted = PeftModel.from_pretrained(model, adapter).eval()
     except (KeyError, RuntimeError) as error:
@@ -97,21 +134,22 @@ def merge_adapter(
             f"{adapter}: adapter and base {base} do not belong together: {error}"
         ) from error
     _check_adapter(adapted, adapter)
-    trained = adapted.peft_config["default"].modules_to_save or ()
-    model.missing_parts = [part for part in model.missing_parts if part not in trained]
-    before = text_outputs(adapted, probe)
-    merged = adapted.merge_and_unload(safe_merge=True)
-    merged.config.set_metric(metric)
-    return _save_verified(
-        merged,
-        base,
-        out,
-        dtype,
-        torch.float32,
-        lambda m: largest_difference(text_outputs(m, probe), before),
-        len(probe["input_ids"]),
-        finish,
+    parts = adapted.peft_config["default"].modules_to_save or ()
+    model.missing_parts = [part for part in model.missing_parts if part not in parts]
+    trained = _Trained(
+        model=adapted,
+        base=Weights(base, fold=True),
+        dtype=dtype,
+        metric=metric,
+        new={
+            name: tensor
+            for key, tensor in model.state_dict().items()
+            if (name := base_name(key)) and name.split(".")[0] in parts
+        },
+        adapter=adapter,
+        outputs=lambda m, batch: text_outputs(m, batch, level_tokens),
     )
+    return _save_verified(trained, base, out, probe, finish, form)
 
 
 def merge_head(
@@ -119,7 +157,7 @@ def merge_head(
     head: Path,
     out: Path,
     metric: MetricConfig,
-    probe: dict[str, torch.Tensor],
+    probe: Sequence[Batch],
     dtype: torch.dtype,
     finish: Finish | None = None,
 ) -> dict:
@@ -128,9 +166,9 @@ def merge_head(
     Args:
         base: Folder of the model whose hidden states the head was trained on.
         head: Its weights, a safetensors file.
-        out: Folder to write.
+        out: Folder to write, of the base's form.
         metric: The metric's section of the merged configuration.
-        probe: A real batch of the run, without targets.
+        probe: Real batches of the run, without targets.
         dtype: Type of the backbone in the run.
         finish: As of `merge_adapter`.
 
@@ -138,7 +176,7 @@ def merge_head(
         The report, as of `merge_adapter`.
 
     Raises:
-        MergeError: The head does not fit in every tensor, or the scores differ beyond the limit.
+        MergeError: The head does not fit in every tensor, or the folder is not what was trained.
     """
     model = LMME3DHF.from_pretrained(base, dtype=dtype).eval()
     weights = load_file(head)
@@ -146,18 +184,16 @@ def merge_head(
         raise MergeError(f"{head}: its tensors are not those of the model's score head")
     model.score_head.load_state_dict(weights)
     model.missing_parts = [part for part in model.missing_parts if part != "score_head"]
-    model.config.set_metric(metric)
-    before = text_outputs(model, probe)
-    return _save_verified(
-        model,
-        base,
-        out,
-        dtype,
-        dtype,
-        lambda m: largest_difference(text_outputs(m, probe), before),
-        len(probe["input_ids"]),
-        finish,
+    level_tokens = metric.level_token_ids or ()
+    trained = _Trained(
+        model=model,
+        base=Weights(base),
+        dtype=dtype,
+        metric=metric,
+        new={f"score_head.{name}": tensor for name, tensor in weights.items()},
+        outputs=lambda m, batch: text_outputs(m, batch, level_tokens),
     )
+    return _save_verified(trained, base, out, probe, finish)
 
 
 def merge_decoder(
@@ -165,7 +201,7 @@ def merge_decoder(
     decoder: Path,
     out: Path,
     metric: MetricConfig,
-    probe: dict[str, torch.Tensor],
+    probe: Sequence[Batch],
     dtype: torch.dtype,
     finish: Finish | None = None,
 ) -> dict:
@@ -174,9 +210,9 @@ def merge_decoder(
     Args:
         base: Folder of the model whose features the decoder was trained on.
         decoder: Its weights, a safetensors file.
-        out: Folder to write.
+        out: Folder to write, of the base's form.
         metric: The metric's section of the configuration, with the decoder's geometry.
-        probe: A real batch of views: of `data.collation.view_batch`, with pixels.
+        probe: Real batches of views: of `data.collation.view_batch`, with pixels.
         dtype: Type of the backbone in the run.
         finish: As of `merge_adapter`.
 
@@ -184,11 +220,10 @@ def merge_decoder(
         The report, as of `merge_adapter`.
 
     Raises:
-        MergeError: The decoder does not fit its configuration in every tensor, or the maps differ
-            beyond the limit.
+        MergeError: The decoder does not fit its configuration in every tensor, or the folder is not
+            what was trained.
     """
     model = LMME3DHF.from_pretrained(base, dtype=dtype).eval()
-    model.config.set_metric(metric)
     model.add_saliency_decoder(metric.saliency)
     weights = load_file(decoder)
     if set(weights) != set(model.saliency_decoder.state_dict()):
@@ -196,55 +231,35 @@ def merge_decoder(
             f"{decoder}: its tensors are not those of the decoder in the run's configuration"
         )
     model.saliency_decoder.load_state_dict(weights)
-    before = saliency_outputs(model, probe)
-    return _save_verified(
-        model,
-        base,
-        out,
-        dtype,
-        dtype,
-        lambda m: largest_difference(saliency_outputs(m, probe), before),
-        len(probe["input_ids"]),
-        finish,
+    model.missing_parts = [part for part in model.missing_parts if part != "saliency_decoder"]
+    trained = _Trained(
+        model=model,
+        base=Weights(base),
+        dtype=dtype,
+        metric=metric,
+        new={f"saliency_decoder.{name}": tensor for name, tensor in weights.items()},
+        outputs=saliency_outputs,
     )
-
-
-@torch.no_grad()
-def saliency_outputs(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The maps of a batch of views with pixels."""
-    batch = dict(batch)
-    tokens, taps = model.encode_views(batch.pop("pixel_values_videos"), batch["video_grid_thw"])
-    return {"maps": model.saliency_decoder(model.view_states(**batch, video_embeds=tokens), taps)}
+    return _save_verified(trained, base, out, probe, finish)
 
 
 def _check_adapter(adapted: PeftModel, adapter: Path) -> None:
     # PEFT loads what fits and only warns of the rest: an adapter of another layout would be a
     # silent no-op.
-    stored = load_file(adapter / "adapter_model.safetensors")
-    loaded = get_peft_model_state_dict(adapted)
-    foreign, missing = sorted(set(stored) - set(loaded)), sorted(set(loaded) - set(stored))
-    changed = [
-        name
-        for name in set(stored) & set(loaded)
-        if not torch.equal(stored[name].float(), loaded[name].float())
-    ]
-    if foreign or missing or changed:
+    if wrong := differing(load_file(adapter / ADAPTER_WEIGHTS), get_peft_model_state_dict(adapted)):
         raise MergeError(
-            f"{adapter}: {len(foreign)} tensors have no place in the base, {len(missing)} are "
-            f"missing, {len(changed)} did not load (such as {(foreign + missing + changed)[0]}); "
-            "adapter and base do not belong together"
+            f"{adapter}: {len(wrong)} tensors have no place in the base, are missing or did not "
+            f"load (such as {wrong[0]}); adapter and base do not belong together"
         )
 
 
 def _save_verified(
-    model: LMME3DHF,
+    trained: _Trained,
     base: Path,
     out: Path,
-    dtype: torch.dtype,
-    compared_in: torch.dtype,
-    compare: Callable[[LMME3DHF], float],
-    samples: int,
+    probe: Sequence[Batch],
     finish: Finish | None,
+    form: str = "auto",
 ) -> dict:
     if out.exists() and not (out / REPORT).exists():
         raise MergeError(
@@ -253,31 +268,45 @@ def _save_verified(
     partial = out.with_name(f".{out.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
+    limits = LIMITS[trained.dtype]
+    device = chosen_device()
     try:
-        # The new parts stay in float32.
-        model.model.to(dtype)
-        model.lm_head.to(dtype)
-        model.config.dtype = dtype
-        # A part that nobody trained is left out: the folder says by its absence what is to come.
-        weights = {
-            name: tensor
-            for name, tensor in model.state_dict().items()
-            if name.split(".")[0] not in model.missing_parts
-        }
-        model.save_pretrained(partial, state_dict=weights)
-        load_processor(base).save_pretrained(partial)
-        difference = compare(LMME3DHF.from_pretrained(partial, dtype=compared_in).eval())
-        limit = LIMITS[dtype]
-        if not difference <= limit:
+        trained.model.to(device)
+        expected = all_outputs(trained.model, probe, trained.outputs)
+        if not all(tensor.isfinite().all() for tensor in expected.values()):
+            raise MergeError(f"{out}: the trained model's outputs are not numbers; train it again")
+        folded = None
+        kept = trained.plain.metric.adapter
+        if trained.adapter:
+            rounded = all_outputs(trained.model, probe, trained.outputs, folded=True)
+            folded = differences(rounded, expected)
+            kept = form == "adapter" or (form == "auto" and not within(folded, limits))
+            if not kept and not within(folded, limits):
+                raise MergeError(
+                    f"{out}: folded into {_type_name(trained.dtype)} weights the adapter rounds "
+                    f"too much: {merge_figures(folded)} (limits: {limits}); not kept, "
+                    "--form adapter keeps it beside them, exactly"
+                )
+        trained.model.to("cpu")
+        _write(trained, base, partial, kept)
+        _check_written(trained, partial, kept)
+        trained.model.to("meta")  # its memory is free from here on
+        model = LMME3DHF.from_pretrained(partial, dtype=trained.dtype).eval().to(device)
+        found = all_outputs(model, probe, trained.outputs)
+        was, type_ = (expected, torch.float32) if kept or not folded else (rounded, trained.dtype)
+        again = largest_difference(found, was)
+        if not again <= LIMITS[type_]["relative_difference"]:
             raise MergeError(
-                f"{out}: the merged model differs from the trained one by {difference:.3g} (limit "
-                f"{limit:g}); not kept"
+                f"{out}: the model that was written reads back differently (by {again:.3g}, "
+                "relative); not kept"
             )
         report = {
-            "relative_difference": difference,
-            "limit": limit,
-            "samples": samples,
-            "dtype": str(dtype).removeprefix("torch."),
+            "form": "adapter" if kept else "merged",
+            "samples": sum(len(batch["input_ids"]) for batch in probe),
+            "dtype": _type_name(trained.dtype),
+            **differences(found, expected),
+            "limits": limits,
+            "folded": folded,
         }
         if finish is None:
             write_card(partial, NO_RECORD)
@@ -292,3 +321,79 @@ def _save_verified(
         shutil.rmtree(out)
     partial.rename(out)
     return report
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _write(trained: _Trained, base: Path, folder: Path, kept: bool) -> None:
+    """Writes the model folder, one shard of the weights in memory at a time."""
+    model, dtype = trained.plain, trained.dtype
+    model.config.set_metric(trained.metric.replace(adapter=kept))
+    model.config.dtype = dtype
+    model.config.architectures = [type(model).__name__]
+    folder.mkdir(parents=True)
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    load_processor(base).save_pretrained(folder)
+    # A model without a decoder may come from a folder with one.
+    left_out = [] if model.saliency_decoder else ["saliency_decoder"]
+    names = {
+        key: name
+        for name, key in trained.base.keys.items()
+        if name not in trained.new and name.split(".")[0] not in left_out
+    } | {name: name for name in trained.new}
+
+    def size(key: str) -> int:
+        new = trained.new.get(names[key])
+        shape = trained.base.shape(names[key]) if new is None else new.shape
+        return math.prod(shape) * type_of(names[key], dtype).itemsize
+
+    plan = split_state_dict_into_shards_factory(
+        {key: size(key) for key in names},
+        get_storage_size=lambda size: size,
+        filename_pattern=SAFE_WEIGHTS_NAME.replace(".safetensors", "{suffix}.safetensors"),
+        max_shard_size=SHARD,
+    )
+    update = Adapter(trained.adapter) if trained.adapter and not kept else None
+    for file, keys in plan.filename_to_tensors.items():
+        tensors = {}
+        for key in keys:
+            new = trained.new.get(names[key])
+            read = trained.base.read(names[key], dtype, update) if new is None else new.float()
+            tensors[key] = read.contiguous()
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        write_json(folder / SAFE_WEIGHTS_INDEX_NAME, index)
+    if kept:
+        save_adapter(model, folder / ADAPTER)
+
+
+def _check_written(trained: _Trained, folder: Path, kept: bool) -> None:
+    """Compares a written folder with the trained model and PEFT's own update, tensor by tensor."""
+    model, written = trained.plain, Weights(folder)
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and not kept}
+    expected = {}
+    for key, tensor in model.state_dict().items():
+        name = base_name(key)
+        if name and name.split(".")[0] not in model.missing_parts:
+            expected[name] = tensor
+    absent = expected.keys() ^ written.keys.keys()
+    if model.config.tie_word_embeddings:
+        absent -= {"lm_head.weight"}
+    wrong = sorted(absent)
+    for name in expected.keys() & written.keys.keys():
+        tensor = expected[name]
+        if layer := layers.get(name.removesuffix(".weight")):
+            tensor = (tensor.float() + layer.get_delta_weight("default")).to(tensor.dtype)
+        if not torch.equal(written.read(name, trained.dtype), tensor):
+            wrong.append(name)
+    if kept:
+        wrong += differing(load_file(folder / ADAPTER / ADAPTER_WEIGHTS), adapter_tensors(model))
+    if wrong:
+        raise MergeError(
+            f"{folder}: {len(wrong)} tensors are not the trained model's (such as {wrong[0]}); not "
+            "kept, merge again"
+        )

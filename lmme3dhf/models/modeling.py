@@ -6,22 +6,25 @@ a plain Qwen2.5-VL folder loads here with only the new parts missing, and a fold
 the stock class with only the new parts left over.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoProcessor,
+    GenerationConfig,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
-from transformers.utils import ModelOutput
+from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput, cached_file
 
 from lmme3dhf.models.configuration import (
     LMME3DHFConfig,
@@ -34,14 +37,20 @@ from lmme3dhf.models.grid import to_raster
 from lmme3dhf.models.heads import HEADS
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 from lmme3dhf.models.tower import multiply_patches
+from lmme3dhf.models.weights import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    KEY_MAPPING,
+    NEW_PARTS,
+    Weights,
+    base_name,
+    keep_adapter,
+    save_adapter,
+)
 
-# Checkpoints name their parts `visual.*` and `model.layers.*`; the modules are `model.visual.*` and
-# `model.language_model.*`. The library renames for its own classes only.
-_KEY_MAPPING = {
-    r"^visual": "model.visual",
-    r"^model(?!\.(language_model|visual))": "model.language_model",
-}
-_NEW_PARTS = ("score_head", "saliency_decoder")
+# Of `from_pretrained`: which copy of a repository's files is taken.
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
 @contextmanager
@@ -77,6 +86,42 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
     """
     with _reading(folder):
         return AutoProcessor.from_pretrained(folder)
+
+
+def _kept_adapter(
+    name: str | Path, config: LMME3DHFConfig, options: Mapping[str, Any] = MappingProxyType({})
+) -> Path | None:
+    """Folder of the adapter that is kept beside a model's weights; None without one.
+
+    Raises:
+        ModelError: There is one, and config.json says that there is none.
+        OSError: There is none, and config.json says that there is.
+    """
+    if config.get_metric().adapter:
+        hub = {key: options[key] for key in _HUB_OPTIONS if key in options}
+        files = [
+            cached_file(name, file, subfolder=ADAPTER, **hub)
+            for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        ]
+        return Path(files[0]).parent
+    if (Path(name) / ADAPTER).is_dir():
+        raise ModelError(
+            f"{Path(name) / ADAPTER}: an adapter beside weights that need none by config.json "
+            "(metric.adapter is not true); config.json and weights are of different merges, merge "
+            "the run again"
+        )
+    return None
+
+
+def _folded(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a folder's weights with its kept adapter folded in."""
+    config = load_configuration(folder)
+    config.set_metric(config.get_metric().replace(adapter=False))
+    dtype = options.get("dtype")
+    dtype = dtype if isinstance(dtype, torch.dtype) else config.dtype or torch.float32
+    weights = Weights(folder, fold=True)
+    names = [n for n in weights.keys if options.get("tower", True) or ".visual." not in n]
+    return {"config": config, "state_dict": {name: weights.read(name, dtype) for name in names}}
 
 
 @dataclass
@@ -250,7 +295,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             self.add_saliency_decoder(metric.saliency)
         self.post_init()
         # The library's own initialisation does not know the new parts.
-        self.reset_parts(_NEW_PARTS)
+        self.reset_parts(NEW_PARTS)
 
     def add_saliency_decoder(self, saliency: SaliencyConfig) -> None:
         """Adds a fresh decoder of the given geometry, and writes the geometry into the
@@ -283,21 +328,28 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         parts may be missing (and are then initialised from torch's random state); the attribute
         `missing_parts` says which.
 
+        A folder may keep its adapter beside the weights (see `models.weights`): the model then
+        computes with both. With `fold_adapter` True it is folded into the weights, which training
+        another adapter starts from.
+
         Raises:
             ModelError: A file is missing or damaged, or other weights are missing or left over: the
                 folder belongs to another architecture.
         """
-        kwargs.setdefault("key_mapping", _KEY_MAPPING)
+        name = source = pretrained_model_name_or_path
+        kwargs.setdefault("key_mapping", KEY_MAPPING)
         wanted_info = kwargs.pop("output_loading_info", False)
         # Weights of other shapes are reported like missing ones, below.
         kwargs["ignore_mismatched_sizes"] = True
-        with _reading(pretrained_model_name_or_path):
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
+        with _reading(name):
+            if kwargs.pop("fold_adapter", False) and _kept_adapter(name, load_configuration(name)):
+                kwargs |= _folded(Path(name), kwargs)
+                source = None
+            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            model.name_or_path = str(name)
         missing = set(info["missing_keys"])
         other_shape = sorted(entry[0] for entry in info["mismatched_keys"])
-        parts = {key.split(".")[0] for key in missing} & set(_NEW_PARTS)
+        parts = {key.split(".")[0] for key in missing} & set(NEW_PARTS)
         whole = {key for key in model.state_dict() if key.split(".")[0] in parts}
         # A model without a decoder may be loaded from a folder with one.
         left = [key for key in info["unexpected_keys"] if not key.startswith("saliency_decoder.")]
@@ -310,11 +362,26 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
                 "together"
             )
         model.reset_parts(sorted(parts))
-        for part in _NEW_PARTS:
+        for part in NEW_PARTS:
             if getattr(model, part) is not None:
                 getattr(model, part).float()
         model.missing_parts = sorted(parts)
+        with _reading(name):
+            if source is None:
+                if (Path(name) / GENERATION_CONFIG_NAME).is_file():
+                    model.generation_config = GenerationConfig.from_pretrained(name)
+            elif adapter := _kept_adapter(name, model.config, kwargs):
+                keep_adapter(model, adapter)
         return (model, info) if wanted_info else model
+
+    def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
+        """As the stock method; a kept adapter goes beside the weights, as it was loaded."""
+        if self.metric.adapter and kwargs.get("state_dict") is None:
+            named = ((base_name(key), tensor) for key, tensor in self.state_dict().items())
+            kwargs["state_dict"] = {name: tensor for name, tensor in named if name is not None}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self.metric.adapter and kwargs.get("is_main_process", True):
+            save_adapter(self, Path(save_directory) / ADAPTER)
 
     def reset_parts(self, parts: Iterable[str]) -> None:
         """Starts new parts ("score_head", "saliency_decoder") afresh from torch's random state."""

@@ -7,12 +7,12 @@ file or several with an index.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
@@ -21,6 +21,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from lmme3dhf.models.configuration import LMME3DHFConfig, ModelError
+from lmme3dhf.models.weights import ADAPTER, Adapter, Weights, keep_adapter
 
 _TOWER = re.compile(r"^(?:model\.)?visual\.")
 # What the hidden states of the language model do not depend on.
@@ -66,7 +67,7 @@ class LoneTower(Qwen2_5_VisionTransformerPretrainedModel):
 
 
 def load_tower(
-    folder: Path, dtype: torch.dtype, attn_implementation: str
+    folder: Path, dtype: torch.dtype, attn_implementation: str, *, fold_adapter: bool = False
 ) -> Qwen2_5_VisionTransformerPretrainedModel:
     """Loads the vision tower with its merger, frozen, for features.
 
@@ -74,15 +75,23 @@ def load_tower(
         folder: A model folder.
         dtype: Type of its weights and of the computation.
         attn_implementation: Attention kernel, as the library names it.
+        fold_adapter: Fold a kept adapter into the weights, as training another starts from it.
 
     Raises:
         ModelError: The folder's tower is missing, damaged or of another geometry.
     """
     try:
-        config = LMME3DHFConfig.from_pretrained(folder).vision_config
+        config = LMME3DHFConfig.from_pretrained(folder)
+        kept = config.get_metric().adapter
+        weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+        if kept and fold_adapter:
+            weights = {
+                "pretrained_model_name_or_path": None,
+                "state_dict": dict(_tensors(folder, dtype, _tower_name, fold=True)),
+            }
         tower, info = LoneTower.from_pretrained(
-            folder,
-            config=config,
+            **weights,
+            config=config.vision_config,
             dtype=dtype,
             attn_implementation=attn_implementation,
             key_mapping={_TOWER.pattern: ""},
@@ -102,19 +111,26 @@ def load_tower(
             f"another shape than config.json says ({', '.join(wrong[:3])}); check that "
             "config.json and the weights belong together"
         )
+    if kept and not fold_adapter:
+        # The adapter's names are those of a whole model.
+        whole = nn.Module()
+        whole.model = nn.Module()
+        whole.model.visual = tower
+        keep_adapter(whole, Path(folder) / ADAPTER)
     return tower.eval().requires_grad_(False)
 
 
-def tower_hash(folder: Path, dtype: torch.dtype) -> str:
+def tower_hash(folder: Path, dtype: torch.dtype, *, fold_adapter: bool = False) -> str:
     """SHA-256 over names, shapes and values of the tower's weights, the values as `dtype`.
 
     Equal for folders of which one was trained from the other with the tower frozen, whatever their
-    files and stored types; read tensor by tensor, no model is built.
+    files and stored types; read tensor by tensor, no model is built. A kept adapter on the tower is
+    part of it: folded into the weights as of `load_tower`, or as it is.
 
     Raises:
         ModelError: The folder holds no such tensors, or a file is damaged.
     """
-    return _weights_hash(folder, dtype, lambda name: _TOWER.match(name) and _TOWER.sub("", name))
+    return _weights_hash(_tensors(folder, dtype, _tower_name, fold=fold_adapter), folder)
 
 
 def language_hash(folder: Path, dtype: torch.dtype) -> str:
@@ -123,7 +139,11 @@ def language_hash(folder: Path, dtype: torch.dtype) -> str:
     def plain(name: str) -> str | None:
         return None if _NOT_LANGUAGE.match(name) else _LANGUAGE_PREFIX.sub("", name)
 
-    return _weights_hash(folder, dtype, plain)
+    return _weights_hash(_tensors(folder, dtype, plain), folder)
+
+
+def _tower_name(name: str) -> str | None:
+    return _TOWER.sub("", name) if _TOWER.match(name) else None
 
 
 def geometry(config: PreTrainedConfig) -> dict[str, Any]:
@@ -133,12 +153,12 @@ def geometry(config: PreTrainedConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in general}
 
 
-def _weights_hash(folder: Path, dtype: torch.dtype, plain_name: Callable[[str], str | None]) -> str:
+def _weights_hash(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> str:
     digest = hashlib.sha256()
     count = 0
-    for name, tensor in _tensors(Path(folder), plain_name):
+    for name, tensor in tensors:
         count += 1
-        values = tensor.to(dtype).contiguous().view(-1).view(torch.uint8).numpy()
+        values = tensor.contiguous().view(-1).view(torch.uint8).numpy()
         digest.update(f"{name} {tuple(tensor.shape)} ".encode())
         digest.update(values)
     if not count:
@@ -150,19 +170,22 @@ def _weights_hash(folder: Path, dtype: torch.dtype, plain_name: Callable[[str], 
 
 
 def _tensors(
-    folder: Path, plain_name: Callable[[str], str | None]
+    folder: Path,
+    dtype: torch.dtype,
+    plain_name: Callable[[str], str | None],
+    *,
+    fold: bool = False,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors with a plain name, sorted by it; the files are mapped into memory."""
-    try:
-        whole = folder / "model.safetensors"
-        paths = [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors"))
-        files = [safe_open(path, framework="pt") for path in paths]
-        found = {}
-        for file in files:
-            for name in file.keys():  # noqa: SIM118 (not a dictionary)
-                if plain := plain_name(name):
-                    found[plain] = (file, name)
-        for plain, (file, name) in sorted(found.items()):
-            yield plain, file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder}: a weights file is damaged ({error}); restore it") from error
+    """Tensors with a plain name, sorted by it, and then the kept adapter's unless it is folded."""
+    weights = Weights(folder, fold=fold)
+    plain = {plain_name(name): name for name in weights.keys}
+    for name in sorted(plain.keys() - {None}):
+        yield name, weights.read(plain[name], dtype)
+    kept = Path(folder) / ADAPTER
+    if not fold and kept.is_dir():
+        adapter = Adapter(kept)
+        for module, factors in sorted(adapter.factors.items()):
+            if name := plain_name(module):
+                b, a = factors
+                yield f"{name} B", b * adapter.scale
+                yield f"{name} A", a

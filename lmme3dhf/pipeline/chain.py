@@ -22,7 +22,7 @@ from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.data.synthetic.generators import video_name
 from lmme3dhf.files import replace_file
-from lmme3dhf.models.card import add_test
+from lmme3dhf.models.card import add_test, merge_summary
 from lmme3dhf.pipeline.evaluation import evaluate_file
 from lmme3dhf.pipeline.job import Job
 from lmme3dhf.reports.evaluation import opinion_ceiling
@@ -123,10 +123,7 @@ def train_and_merge(stage: str, config: Config, run: Path, merged: Path | None =
     """Trains one stage ("text", "score" or "saliency") and merges it; what is there is kept."""
     TRAIN[stage](config, run)
     report = merge_run(run, merged)
-    print(
-        f"merged into {report['folder']}: relative difference {report['relative_difference']:.2g} "
-        f"on {report['samples']} samples (limit {report['limit']:g})"
-    )
+    print(f"merged into {report['folder']}: {merge_summary(report)}")
 
 
 def make_data(config: Config, root: Path) -> None:

@@ -21,6 +21,7 @@ from lmme3dhf.data.splits import generator, latent
 from lmme3dhf.departures import DEPARTURES, GAPS
 from lmme3dhf.files import file_hash
 from lmme3dhf.metrics.saliency import PRESETS
+from lmme3dhf.models.card import merge_summary
 from lmme3dhf.reports.page import Grid, Listing, Part, Picture, Section, Text, Verbatim
 from lmme3dhf.reports.tables import Cell, Table, number
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -192,12 +193,8 @@ def _facts(found: Gathered) -> Iterable[tuple[str, str]]:
         hashes = ", ".join(f"`{entry['sha256'][:16]}`" for entry in weights)
         yield "Weights", f"{size_mb:.1f} MB, SHA-256 {hashes}"
     merged = _json(run / "model" / "merge_report.json")
-    if {"relative_difference", "samples", "limit"} <= set(merged):
-        yield (
-            "Merge",
-            f"relative difference {merged['relative_difference']:.2g} on {merged['samples']} "
-            f"samples (limit {merged['limit']:g})",
-        )
+    if "form" in merged:
+        yield "Merge", merge_summary(merged)
     yield "Data set", _data_fact(found)
     split = _json(source.data / "splits.json")
     if split.get("sha256"):

@@ -118,11 +118,13 @@ def visual_store(
     `grid_thw` and `second_per_grid`.
     """
     video, choice = processor.video_processor, frame_choice(config.frames)
-    about = pictures(choice, views=False) | patches(video) | _tower_recipe(config, folder)
+    # Training an adapter starts from weights into which the one before is folded.
+    fold = config.lora.trained
+    about = pictures(choice, views=False) | patches(video) | _tower_recipe(config, folder, fold)
     store = _store(config, "tokens", about)
 
     def compute() -> Callable[[Clips], Tensors]:
-        tower = _load_tower(config, folder)
+        tower = _load_tower(config, folder, fold)
 
         def features(read: Clips) -> Tensors:
             pixels = frame_pixels(_on_device(read.frames, tower), video)
@@ -318,9 +320,10 @@ def _store(config: Config, kind: str, about: dict[str, Any]) -> FeatureStore:
     return FeatureStore(config.data.resolved().features, kind, about)
 
 
-def _tower_recipe(config: Config, folder: Path) -> dict[str, Any]:
+def _tower_recipe(config: Config, folder: Path, fold: bool = False) -> dict[str, Any]:
+    dtype = getattr(torch, config.dtype)
     return {
-        "tower": tower_hash(folder, getattr(torch, config.dtype)),
+        "tower": tower_hash(folder, dtype, fold_adapter=fold),
         # Attention windows act without weights.
         "tower_geometry": geometry(load_configuration(folder).vision_config),
         "attention": _tower_attention(config),
@@ -333,9 +336,10 @@ def _tower_attention(config: Config) -> str:
     return loading.tower_attention(config.attn_implementation, loading.chosen_device(), dtype)
 
 
-def _load_tower(config: Config, folder: Path) -> PreTrainedModel:
+def _load_tower(config: Config, folder: Path, fold: bool = False) -> PreTrainedModel:
     dtype = getattr(torch, config.dtype)
-    return load_tower(folder, dtype, _tower_attention(config)).to(loading.chosen_device())
+    tower = load_tower(folder, dtype, _tower_attention(config), fold_adapter=fold)
+    return tower.to(loading.chosen_device())
 
 
 def _loading(config: Config) -> dict[str, Any]:

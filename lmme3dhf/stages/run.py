@@ -45,7 +45,8 @@ from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
 ADAPTER, HEAD, DECODER = "adapter", "head.safetensors", "decoder.safetensors"
 MERGED = "merged"
-PROBE_SAMPLES = 4
+# Merging is verified on so many clips, spread over the data set, so many in a batch.
+PROBE_CLIPS, PROBE_BATCH = 16, 4
 # Whose versions a run records: a score may depend on them.
 _LIBRARIES = ("lmme3dhf", "torch", "transformers", "peft", "numpy")
 
@@ -53,7 +54,8 @@ _LIBRARIES = ("lmme3dhf", "torch", "transformers", "peft", "numpy")
 def load_model(config: Config, folder: Path) -> LMME3DHF:
     """Loads the model for a stage; missing parts start from the run's seed.
 
-    The vision tower is left out where its features are stored.
+    The vision tower is left out where its features are stored. Where adapters are trained, one that
+    the folder keeps is folded in first.
     """
     set_seed(config.seed)
     model = loading.load_model(
@@ -62,6 +64,7 @@ def load_model(config: Config, folder: Path) -> LMME3DHF:
         attn_implementation=config.attn_implementation,
         quantization=config.quantization,
         tower=config.lora.vision or not config.data.store,
+        fold_adapter=config.lora.trained,
     )
     if model.missing_parts and is_main():
         print(f"{folder}: {', '.join(model.missing_parts)} not there yet, started from the seed")
@@ -235,17 +238,50 @@ def metric_of(
     )
 
 
-def first_batch(dataset: ClipQuestions, collator: Collator) -> dict[str, Any]:
-    """The first items of a stage's data set, with which merging is verified."""
-    return collator([dataset[i] for i in range(min(PROBE_SAMPLES, len(dataset)))])
+def spread(items: Sequence[Any], count: int = PROBE_CLIPS) -> list[Any]:
+    """At most `count` items at equal distances."""
+    taken = min(count, len(items))
+    return [items[i * len(items) // taken] for i in range(taken)]
 
 
-def save_probe(run: Path, batch: dict[str, Any]) -> None:
-    """Keeps a real batch, without targets, with which merging is verified."""
+def probe_batches(
+    dataset: ClipQuestions, collator: Collator, metric: MetricConfig
+) -> list[dict[str, Any]]:
+    """Real batches of a stage with which merging is verified, each with its `levels`: the reads
+    that predict a level word.
+    """
+    items = [dataset[i] for i in spread(range(len(dataset)))]
+    batches = [collator(items[i : i + PROBE_BATCH]) for i in range(0, len(items), PROBE_BATCH)]
+    for batch in batches:
+        levels = [batch["scored"]] if "scored" in batch and metric.read == "answer" else []
+        if "learnt" in batch:
+            words = torch.tensor(metric.level_token_ids)
+            levels.append(batch["learnt"][torch.isin(batch["targets"], words)])
+        if levels:
+            batch["levels"] = torch.cat(levels).unique()
+    return batches
+
+
+def save_probe(run: Path, batches: Sequence[dict[str, Any]]) -> None:
+    """Keeps real batches, without targets, with which merging is verified."""
     left_out = (*FACTS, "learnt", "targets")
-    tensors = {k: v.contiguous() for k, v in batch.items() if k not in left_out}
+    tensors = {
+        f"{number}.{name}": tensor.contiguous()
+        for number, batch in enumerate(batches)
+        for name, tensor in batch.items()
+        if name not in left_out
+    }
     if is_main():
         replace_file(run / PROBE, save(tensors))
+
+
+def read_probe(run: Path) -> list[dict[str, torch.Tensor]]:
+    """The batches of `save_probe`; one in a run of a version that kept no more."""
+    batches: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in load_file(run / PROBE).items():
+        number, _, key = name.rpartition(".")
+        batches.setdefault(number, {})[key] = tensor
+    return [batches[number] for number in sorted(batches)]
 
 
 def listed_samples(config: Config, names: list[str]) -> list[Sample]:
@@ -275,6 +311,7 @@ def train_adapters(
     loss: StageLoss,
     settings: dict[str, Any],
     train_head: bool,
+    metric: MetricConfig,
 ) -> None:
     """Trains adapters (and the score head) on dialogues, and leaves the finished run folder.
 
@@ -288,8 +325,9 @@ def train_adapters(
         loss: The stage's loss.
         settings: Fields of `TrainingArguments`.
         train_head: Whether the score head is trained along.
+        metric: The metric's configuration after the stage.
     """
-    save_probe(run, first_batch(dataset, collator))
+    save_probe(run, probe_batches(dataset, collator, metric))
     flops = partial(
         batch_work,
         model.config,
@@ -316,14 +354,21 @@ def train_adapters(
     barrier()
 
 
-def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:
-    """Folds a finished run into one loadable folder (`run/merged` by default) and verifies it.
+def merge_run(run: Path, out: Path | None = None, form: str = "auto") -> dict[str, Any]:
+    """Makes one loadable folder of a finished run (`run/merged` by default) and verifies it.
+
+    Args:
+        run: The run folder.
+        out: Folder to write.
+        form: Whether an adapter is folded into the weights, as of `models.merge.merge_adapter`.
 
     Returns:
         The report (see `models.merge`), with `folder` and whether it was there `already`.
 
     Raises:
-        TrainingError: The run is not finished, or its base model changed since.
+        TrainingError: The run is not finished, its base model changed since, or it has no adapter
+            for which a form could be chosen.
+        MergeError: See `models.merge`.
     """
     out = out or run / MERGED
     if not is_finished(run):
@@ -341,10 +386,18 @@ def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:
     # A folder without a card was merged before there were any.
     if (out / REPORT).exists() and (out / CARD).exists() and damage(out) is None:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
-        if report.get("run_sha256") == file_hash(run / MANIFEST):
+        # A report without a form is of a version that knew one alone.
+        if report.get("run_sha256") == file_hash(run / MANIFEST) and report.get("form") in (
+            ("merged", "adapter") if form == "auto" else (form,)
+        ):
             return report | {"folder": str(out), "already": True}
     metric = MetricConfig.from_dict(record["metric"])
-    probe, dtype = load_file(run / PROBE), getattr(torch, record["dtype"])
+    if form != "auto" and not (run / ADAPTER).is_dir():
+        raise TrainingError(
+            f"{run}: trained no adapter, so that there is no --form to choose; its folder has that "
+            f"of its base {base}"
+        )
+    probe, dtype = read_probe(run), getattr(torch, record["dtype"])
     card = card_record(run, record, base)
 
     def finish(folder: Path, report: dict[str, Any]) -> None:
@@ -357,5 +410,5 @@ def merge_run(run: Path, out: Path | None = None) -> dict[str, Any]:
     elif (run / HEAD).exists():
         report = merge_head(base, run / HEAD, out, metric, probe, dtype, finish)
     else:
-        report = merge_adapter(base, run / ADAPTER, out, metric, probe, dtype, finish)
+        report = merge_adapter(base, run / ADAPTER, out, metric, probe, dtype, finish, form)
     return report | {"folder": str(out), "already": False}

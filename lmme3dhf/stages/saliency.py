@@ -182,11 +182,17 @@ def train_saliency(config: Config, run: Path) -> Path:
     choice = frame_choice(config.frames)
     probe = [
         pixel_media(read_pixels(clip, choice, processor.video_processor, views=True))
-        for clip in clips[: runs.PROBE_SAMPLES]
+        for clip in runs.spread(clips)
     ]
-    alike = [media for media in probe if media.grid_thw == probe[0].grid_thw]
     encoder = DialogueEncoder(processor.tokenizer)
-    runs.save_probe(run, view_batch(encoder, alike, geometry.prompt))
+    # Clips of one batch need equal grids.
+    batches = [
+        view_batch(encoder, alike[i : i + runs.PROBE_BATCH], geometry.prompt)
+        for grid in dict.fromkeys(media.grid_thw for media in probe)
+        if (alike := [media for media in probe if media.grid_thw == grid])
+        for i in range(0, len(alike), runs.PROBE_BATCH)
+    ]
+    runs.save_probe(run, batches)
     set_seed(config.seed)
     decoder = SaliencyDecoder(
         vision_width=backbone.vision_config.hidden_size,

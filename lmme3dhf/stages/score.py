@@ -8,6 +8,7 @@ protocol as an ablation, whose model cannot be used for anything else.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.stages import run as runs
@@ -148,7 +150,7 @@ def train_score(config: Config, run: Path) -> Path:
         return run
     folder = model_folder(config.model)
     samples = scored_samples(config)
-    alone = not (config.lora.language or config.lora.vision)
+    alone = not config.lora.trained
     if alone:
         # Rehearsal has nothing to teach a head.
         samples = [sample for sample in samples if sample.mos is not None]
@@ -162,7 +164,7 @@ def train_score(config: Config, run: Path) -> Path:
     model = runs.load_model(config, folder)
     collator = Collator(processor.tokenizer.pad_token_id, config.pad_to)
     if alone:
-        _train_head(config, run, model, dataset, collator)
+        _train_head(config, run, model, dataset, collator, metric)
         return run
     runs.train_adapters(
         config,
@@ -174,6 +176,7 @@ def train_score(config: Config, run: Path) -> Path:
         loss=ScoreLoss(config.score.language_weight),
         settings=config.score.trainer,
         train_head=True,
+        metric=metric,
     )
     return run
 
@@ -196,8 +199,9 @@ def _train_head(
     model: LMME3DHF,
     dataset: runs.ClipQuestions,
     collator: Collator,
+    metric: MetricConfig,
 ) -> None:
-    runs.save_probe(run, runs.first_batch(dataset, collator))
+    runs.save_probe(run, runs.probe_batches(dataset, collator, metric))
     items = [
         {"name": name, "hidden": hidden, "mos": mos}
         for batch in _batches(dataset, collator, config.batch_size)
@@ -261,6 +265,8 @@ def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[st
     Returns:
         (video, dimension) -> score, 0-100.
     """
+    # Nothing is trained here: an adapter that the folder keeps stays as it is.
+    config = replace(config, lora=replace(config.lora, language=False, vision=False))
     processor = load_processor(folder)
     samples = runs.listed_samples(config, lists)
     prefix = load_configuration(folder).get_metric().answer_prefix

@@ -70,5 +70,6 @@ def train_text(config: Config, run: Path) -> Path:
         loss=LanguageLoss(),
         settings=config.text.trainer,
         train_head=False,
+        metric=metric,
     )
     return run

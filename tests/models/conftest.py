@@ -255,7 +255,7 @@ def stage_run(
     metric = runs.metric_of(tiny_folder, processor, stage_config, level_edges=edges)
     runs.open_run(run, "score", stage_config, tiny_folder, {"metric": metric.to_dict()})
     head = load_with_head(tiny_folder).score_head
-    runs.save_probe(run, batch_of(processor, made_case(processor, 0)))
+    runs.save_probe(run, [batch_of(processor, made_case(processor, 0))])
     runs.finish_part(run, head, runs.HEAD)
     return run
 

@@ -296,7 +296,7 @@ def test_a_quantised_model_trains_and_is_merged_into_the_whole_one(
         tmp_path / "adapter",
         tmp_path / "merged",
         base.metric.replace(level_token_ids=tokens),
-        tensors,
+        [tensors],
         torch.bfloat16,
     )
     merged = LMME3DHF.from_pretrained(tmp_path / "merged")
