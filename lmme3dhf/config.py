@@ -286,6 +286,7 @@ class Config:
             second file of settings would replace as a whole.
         seed: Of everything that is drawn.
         threads: Threads of each process on the CPU; 0 leaves torch's default.
+        verify: Compare every file of the model to start from with its manifest first.
         batch_size: Clips at a time when predicting.
         frames: How a clip becomes frames.
         lora: Low-rank adapters.
@@ -305,6 +306,7 @@ class Config:
     hardware: dict[str, Any] = field(default_factory=dict)
     seed: int = 42
     threads: int = 0
+    verify: bool = True
     batch_size: int = 8
     frames: FrameSettings = field(default_factory=FrameSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)

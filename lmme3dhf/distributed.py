@@ -9,7 +9,7 @@ here. The process group is opened by the first function that waits for others, t
 import atexit
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +79,24 @@ def all_gather(item: T) -> list[T]:
     gathered: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(gathered, item)
     return gathered
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """What rank 0 computes for all: its result on every rank, or its error. Every rank has to ask.
+
+    Args:
+        function: Called on rank 0 alone; what it gives or raises travels between processes.
+    """
+    result, refused = None, None
+    if is_main():
+        try:
+            result = function()
+        except (OSError, ValueError, RuntimeError) as error:
+            refused = error
+    result, refused = all_gather((result, refused))[0]
+    if refused is not None:
+        raise refused
+    return result
 
 
 def share(items: Sequence[T]) -> Sequence[T]:

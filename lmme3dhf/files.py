@@ -8,11 +8,31 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MANIFEST = "manifest.json"
+# Two threads hash faster than most disks read.
+_HASH_THREADS = min(4, os.cpu_count() or 1)
+# A file may change twice within the resolution of its times; the hash of a file as young as that is
+# not kept between runs.
+_SETTLED_NS = 2 * 10**9
+# The oldest go first; 100,000 take about 20 MB.
+_MOST_REMEMBERED = 100_000
+# Inode, bytes, times of the last change of the content and of anything (mtime, ctime, in ns). A
+# program can set the first of the times, but not the second.
+_State = tuple[int, int, int, int]
+
+
+class Hashed(NamedTuple):
+    """What is known of a file: its state, the hash, and whether both may be kept."""
+
+    state: _State
+    sha256: str
+    settled: bool
 
 
 def file_hash(path: Path) -> str:
@@ -26,6 +46,115 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+class Hashes:
+    """SHA-256 of files' bytes, remembered between runs while a file's inode, size and times stay.
+
+    What is remembered lies in one file of the user's cache folder (`hashes_file`), without paths.
+    Where that cannot be read or written, files are hashed each time. Damage that a disk does to a
+    file without writing it changes no time: `damage` without hashes reads everything.
+    """
+
+    def __init__(self) -> None:
+        self._known = _read_hashes()
+
+    def recall(self, path: Path) -> str | None:
+        """The hash of a file that is as it was when it was read; else None.
+
+        Raises:
+            FileNotFoundError: No such file.
+        """
+        known = self._known.get(_name(path))
+        return known.sha256 if known is not None and known.state == _state(path) else None
+
+    def of(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """File -> hash, in the given order; what is not known is read, in threads, and remembered.
+
+        Raises:
+            FileNotFoundError: No such file.
+        """
+        paths = list(paths)
+        self.add(self.read([path for path in paths if self.recall(path) is None]))
+        return {path: self._known[_name(path)].sha256 for path in paths}
+
+    @staticmethod
+    def read(paths: Sequence[Path], threads: int = _HASH_THREADS) -> dict[str, Hashed]:
+        """Hashes files in threads, for `add`, here or in another process."""
+        settled = time.time_ns() - _SETTLED_NS
+        # First the state, then the bytes: of a file that changes meanwhile the state is not seen
+        # again.
+        states = [_state(path) for path in paths]
+        hashes = _file_hashes(paths, threads)
+        return {
+            _name(path): Hashed(state, hashes[path], max(state[2:]) < settled)
+            for path, state in zip(paths, states, strict=True)
+        }
+
+    def add(self, read: Mapping[str, Hashed], *, keep: bool = True) -> None:
+        """Learns what `read` gave.
+
+        Args:
+            read: What it gave.
+            keep: Whether later runs are to know it too.
+        """
+        self._known |= read
+        if keep:
+            _keep_hashes({name: hashed for name, hashed in read.items() if hashed.settled})
+
+
+def hashes_file() -> Path:
+    """Where hashes are remembered: lmme3dhf/hashes.json in the user's cache folder.
+
+    Environment: XDG_CACHE_HOME.
+
+    Raises:
+        RuntimeError: The user has no home folder.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = named if named.is_absolute() else Path.home() / ".cache"
+    return folder / "lmme3dhf" / "hashes.json"
+
+
+def _read_hashes() -> dict[str, Hashed]:
+    """Empty where the file is absent or damaged: it only saves time."""
+    try:
+        content = json.loads(hashes_file().read_bytes())
+        return {
+            name: Hashed((int(inode), int(size), int(written), int(changed)), str(sha256), True)
+            for name, (inode, size, written, changed, sha256) in content.items()
+        }
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _keep_hashes(learnt: dict[str, Hashed]) -> None:
+    """Adds to the file what other processes may be adding to as well: it is replaced as a whole, so
+    at worst the other's entries are forgotten.
+    """
+    if not learnt:
+        return
+    kept = list((_read_hashes() | learnt).items())[-_MOST_REMEMBERED:]
+    try:
+        content = {name: [*hashed.state, hashed.sha256] for name, hashed in kept}
+        replace_file(hashes_file(), json.dumps(content))
+    except (OSError, RuntimeError):
+        pass  # a cache folder that is absent, full or read-only
+
+
+def _file_hashes(paths: Sequence[Path], threads: int = _HASH_THREADS) -> dict[Path, str]:
+    # hashlib lets other threads run while it computes.
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        return dict(zip(paths, pool.map(file_hash, paths), strict=True))
+
+
+def _name(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+
+
+def _state(path: Path) -> _State:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
@@ -85,16 +214,22 @@ def write_manifest(folder: Path) -> None:
         for p in folder.rglob("*")
         if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")
     )
+    hashes = _file_hashes(files)
     listed = {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_hash(p)}
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hashes[p]}
         for p in files
     }
     write_json(folder / MANIFEST, {"files": listed})
 
 
-def damage(folder: Path) -> str | None:
+def damage(folder: Path, hashes: Hashes | None = None) -> str | None:
     """What is wrong with a folder that should have a manifest; None when every file is as it was
     written.
+
+    Args:
+        folder: The folder.
+        hashes: Takes the hash of a file that has not changed since it was last read from there;
+            None reads every file.
     """
     manifest = folder / MANIFEST
     if not manifest.exists():
@@ -102,16 +237,19 @@ def damage(folder: Path) -> str | None:
     try:
         listed = json.loads(manifest.read_bytes())["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest cannot be read ({type(error).__name__}: {error})"
     if not expected:
         return "its manifest lists no files"
-    for name, (size, sha256) in expected.items():
+    for name, (size, _) in expected.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, expected {size}"
-        if file_hash(path) != sha256:
+    paths = [folder / name for name in expected]
+    found = _file_hashes(paths) if hashes is None else hashes.of(paths)
+    for path, (name, (_, sha256)) in zip(paths, expected.items(), strict=True):
+        if found[path] != sha256:
             return f"{name} is not what was written (its hash differs)"
     return None

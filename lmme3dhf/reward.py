@@ -37,7 +37,7 @@ from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.pictures import clip_of_frames, rate_of
 from lmme3dhf.errors import UserError
-from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.folder import ModelError
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.scorer import Scorer, encoded_clip, rating_dialogues, read
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -175,6 +175,7 @@ def as_reward(
     dtype: str = "auto",
     attn_implementation: str = "auto",
     load: str | None = None,
+    verify: bool = True,
     gradient_checkpointing: bool = False,
     round_to_8_bit: bool = False,
 ) -> Reward:
@@ -189,6 +190,7 @@ def as_reward(
         dtype: Likewise; in float16 small gradients vanish, take bfloat16.
         attn_implementation: Likewise.
         load: Likewise.
+        verify: Likewise.
         gradient_checkpointing: As of `Reward`.
         round_to_8_bit: Likewise.
 
@@ -209,7 +211,10 @@ def as_reward(
             f"{', '.join(asked)} cannot be set for a Scorer, which has loaded its model already; "
             "set it in Scorer.from_pretrained, or give as_reward the folder"
         )
-    scorer = model if isinstance(model, Scorer) else Scorer.from_pretrained(model, **loading)
+    if isinstance(model, Scorer):
+        scorer = model
+    else:
+        scorer = Scorer.from_pretrained(model, verify=verify, **loading)
     return Reward(
         scorer,
         dimension=dimension,

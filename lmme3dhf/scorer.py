@@ -40,10 +40,10 @@ from lmme3dhf.models.answers import (
     spelling_tokens,
 )
 from lmme3dhf.models.card import read_metric, scales
-from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.folder import ModelError, verify_folder
 from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.likelihood import Replies, log_probabilities, reply_tree
-from lmme3dhf.models.loading import load_model, loading_options, refuse_unmerged
+from lmme3dhf.models.loading import load_model, loading_options
 from lmme3dhf.models.memory import in_parts
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.progress import with_progress
@@ -201,6 +201,7 @@ class Scorer:
         workers: int | None = None,
         timeout_s: float = 60.0,
         scores: bool = True,
+        verify: bool = True,
     ) -> "Scorer":
         """Loads a finished model.
 
@@ -216,15 +217,20 @@ class Scorer:
             workers: Processes that decode ahead; None for one a core.
             timeout_s: Seconds that decoding one file may take.
             scores: Whether ratings have scores; False for models without a trained head.
+            verify: Compare every file of the folder with its manifest first, where it has one.
+                Reading the files takes some seconds a GB, once: hashes are remembered while the
+                files stay as they are (`files.Hashes`).
 
         Raises:
-            ModelError: The folder holds no model that was trained to score, there is no such
-                device, or a type, kernel or quantisation does not work here.
+            ModelError: The folder holds no model that was trained to score, a file is not as it
+                was written, there is no such device, or a type, kernel or quantisation does not
+                work here.
             HubError: There is no such folder, and no such model to be had from the hub.
         """
         dtype, quantization = loading_options(load, str(dtype).removeprefix("torch."))
         folder = model_folder(path_or_hub_id)
-        refuse_unmerged(folder)
+        if verify:
+            verify_folder(folder)
         model = load_model(
             folder,
             device=device,

@@ -2,8 +2,23 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
 
-from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_manifest
+import pytest
+
+from lmme3dhf import files
+from lmme3dhf.files import (
+    MANIFEST,
+    Hashes,
+    damage,
+    file_hash,
+    hashes_file,
+    replace_file,
+    write_manifest,
+)
 
 
 def test_file_hash_is_that_of_the_bytes(tmp_path):
@@ -46,3 +61,134 @@ def test_every_kind_of_damage_is_told(tmp_path):
     assert "sub/b is missing" in damage(tmp_path)
     (tmp_path / MANIFEST).write_text(json.dumps({"other": 1}))
     assert "cannot be read" in damage(tmp_path)
+
+
+# Hashes that are remembered
+
+
+@pytest.fixture
+def read(monkeypatch, tmp_path) -> list[Path]:
+    """The files that are read, with an empty memory that keeps the youngest file too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "_SETTLED_NS", -(10**12))
+    paths = []
+    monkeypatch.setattr(files, "file_hash", lambda path: paths.append(path) or file_hash(path))
+    return paths
+
+
+@pytest.fixture
+def three(tmp_path) -> list[Path]:
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 1000)
+    return paths
+
+
+def test_a_file_is_read_once(three, read):
+    """By any path to it. Catches a memory that another run does not find, and one that writes
+    down where a user's files are.
+    """
+    expected = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in three}
+    assert Hashes().of(three) == expected
+    assert Hashes().of([three[0].parent / "." / "a", *three[1:]]) == expected
+    assert sorted(read) == three
+    assert str(three[0].parent) not in hashes_file().read_text()
+
+
+@pytest.mark.parametrize("change", ["in place", "by rename", "time alone"])
+def test_a_file_that_changed_is_read_again(three, read, change):
+    """With its size, and with its time where a program can set it. Catches a hash of what was
+    there before.
+    """
+    hashes = Hashes()
+    hashes.of(three)
+    stat = three[1].stat()
+    time.sleep(0.02)  # longer than the resolution of a file's times
+    if change == "in place":
+        three[1].write_bytes(b"x" * 1000)
+    elif change == "by rename":
+        (three[1].parent / "new").write_bytes(b"x" * 1000)
+        os.replace(three[1].parent / "new", three[1])
+    os.utime(three[1], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    read.clear()
+    for known in (lambda: hashes, Hashes):
+        assert known().of(three)[three[1]] == hashlib.sha256(three[1].read_bytes()).hexdigest()
+    assert read == [three[1]]
+
+
+def test_the_hash_of_a_young_file_is_not_kept(three, read, monkeypatch):
+    """It may change twice within the resolution of its times. Catches the hash of its first
+    version, kept for ever.
+    """
+    monkeypatch.setattr(files, "_SETTLED_NS", 10**12)
+    Hashes().of(three)
+    Hashes().of(three)
+    assert len(read) == 6
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 3}', '{"a": ["b"]}', "\x00", '{"a": [1, 2]'])
+def test_a_damaged_memory_only_costs_time(three, read, content):
+    """Catches a start that fails on a file that nobody needs."""
+    replace_file(hashes_file(), content)
+    assert Hashes().of(three)[three[0]] == file_hash(three[0])
+    Hashes().of(three)
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("home", ["no folder", "nobody's", "relative"])
+def test_without_a_cache_folder_nothing_is_remembered(three, read, monkeypatch, tmp_path, home):
+    """Catches a run that dies where it may not write, and files in the working directory."""
+    (tmp_path / "file").touch()
+    if home == "no folder":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", "cache" if home == "relative" else "")
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert Hashes().of(three)[three[2]] == file_hash(three[2])
+    assert len(read) == 6
+    assert not (tmp_path / "cache").exists()
+
+
+def _remember(paths: list[Path]) -> None:
+    for path in paths:
+        Hashes().of([path])
+
+
+def test_several_processes_remember_at_once(tmp_path, read):
+    """Catches a memory that is half one process's and half another's: every file is whole, and
+    nothing in it is wrong.
+    """
+    paths = [tmp_path / f"file{n}" for n in range(60)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    fork = multiprocessing.get_context("fork")
+    jobs = [fork.Process(target=_remember, args=(paths[n::3],)) for n in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+        assert job.exitcode == 0
+    kept = json.loads(hashes_file().read_bytes())
+    assert len(kept) >= 20
+    known = {hashlib.sha256(path.name.encode()).hexdigest() for path in paths}
+    assert {entry[-1] for entry in kept.values()} <= known
+    assert list(Hashes().of(paths).values()) == [file_hash(path) for path in paths]
+
+
+def test_damage_is_looked_for_on_the_disk_unless_hashes_are_given(tmp_path, read, monkeypatch):
+    """A disk may change a file without its times. Catches a check that only asks the memory, and
+    one at each start that reads everything.
+    """
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"weights")
+    write_manifest(folder)
+    read.clear()
+    assert damage(folder, Hashes()) is None
+    assert damage(folder, Hashes()) is None
+    assert read == [folder / "a"]
+    monkeypatch.setattr(files, "file_hash", lambda path: "0" * 64)
+    assert damage(folder, Hashes()) is None
+    assert "a is not what was written" in damage(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lmme3dhf.cli.options import add_scorer_arguments, scorer_of
+from lmme3dhf.cli.options import add_scorer_arguments, model_of, scorer_of
 from lmme3dhf.config import Config
 from lmme3dhf.errors import UserError
 
@@ -34,7 +34,7 @@ def app(args: Namespace, config: Config | None) -> int:
     examples = example_clips(args.examples)
     port = free_port(args.port)
     print(f"loading {args.model} ...", flush=True)
-    scorer = scorer_of(args)
+    scorer = scorer_of(args, model_of(args))
     print("starting the page ...", flush=True)
     serve(
         scorer,

@@ -40,7 +40,10 @@ def _features_parser() -> ArgumentParser:
         "them. Also under accelerate launch."
     )
     parser.add_argument(
-        "--verify", type=bool, default=False, help="check every stored tensor, renew damaged ones"
+        "--verify_store",
+        type=bool,
+        default=False,
+        help="check every stored tensor, renew damaged ones",
     )
     add_config(parser)
     return parser
@@ -51,7 +54,7 @@ def _features(args: Namespace, config: Config) -> int:
     distributed.start()
     from lmme3dhf.stages.prepare import fill_stores
 
-    fill_stores(config, verify=args.verify)
+    fill_stores(config, verify=args.verify_store)
     return 0
 
 

@@ -34,16 +34,39 @@ def add_scorer_arguments(parser: ArgumentParser) -> None:
         help="processes that decode ahead (default: one a core, at most 16)",
     )
     add("--timeout", type=PositiveFloat, default=60.0, help="seconds to decode one file")
+    add_verify_argument(parser)
 
 
-def scorer_of(args: Namespace) -> Any:
-    """Loads the scorer that the options describe."""
-    distributed.start()
+def add_verify_argument(parser: ArgumentParser) -> None:
+    """Whether a model is looked at before it is used."""
+    text = "compare every file of the model with its manifest first"
+    parser.add_argument("--verify", type=bool, default=True, help=text)
+
+
+def model_of(args: Namespace) -> Path:
+    """Folder of the model that the options name, verified by rank 0; every rank has to ask."""
+    from lmme3dhf.models.folder import verify_folder
     from lmme3dhf.models.hub import model_folder
+
+    folder = model_folder(args.model)
+    if args.verify:
+        distributed.on_main(lambda: verify_folder(folder))
+    return folder
+
+
+def scorer_of(args: Namespace, folder: Path) -> Any:
+    """Loads the scorer that the options describe.
+
+    Args:
+        args: Of `add_scorer_arguments`.
+        folder: From `model_of`.
+    """
+    distributed.start()
     from lmme3dhf.scorer import Scorer
 
     return Scorer.from_pretrained(
-        model_folder(args.model),
+        folder,
+        verify=False,  # done
         device=args.device,
         dtype=args.dtype,
         attn_implementation=args.attn_implementation,

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lmme3dhf import distributed
 from lmme3dhf.cli.evaluation import add_truth_arguments, evaluate
-from lmme3dhf.cli.options import SOME_FILES_FAILED, add_scorer_arguments, scorer_of
+from lmme3dhf.cli.options import SOME_FILES_FAILED, add_scorer_arguments, model_of, scorer_of
 from lmme3dhf.config import Config
 
 
@@ -37,7 +37,7 @@ def predict(args: Namespace, config: Config | None) -> int:
 
     samples = [s for path in args.data for s in read_list(path, args.video_root, labels="ignore")]
     count = predict(
-        scorer_of(args),
+        scorer_of(args, model_of(args)),
         samples,
         args.out,
         ratings=args.ratings,
@@ -75,18 +75,18 @@ def score_parser() -> ArgumentParser:
 def score(args: Namespace, config: Config | None) -> int:
     """Runs `score`; returns the exit status."""
     from lmme3dhf.data.sources import files_below
-    from lmme3dhf.models.hub import model_folder
     from lmme3dhf.scores import table_files
     from lmme3dhf.stages.table import maps_beside, model_key, score_files
 
     table_files(args.out)  # a wrong name is told before anything is read
     files = files_below(args.paths)
     maps = None if args.maps == Path("none") else args.maps or maps_beside(args.out)
+    model = model_of(args)
     tally = score_files(
-        lambda: scorer_of(args),
+        lambda: scorer_of(args, model),
         files,
         args.out,
-        model=model_key(model_folder(args.model), args.load),
+        model=model_key(model, args.load),
         maps=maps,
         fail_fast=args.fail_fast,
     )
@@ -113,9 +113,11 @@ def verify_parser() -> ArgumentParser:
 def verify(args: Namespace, config: Config | None) -> int:
     """Runs `verify`; returns the exit status."""
     from lmme3dhf.data.verify import verdicts, write_verdicts
+    from lmme3dhf.models.folder import model_damage
 
     found = []
-    for verdict in verdicts(args.paths, timeout_s=args.timeout, memory_mb=args.memory_mb):
+    limits = {"timeout_s": args.timeout, "memory_mb": args.memory_mb}
+    for verdict in verdicts(args.paths, compare=model_damage, **limits):
         found.append(verdict)
         if verdict.reason:
             print(f"{verdict.reason}: {_printable(verdict.message)}", flush=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from lmme3dhf import distributed
-from lmme3dhf.cli.options import CONFIGS, use_threads
+from lmme3dhf.cli.options import CONFIGS, add_verify_argument, use_threads
 from lmme3dhf.config import Config, add_config
 
 
@@ -71,6 +71,7 @@ def merge_parser() -> ArgumentParser:
         help="merged: the adapter is folded into the weights; adapter: it is kept beside them, "
         "exactly; auto: folded in where that changes no more than it may",
     )
+    add_verify_argument(parser)
     parser.add_argument("--push_to", metavar="USER/NAME", help="publish it there, privately, too")
     return parser
 
@@ -80,7 +81,7 @@ def merge(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.models.card import merge_summary
     from lmme3dhf.stages.run import merge_run
 
-    report = merge_run(args.run, args.out, args.form)
+    report = merge_run(args.run, args.out, args.form, verify=args.verify)
     done = "was merged before" if report["already"] else "merged"
     print(f"{report['folder']}: {done}, {merge_summary(report)}")
     if args.push_to:

@@ -2,7 +2,7 @@
 needs neither torch nor a model.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -39,13 +39,18 @@ class Verdict:
 
 
 def verdicts(
-    paths: Sequence[Path | str], *, timeout_s: float = TIMEOUT_S, memory_mb: float = MEMORY_MB
+    paths: Sequence[Path | str],
+    *,
+    compare: Callable[[Path], str | None] = damage,
+    timeout_s: float = TIMEOUT_S,
+    memory_mb: float = MEMORY_MB,
 ) -> Iterator[Verdict]:
     """Decodes clips whole, and compares folders that have a manifest with it; in order.
 
     Args:
         paths: Clips, strips, folders of them, patterns, and folders with a manifest (a model, a
             run), which are compared with it alone.
+        compare: What is wrong with such a folder; None for nothing.
         timeout_s: Seconds for one file.
         memory_mb: What reading a file may take, in 10**6 bytes; on Linux only.
 
@@ -55,7 +60,9 @@ def verdicts(
     folders = [path for path in map(Path, paths) if (path / MANIFEST).is_file()]
     others = [path for path in paths if Path(path) not in folders]
     files = files_below(others) if others else []
-    yield from with_progress(map(_folder, folders), "folders compared", len(folders))
+    yield from with_progress(
+        (_folder(f, compare(f)) for f in folders), "folders compared", len(folders)
+    )
     found = faults(files, timeout_s=timeout_s, memory_mb=memory_mb)
     with closing(found):
         told = with_progress(found, "files decoded", len(files))
@@ -132,8 +139,7 @@ def _fault(whole: bool, strips: bool, path: Path) -> Answer:
     return None, []
 
 
-def _folder(path: Path) -> Verdict:
-    wrong = damage(path)
+def _folder(path: Path, wrong: str | None) -> Verdict:
     if wrong is None:
         return Verdict(path=path)
     message = f"{path} is not as it was written: {wrong}; make it again, or copy it again"

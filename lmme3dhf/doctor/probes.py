@@ -233,8 +233,9 @@ def hub_probe(endpoint: str, timeout_s: float) -> None:
 
 def model_probe(folder: str) -> None:
     """A model folder: every file against its manifest, what it measures, and its weights."""
-    from lmme3dhf.files import MANIFEST, damage
+    from lmme3dhf.files import MANIFEST
     from lmme3dhf.models.card import METRIC, read_metric
+    from lmme3dhf.models.folder import check_folder, model_damage
 
     path = Path(folder)
     with _step("files") as facts:
@@ -243,6 +244,7 @@ def model_probe(folder: str) -> None:
         weights = list(path.glob("*.safetensors"))
         if not weights:
             raise RuntimeError("there are no weights (*.safetensors)")
+        check_folder(path)
         facts |= {
             "manifest": (path / MANIFEST).is_file(),
             "metric": (path / METRIC).is_file(),
@@ -252,7 +254,7 @@ def model_probe(folder: str) -> None:
         metric = read_metric(path)
         facts |= {key: metric.get(key) for key in ("decoder", "stage", "saliency")}
     with _step("manifest") as facts:
-        facts["damage"] = damage(path) if (path / MANIFEST).is_file() else None
+        facts["damage"] = model_damage(path)
 
 
 PROBES: dict[str, Callable[..., None]] = {

@@ -57,7 +57,7 @@ class FeatureStore:
         self.recipe = json.loads(json.dumps({"kind": kind} | recipe))
         plain = json.dumps(self.recipe, sort_keys=True)
         self.folder = root / f"{kind}-{hashlib.sha256(plain.encode()).hexdigest()[:16]}"
-        self._keys = ClipKeys(root)
+        self._keys = ClipKeys()
         self._shards: dict[Path, Shard] = {}
         self._where: dict[str, Shard] = {}
 

@@ -6,22 +6,31 @@ Qwen2.5-VL folder has no such section and gets the defaults.
 """
 
 import dataclasses
+import inspect
+import sys
+from functools import cache
 from typing import Any
 
-from transformers import Qwen2_5_VLConfig
+from transformers import GenerationConfig, Qwen2_5_VLConfig
 
-from lmme3dhf.errors import UserError
+from lmme3dhf.distributed import is_main
+from lmme3dhf.models.folder import ModelError
 from lmme3dhf.vocabulary import LEVELS
-
-
-class ModelError(UserError, ValueError):
-    """A model folder or configuration that cannot be used."""
-
 
 # The released head on the 7B model: 3584-1024-256-64-16-1.
 _PUBLISHED_HIDDEN_SIZE = 3584
 _PUBLISHED_HEAD = (1024, 256, 64, 16)
 _SMALLEST_LAYER = 16
+# Keys of every section of a config.json that are no arguments of the library's classes, and what
+# the published Qwen2.5-VL holds that no class reads.
+_COMMON_KEYS = frozenset(
+    (
+        *("model_type", "name_or_path", "_name_or_path", "torch_dtype", "num_labels"),
+        *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset"),
+        *("rope_scaling", "rope_theta", "tie_word_embeddings", "pruned_heads", "torchscript"),
+        *("in_chans", "spatial_patch_size", "vision_token_id"),
+    )
+)
 BRANCHES = ("both", "visual", "multimodal")  # of the saliency decoder
 READS = ("answer", "question", "label")  # where the score head reads
 
@@ -166,10 +175,60 @@ class LMME3DHFConfig(Qwen2_5_VLConfig):
 
     metric: dict | None = None
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LMME3DHFConfig":
+        """As the library's, without the keys that no class of the configuration knows (those of
+        training tools, say), which are named once on standard error. The library would set them as
+        attributes, in place of methods too.
+        """
+        known, ignored = _known_keys(config_dict)
+        if ignored:
+            _name_ignored(tuple(ignored))
+        return super().from_dict(known, **kwargs)
+
     def get_metric(self) -> MetricConfig:
-        """The section as a record; defaults when the folder is a plain Qwen2.5-VL."""
-        return MetricConfig.from_dict(self.metric or {})
+        """The section as a record; defaults when the folder is a plain Qwen2.5-VL.
+
+        Raises:
+            ModelError: A key is unknown, or a value is of another type than expected.
+        """
+        try:
+            return MetricConfig.from_dict(self.metric or {})
+        except (TypeError, AttributeError) as error:
+            raise ModelError(
+                f"config.json, section metric: a value of another type than expected ({error}); "
+                "restore the folder, or merge its run again"
+            ) from error
 
     def set_metric(self, metric: MetricConfig) -> None:
         """Replaces the section."""
         self.metric = metric.to_dict()
+
+
+def _known_keys(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The content of a config.json that a class knows, and the places of the rest."""
+    common = _COMMON_KEYS | set(GenerationConfig().to_dict())
+    common |= set(inspect.signature(LMME3DHFConfig).parameters)
+    own = {
+        name: common | set(inspect.signature(section).parameters) | set(section.attribute_map)
+        for name, section in LMME3DHFConfig.sub_configs.items()
+    }
+    # Published configurations hold the language model's keys at the top.
+    kept = {key: value for key, value in content.items() if key in own["text_config"]}
+    ignored = [key for key, value in content.items() if key not in kept and value is not None]
+    for name, known in own.items():
+        if isinstance(section := kept.get(name), dict):
+            kept[name] = {key: value for key, value in section.items() if key in known}
+            ignored += [
+                f"{name}.{key}"
+                for key, value in section.items()
+                if key not in known and value is not None
+            ]
+    return kept, ignored
+
+
+@cache  # a folder's configuration is read several times
+def _name_ignored(places: tuple[str, ...]) -> None:
+    if is_main():
+        more = f" and {len(places) - 8} more" if len(places) > 8 else ""
+        print(f"config.json: {', '.join(places[:8])}{more} unknown, ignored", file=sys.stderr)

@@ -4,7 +4,6 @@ Weights are read from safetensors alone, so nothing else of a repository is fetc
 torch.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -23,13 +22,22 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers
 
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import MANIFEST, damage, file_hash
+from lmme3dhf.files import MANIFEST, damage
+from lmme3dhf.models.folder import (
+    ADAPTER,
+    CONFIGURATION,
+    INDEX,
+    WEIGHTS,
+    check_folder,
+    pickled_refusal,
+    weight_files,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
-CONFIGURATION, INDEX = "config.json", "model.safetensors.index.json"
 # What a model folder may hold, at its top: the README too, for a manifest of ours lists it.
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "README.md", "LICENSE*")
-_BELOW = "*/*"
+# Everything in subfolders but adapter/adapter_*: the hub's patterns know no other exception.
+_BELOW = ("[!a]*/*", "*/[!a]*")
 # What may be read through: not the vocabulary, whose words are nobody's.
 _TEXTS = (".json", ".md", ".txt", ".jinja", ".yaml")
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -52,22 +60,29 @@ def local_model(name: str | Path) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def model_folder(name: str | Path) -> Path:
+def model_folder(name: str | Path, revision: str | None = None) -> Path:
     """Folder of a model: a path (see `local_model`), or a hub id, which is fetched into the hub's
-    cache where it is not there yet.
+    cache where it is not there yet. It is looked at first (`folder.check_folder`).
 
     Environment: HF_ENDPOINT (a mirror), HF_HUB_OFFLINE (the cache alone), HF_TOKEN.
 
     Args:
         name: Folder, or an id such as Qwen/Qwen2.5-VL-7B-Instruct.
+        revision: Branch, tag or commit on the hub; None for main.
 
     Raises:
         HubError: No such folder or repository, no access, no connection, or a repository that is
             no model folder with safetensors.
+        ModelError: The folder could run code, or is of another architecture.
     """
-    if (folder := local_model(name)) is not None:
-        return folder
-    name = str(name)
+    folder = local_model(name)
+    if folder is None:
+        folder = _fetched(str(name), revision)
+    check_folder(folder)
+    return folder
+
+
+def _fetched(name: str, revision: str | None) -> Path:
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise HubError(
             f"model {name}: no such folder; give a folder with config.json, or a hub id such as "
@@ -75,10 +90,14 @@ def model_folder(name: str | Path) -> Path:
         )
     hub = _endpoint()
     try:
-        _check_listing(name, hub)
+        _check_listing(name, revision, hub)
         folder = Path(
             snapshot_download(
-                name, endpoint=hub, allow_patterns=list(_WANTED), ignore_patterns=_BELOW
+                name,
+                revision=revision,
+                endpoint=hub,
+                allow_patterns=list(_WANTED),
+                ignore_patterns=list(_BELOW),
             )
         )
     except HubError:
@@ -86,29 +105,14 @@ def model_folder(name: str | Path) -> Path:
     except _ERRORS as error:
         way_on = "or fetch it elsewhere and give the local folder"
         raise _refusal(f"model {name}", name, hub, error, way_on) from error
-    lacking = [file for file in _expected(folder) if not (folder / file).is_file()]
+    expected = [CONFIGURATION, *(weight_files(folder) or [WEIGHTS])]
+    lacking = [file for file in expected if not (folder / file).is_file()]
     if lacking:
         raise HubError(
             f"model {name}: {lacking[0]} is missing in the cache ({folder}); the download was cut "
             "off, run the same again with a connection to the hub"
         )
     return folder
-
-
-def model_hash(folder: Path) -> str:
-    """One hash for a model folder's configuration and weights: SHA-256 over the SHA-256 of
-    `config.json` and of each safetensors file in the order of their names.
-
-    What the manifest says of a weights file is taken where the file has that size and was not
-    written after the manifest; otherwise the file is read. The value is the same either way.
-
-    Raises:
-        FileNotFoundError: There is no `config.json`.
-    """
-    listed = _manifest(folder)
-    hashes = [file_hash(folder / CONFIGURATION)]
-    hashes += [listed.get(p.name) or file_hash(p) for p in sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def push_to_hub(
@@ -165,7 +169,7 @@ def push_to_hub(
             folder_path=folder,
             revision=revision,
             allow_patterns=names,
-            delete_patterns=["*.safetensors", INDEX],
+            delete_patterns=["*.safetensors", INDEX, f"{ADAPTER}/*"],
             commit_message="A model of lmme3dhf",
         )
     except HubError:
@@ -192,25 +196,6 @@ def _check_private_matters(folder: Path, names: list[str]) -> None:
                 )
 
 
-def _manifest(folder: Path) -> dict[str, str]:
-    """Name -> SHA-256 of the weights that are as the manifest lists them."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return {}
-    try:
-        listed = json.loads(manifest.read_bytes())["files"]
-        known = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    written, found = manifest.stat().st_mtime_ns, {}
-    for path in folder.glob("*.safetensors"):
-        size, sha256 = known.get(path.name, (None, None))
-        state = path.stat()
-        if state.st_size == size and state.st_mtime_ns <= written:
-            found[path.name] = sha256
-    return found
-
-
 def _endpoint() -> str:
     """Address of the hub. The library reads it at its import; this is read at each call."""
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -221,12 +206,12 @@ def _endpoint() -> str:
     return endpoint
 
 
-def _check_listing(name: str, hub: str) -> None:
+def _check_listing(name: str, revision: str | None, hub: str) -> None:
     """Refuses a repository that is no model folder of ours before anything is fetched. Without a
     connection nothing is known; the cache decides then.
     """
     try:
-        files = HfApi(endpoint=hub).list_repo_files(name)
+        files = HfApi(endpoint=hub).list_repo_files(name, revision=revision)
     except (OfflineModeIsEnabled, HTTPError):
         return
     top = sorted(file for file in files if "/" not in file)
@@ -238,25 +223,7 @@ def _check_listing(name: str, hub: str) -> None:
         )
     if not any(file.endswith(".safetensors") for file in top):
         pickled = next((file for file in top if file.endswith((".bin", ".pt", ".pth"))), None)
-        what = f"its weights are {pickled}, and" if pickled else "it has no weights;"
-        raise HubError(
-            f"model {name}: {what} only safetensors are read (other files may run code); convert "
-            "it with transformers (from_pretrained, then save_pretrained) into a local folder and "
-            "give that"
-        )
-
-
-def _expected(folder: Path) -> list[str]:
-    """Names of the configuration and of all weights that the folder should have."""
-    index = folder / INDEX
-    if not index.is_file():
-        found = sorted(path.name for path in folder.glob("*.safetensors"))
-        return [CONFIGURATION, *(found or ["model.safetensors"])]
-    try:
-        shards = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HubError(f"{index}: not an index of weights ({error}); fetch it again") from error
-    return [CONFIGURATION, *sorted(shards)]
+        raise HubError(pickled_refusal(f"model {name}", pickled))
 
 
 def _refusal(

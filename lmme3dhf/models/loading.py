@@ -18,7 +18,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from lmme3dhf import distributed
-from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.folder import ModelError
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -106,31 +106,6 @@ def loading_options(load: str | None, dtype: str) -> tuple[str, str]:
     if wanted is not None and dtype not in ("auto", wanted):
         raise ModelError(f"load={load!r} means {wanted}, and dtype is {dtype}; give one of the two")
     return wanted or dtype, quantization
-
-
-def refuse_unmerged(folder: Path) -> None:
-    """Tells what to give in place of a folder that only has to do with a model.
-
-    Raises:
-        ModelError: It is an adapter, an unmerged run, or a folder in which the model lies.
-    """
-    if (folder / "config.json").is_file():
-        return
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{folder}: a LoRA adapter, which is no model alone; merge its training run (lmme3dhf "
-            "merge RUN) and give the folder merged/ in it"
-        )
-    for finished in ("merged", "model"):
-        if (folder / finished / "config.json").is_file():
-            raise ModelError(
-                f"{folder}: the model lies in a folder in it; give {folder / finished}"
-            )
-    if (folder / "run.json").is_file():
-        raise ModelError(
-            f"{folder}: a training run that is not merged; lmme3dhf merge {folder} makes the model "
-            f"{folder / 'merged'}"
-        )
 
 
 def chosen_device(name: str = "auto") -> torch.device:

@@ -27,6 +27,7 @@ from lmme3dhf.errors import UserError
 from lmme3dhf.files import write_json, write_manifest
 from lmme3dhf.models.card import NO_RECORD, merge_figures, write_card
 from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.models.folder import ADAPTER, ADAPTER_WEIGHTS, REPORT
 from lmme3dhf.models.loading import chosen_device
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.models.rounding import (
@@ -41,8 +42,6 @@ from lmme3dhf.models.rounding import (
     within,
 )
 from lmme3dhf.models.weights import (
-    ADAPTER,
-    ADAPTER_WEIGHTS,
     Adapter,
     Weights,
     adapter_tensors,
@@ -52,7 +51,6 @@ from lmme3dhf.models.weights import (
     type_of,
 )
 
-REPORT = "merge_report.json"
 FORMS = ("auto", "merged", "adapter")
 SHARD = "2GB"
 # Adds to a verified folder what explains it, and to its report, before the manifest is written.

@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoProcessor,
     GenerationConfig,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
-from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput, cached_file
+from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput
 
 from lmme3dhf.models.configuration import (
     LMME3DHFConfig,
@@ -33,14 +33,13 @@ from lmme3dhf.models.configuration import (
     SaliencyConfig,
     published_head,
 )
+from lmme3dhf.models.folder import ADAPTER
 from lmme3dhf.models.grid import to_raster
 from lmme3dhf.models.heads import HEADS
+from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 from lmme3dhf.models.tower import multiply_patches
 from lmme3dhf.models.weights import (
-    ADAPTER,
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     KEY_MAPPING,
     NEW_PARTS,
     Weights,
@@ -49,66 +48,62 @@ from lmme3dhf.models.weights import (
     save_adapter,
 )
 
-# Of `from_pretrained`: which copy of a repository's files is taken.
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+_DAMAGED = (OSError, ValueError, SafetensorError, StrictDataclassError)
+# What the libraries raise besides for JSON of other types than they expect.
+_MISTYPED = (TypeError, KeyError, AttributeError)
 
 
 @contextmanager
-def _reading(folder: str | Path) -> Iterator[None]:
+def _reading(folder: str | Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """Gives the libraries' many errors about a folder's files one type and one sentence."""
     try:
         yield
     except ModelError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except errors as error:
         raise ModelError(
-            f"{folder}: not a whole model folder ({str(error).splitlines()[0]}); expected "
+            f"{folder}: not a whole model folder ({' '.join(str(error).split())[:300]}); expected "
             "config.json, safetensors and the processor's files, as merging or save_pretrained "
             "writes them"
         ) from error
 
 
 def load_configuration(folder: str | Path) -> LMME3DHFConfig:
-    """Reads the configuration of a model folder.
+    """Reads the configuration of a model folder, or of a model of the hub.
 
     Raises:
-        ModelError: It is missing or damaged.
+        ModelError: It is missing or damaged, or see `folder.check_folder`.
     """
-    with _reading(folder):
+    folder = model_folder(folder)
+    with _reading(folder, (*_DAMAGED, *_MISTYPED)):
         return LMME3DHFConfig.from_pretrained(folder)
 
 
 def load_processor(folder: str | Path) -> ProcessorMixin:
-    """Loads the tokenizer and the picture and video processors of a model folder.
+    """Loads the tokenizer and the picture and video processors of a model folder, or of a model of
+    the hub.
 
     Raises:
-        ModelError: A file is missing or damaged.
+        ModelError: A file is missing or damaged, or see `folder.check_folder`.
     """
-    with _reading(folder):
-        return AutoProcessor.from_pretrained(folder)
+    folder = model_folder(folder)
+    with _reading(folder, (*_DAMAGED, *_MISTYPED)):
+        return Qwen2_5_VLProcessor.from_pretrained(folder, trust_remote_code=False)
 
 
-def _kept_adapter(
-    name: str | Path, config: LMME3DHFConfig, options: Mapping[str, Any] = MappingProxyType({})
-) -> Path | None:
+def _kept_adapter(folder: Path, config: LMME3DHFConfig) -> Path | None:
     """Folder of the adapter that is kept beside a model's weights; None without one.
 
     Raises:
         ModelError: There is one, and config.json says that there is none.
-        OSError: There is none, and config.json says that there is.
     """
+    kept = folder / ADAPTER
     if config.get_metric().adapter:
-        hub = {key: options[key] for key in _HUB_OPTIONS if key in options}
-        files = [
-            cached_file(name, file, subfolder=ADAPTER, **hub)
-            for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-        ]
-        return Path(files[0]).parent
-    if (Path(name) / ADAPTER).is_dir():
+        return kept
+    if kept.is_dir():
         raise ModelError(
-            f"{Path(name) / ADAPTER}: an adapter beside weights that need none by config.json "
-            "(metric.adapter is not true); config.json and weights are of different merges, merge "
-            "the run again"
+            f"{kept}: an adapter beside weights that need none by config.json (metric.adapter is "
+            "not true); config.json and weights are of different merges, merge the run again"
         )
     return None
 
@@ -324,8 +319,9 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         folder.
 
         Takes what the stock `from_pretrained` takes, and `tower`: False leaves the vision tower out
-        (`model.visual` is None), for what is done on stored features. Of the weights only the new
-        parts may be missing (and are then initialised from torch's random state); the attribute
+        (`model.visual` is None), for what is done on stored features. What is on the hub is fetched
+        by `hub.model_folder`. No code and no pickled weights are loaded. Of the weights only the
+        new parts may be missing (and are then initialised from torch's random state); the attribute
         `missing_parts` says which.
 
         A folder may keep its adapter beside the weights (see `models.weights`): the model then
@@ -334,19 +330,25 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
 
         Raises:
             ModelError: A file is missing or damaged, or other weights are missing or left over: the
-                folder belongs to another architecture.
+                folder belongs to another architecture; or see `folder.check_folder`.
         """
-        name = source = pretrained_model_name_or_path
+        folder = model_folder(pretrained_model_name_or_path, kwargs.pop("revision", None))
+        if subfolder := kwargs.pop("subfolder", ""):
+            folder = model_folder(folder / subfolder)
+        kwargs |= {"trust_remote_code": False, "use_safetensors": True}
         kwargs.setdefault("key_mapping", KEY_MAPPING)
         wanted_info = kwargs.pop("output_loading_info", False)
         # Weights of other shapes are reported like missing ones, below.
         kwargs["ignore_mismatched_sizes"] = True
-        with _reading(name):
-            if kwargs.pop("fold_adapter", False) and _kept_adapter(name, load_configuration(name)):
-                kwargs |= _folded(Path(name), kwargs)
+        source: Path | None = folder
+        with _reading(folder, _DAMAGED):
+            if kwargs.pop("fold_adapter", False) and _kept_adapter(
+                folder, load_configuration(folder)
+            ):
+                kwargs |= _folded(folder, kwargs)
                 source = None
             model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
-            model.name_or_path = str(name)
+            model.name_or_path = str(folder)
         missing = set(info["missing_keys"])
         other_shape = sorted(entry[0] for entry in info["mismatched_keys"])
         parts = {key.split(".")[0] for key in missing} & set(NEW_PARTS)
@@ -356,7 +358,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         foreign = sorted(missing ^ whole)
         if foreign or left or other_shape:
             raise ModelError(
-                f"{pretrained_model_name_or_path}: these weights are not a Qwen2.5-VL of the "
+                f"{folder}: these weights are not a Qwen2.5-VL of the "
                 f"geometry in config.json (missing {foreign[:3]}, left over {sorted(left)[:3]}, of "
                 f"another shape {other_shape[:3]}); check that config.json and the weights belong "
                 "together"
@@ -366,12 +368,12 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             if getattr(model, part) is not None:
                 getattr(model, part).float()
         model.missing_parts = sorted(parts)
-        with _reading(name):
-            if source is None:
-                if (Path(name) / GENERATION_CONFIG_NAME).is_file():
-                    model.generation_config = GenerationConfig.from_pretrained(name)
-            elif adapter := _kept_adapter(name, model.config, kwargs):
-                keep_adapter(model, adapter)
+        if source is None:
+            if (folder / GENERATION_CONFIG_NAME).is_file():
+                with _reading(folder, (*_DAMAGED, *_MISTYPED)):
+                    model.generation_config = GenerationConfig.from_pretrained(folder)
+        elif adapter := _kept_adapter(folder, model.config):
+            keep_adapter(model, adapter)
         return (model, info) if wanted_info else model
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:

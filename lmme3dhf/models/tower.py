@@ -20,8 +20,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
 )
 
-from lmme3dhf.models.configuration import LMME3DHFConfig, ModelError
-from lmme3dhf.models.weights import ADAPTER, Adapter, Weights, keep_adapter
+from lmme3dhf.models.configuration import LMME3DHFConfig
+from lmme3dhf.models.folder import ADAPTER, ModelError, check_folder
+from lmme3dhf.models.weights import Adapter, Weights, keep_adapter
 
 _TOWER = re.compile(r"^(?:model\.)?visual\.")
 # What the hidden states of the language model do not depend on.
@@ -80,6 +81,7 @@ def load_tower(
     Raises:
         ModelError: The folder's tower is missing, damaged or of another geometry.
     """
+    check_folder(folder)
     try:
         config = LMME3DHFConfig.from_pretrained(folder)
         kept = config.get_metric().adapter
@@ -97,6 +99,8 @@ def load_tower(
             key_mapping={_TOWER.pattern: ""},
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(

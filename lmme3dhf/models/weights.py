@@ -18,10 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.folder import (
+    ADAPTER,
+    ADAPTER_CONFIGURATION,
+    ADAPTER_WEIGHTS,
+    ModelError,
+    weight_files,
+)
 
-ADAPTER = "adapter"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Checkpoints name their parts `visual.*` and `model.layers.*`; the modules are `model.visual.*` and
 # `model.language_model.*`. The library renames for its own classes only.
 KEY_MAPPING = {
@@ -48,7 +52,7 @@ class Adapter:
 
     def __init__(self, folder: Path) -> None:
         try:
-            config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+            config = json.loads((folder / ADAPTER_CONFIGURATION).read_bytes())
             tensors = load_file(folder / ADAPTER_WEIGHTS)
             rank, alpha = config["r"], config["lora_alpha"]
             odd = [name for name in ("use_dora", "use_rslora", "lora_bias") if config.get(name)]
@@ -60,8 +64,8 @@ class Adapter:
             ) from error
         if odd:
             raise ModelError(
-                f"{folder / ADAPTER_CONFIG}: {odd[0]} is set; only plain LoRA can be folded in, "
-                "as lmme3dhf trains it"
+                f"{folder / ADAPTER_CONFIGURATION}: {odd[0]} is set; only plain LoRA can be folded "
+                "in, as lmme3dhf trains it"
             )
         self.scale = alpha / rank
         self.factors = {}
@@ -104,13 +108,11 @@ class Weights:
 
     def __init__(self, folder: Path, *, fold: bool = False) -> None:
         self.folder = Path(folder)
-        whole = self.folder / "model.safetensors"
-        paths = [whole] if whole.exists() else sorted(self.folder.glob("model-*.safetensors"))
         self.keys: dict[str, str] = {}
         self._files = {}
         try:
-            for path in paths:
-                file = safe_open(path, framework="pt")
+            for shard in weight_files(self.folder):
+                file = safe_open(self.folder / shard, framework="pt")
                 for key in file.keys():  # noqa: SIM118 (not a dictionary)
                     self.keys[model_name(key)] = key
                     self._files[model_name(key)] = file

@@ -158,6 +158,7 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
         batch_size=config.batch_size,
         workers=config.data.workers,
         scores=row.scores == "head",
+        verify=config.verify,
     )
     predict(
         scorer,

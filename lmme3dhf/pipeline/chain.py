@@ -122,7 +122,7 @@ def draw_data(config: Config, out: Path) -> Job:
 def train_and_merge(stage: str, config: Config, run: Path, merged: Path | None = None) -> None:
     """Trains one stage ("text", "score" or "saliency") and merges it; what is there is kept."""
     TRAIN[stage](config, run)
-    report = merge_run(run, merged)
+    report = merge_run(run, merged, verify=config.verify)
     print(f"merged into {report['folder']}: {merge_summary(report)}")
 
 
@@ -171,7 +171,7 @@ def test_samples(config: Config) -> list[Sample]:
 def predict_test(config: Config, model: Path, out: Path) -> None:
     """Predicts the test part with a finished model."""
     scorer = Scorer.from_pretrained(
-        model, batch_size=config.batch_size, workers=config.data.workers
+        model, batch_size=config.batch_size, workers=config.data.workers, verify=config.verify
     )
     predict(scorer, test_samples(config), out, maps=True, write_text=False)
 

@@ -45,7 +45,9 @@ def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, 
     if clips is not None:
         model, table = out / "model", out / "clips.csv"
         tally = score_files(
-            lambda: Scorer.from_pretrained(model, batch_size=config.batch_size),
+            lambda: Scorer.from_pretrained(
+                model, batch_size=config.batch_size, verify=config.verify
+            ),
             files_below([clips]),
             table,
             model=model_key(model),

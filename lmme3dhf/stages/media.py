@@ -22,6 +22,7 @@ from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
 from lmme3dhf.data.pixels import Pixels, clip_pixels, frame_pixels, read_pixels, view_pixels
 from lmme3dhf.data.video import Clip, Clips, FrameChoice
+from lmme3dhf.distributed import on_main
 from lmme3dhf.features.recipe import patches, pictures
 from lmme3dhf.features.shards import Tensors
 from lmme3dhf.features.store import FeatureStore
@@ -209,7 +210,7 @@ def hidden_store(
     configuration = load_configuration(folder)
     about = {
         "views": views.recipe,
-        "language": language_hash(folder, getattr(torch, config.dtype)),
+        "language": on_main(lambda: language_hash(folder, getattr(torch, config.dtype))),
         "language_geometry": geometry(configuration.text_config),
         "dtype": config.dtype,
         "quantization": config.quantization,
@@ -323,7 +324,7 @@ def _store(config: Config, kind: str, about: dict[str, Any]) -> FeatureStore:
 def _tower_recipe(config: Config, folder: Path, fold: bool = False) -> dict[str, Any]:
     dtype = getattr(torch, config.dtype)
     return {
-        "tower": tower_hash(folder, dtype, fold_adapter=fold),
+        "tower": on_main(lambda: tower_hash(folder, dtype, fold_adapter=fold)),
         # Attention windows act without weights.
         "tower_geometry": geometry(load_configuration(folder).vision_config),
         "attention": _tower_attention(config),

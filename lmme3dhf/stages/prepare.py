@@ -11,7 +11,6 @@ from lmme3dhf.config import Config
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.distributed import is_main
 from lmme3dhf.features.store import FeatureStore
-from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import load_configuration, load_processor
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.media import frame_store, view_store, visual_store
@@ -31,7 +30,7 @@ def fill_stores(config: Config, *, verify: bool) -> None:
     """
     if not config.data.store:
         raise DataError("data.store is false: nothing is to be stored; leave it out to fill stores")
-    folder = model_folder(config.model)
+    folder = runs.base_folder(config)
     processor = load_processor(folder)
     geometry = saliency_geometry(config, load_configuration(folder))
     rehearsed = config.score.rehearsal if config.score.language_weight else ()

@@ -96,6 +96,7 @@ def shown_settings(settings: dict[str, Any], stage: str, data: str | None) -> di
     }
     # Which model it started from is told by the chain of stages.
     shown.pop("model", None)
+    shown.pop("verify", None)
     return _without_places(shown)
 
 

@@ -27,15 +27,22 @@ from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, pack
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.distributed import barrier, is_main, whole
+from lmme3dhf.distributed import barrier, is_main, on_main, whole
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json
 from lmme3dhf.models import loading
 from lmme3dhf.models.card import CARD, write_card
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.flops import batch_work
-from lmme3dhf.models.hub import model_hash
+from lmme3dhf.models.folder import (
+    REPORT,
+    check_adapter,
+    model_damage,
+    model_hash,
+    verify_folder,
+)
+from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.lora import add_adapters
-from lmme3dhf.models.merge import REPORT, merge_adapter, merge_decoder, merge_head
+from lmme3dhf.models.merge import merge_adapter, merge_decoder, merge_head
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
 from lmme3dhf.stages.media import clip_media, frame_choice
 from lmme3dhf.stages.provenance import card_record, data_facts, stage_lists
@@ -49,6 +56,19 @@ MERGED = "merged"
 PROBE_CLIPS, PROBE_BATCH = 16, 4
 # Whose versions a run records: a score may depend on them.
 _LIBRARIES = ("lmme3dhf", "torch", "transformers", "peft", "numpy")
+
+
+def base_folder(config: Config) -> Path:
+    """Folder of the model that a stage starts from, verified by rank 0 unless the settings skip it.
+
+    Raises:
+        ModelError: See `models.folder`.
+        HubError: It is not to be had.
+    """
+    folder = model_folder(config.model)
+    if config.verify:
+        on_main(lambda: verify_folder(folder))
+    return folder
 
 
 def load_model(config: Config, folder: Path) -> LMME3DHF:
@@ -87,7 +107,7 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
     record = {
         "stage": stage,
         "model": str(model),
-        "model_sha256": model_hash(model),
+        "model_sha256": on_main(lambda: model_hash(model)),
         "dtype": config.dtype,
         "versions": {"python": platform.python_version()}
         | {library: version(library) for library in _LIBRARIES},
@@ -354,13 +374,16 @@ def train_adapters(
     barrier()
 
 
-def merge_run(run: Path, out: Path | None = None, form: str = "auto") -> dict[str, Any]:
+def merge_run(
+    run: Path, out: Path | None = None, form: str = "auto", *, verify: bool = True
+) -> dict[str, Any]:
     """Makes one loadable folder of a finished run (`run/merged` by default) and verifies it.
 
     Args:
         run: The run folder.
-        out: Folder to write.
+        out: Folder to write; None for `run/merged`.
         form: Whether an adapter is folded into the weights, as of `models.merge.merge_adapter`.
+        verify: Compare every file of the base with its manifest first.
 
     Returns:
         The report (see `models.merge`), with `folder` and whether it was there `already`.
@@ -368,6 +391,7 @@ def merge_run(run: Path, out: Path | None = None, form: str = "auto") -> dict[st
     Raises:
         TrainingError: The run is not finished, its base model changed since, or it has no adapter
             for which a form could be chosen.
+        ModelError: The base is not as it was written, or the adapter could run code.
         MergeError: See `models.merge`.
     """
     out = out or run / MERGED
@@ -383,8 +407,11 @@ def merge_run(run: Path, out: Path | None = None, form: str = "auto") -> dict[st
         raise TrainingError(
             f"{run}: its base {base} is not there or not the model that was trained on; restore it"
         )
+    if verify:
+        verify_folder(base)
+    check_adapter(run / ADAPTER)
     # A folder without a card was merged before there were any.
-    if (out / REPORT).exists() and (out / CARD).exists() and damage(out) is None:
+    if (out / REPORT).exists() and (out / CARD).exists() and model_damage(out) is None:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
         # A report without a form is of a version that knew one alone.
         if report.get("run_sha256") == file_hash(run / MANIFEST) and report.get("form") in (

@@ -21,7 +21,6 @@ from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.models.configuration import LMME3DHFConfig, SaliencyConfig
-from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import load_configuration, load_processor
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 from lmme3dhf.stages import run as runs
@@ -162,7 +161,7 @@ def train_saliency(config: Config, run: Path) -> Path:
     if runs.is_finished(run):
         print(f"{run}: stage 3 is done")
         return run
-    folder = model_folder(config.model)
+    folder = runs.base_folder(config)
     listed = runs.listed_samples(config, config.saliency.lists)
     samples = list({sample.video: sample for sample in listed}.values())
     maps = config.data.resolved().root / config.saliency.maps

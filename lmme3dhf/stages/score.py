@@ -23,7 +23,6 @@ from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.models.configuration import MetricConfig
-from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.stages import run as runs
 from lmme3dhf.training import train
@@ -148,7 +147,7 @@ def train_score(config: Config, run: Path) -> Path:
     if runs.is_finished(run):
         print(f"{run}: stage 2 is done")
         return run
-    folder = model_folder(config.model)
+    folder = runs.base_folder(config)
     samples = scored_samples(config)
     alone = not config.lora.trained
     if alone:

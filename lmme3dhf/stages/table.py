@@ -28,7 +28,7 @@ from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data import container, strips
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.files import file_hash
-from lmme3dhf.models.hub import model_hash
+from lmme3dhf.models.folder import model_hash
 from lmme3dhf.progress import with_progress
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.scores import (
@@ -76,14 +76,14 @@ class Tally:
 
 
 def model_key(folder: Path, load: str | None = None) -> str:
-    """The hash of a model in its rows: 16 hexadecimal digits for configuration and weights, and for
-    weights that are rounded on loading.
+    """The hash of a model in its rows: 16 hexadecimal digits for all that decides a score, weights
+    that are rounded on loading included. Rank 0 reads the files; every rank has to ask.
 
     Args:
         folder: Folder of a merged model.
         load: "8bit" and "4bit" give other scores, and so another key.
     """
-    digest = model_hash(folder)
+    digest = distributed.on_main(lambda: model_hash(folder))
     if load in ("8bit", "4bit"):
         digest = hashlib.sha256(f"{digest} {load}".encode()).hexdigest()
     return digest[:16]

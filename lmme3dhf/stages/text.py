@@ -12,7 +12,6 @@ from lmme3dhf.config import Config, ConfigError
 from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.samples import Sample
-from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import load_processor
 from lmme3dhf.stages import run as runs
 
@@ -48,7 +47,7 @@ def train_text(config: Config, run: Path) -> Path:
     if runs.is_finished(run):
         print(f"{run}: stage 1 is done")
         return run
-    folder = model_folder(config.model)
+    folder = runs.base_folder(config)
     samples = runs.listed_samples(config, config.text.lists)
     processor = load_processor(folder)
     metric = runs.metric_of(folder, processor, config)

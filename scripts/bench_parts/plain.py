@@ -26,6 +26,7 @@ from transformers import (
 from lmme3dhf.data.dialogue import IGNORED
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.video import FrameChoice
+from lmme3dhf.models.folder import check_folder
 from lmme3dhf.models.lora import add_adapters
 
 END = "<|im_end|>"
@@ -35,8 +36,11 @@ LEARNING_RATE = 1e-4
 
 def load(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, ProcessorMixin]:
     """The stock model and its processor."""
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoProcessor.from_pretrained(folder)
+    check_folder(folder)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    return model.eval(), AutoProcessor.from_pretrained(folder, trust_remote_code=False)
 
 
 def adapt(model: nn.Module) -> nn.Module:

@@ -1,13 +1,16 @@
 """The tiny model in both classes, and dialogues about made-up clips."""
 
 import copy
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
@@ -18,6 +21,7 @@ from lmme3dhf.data.pixels import clip_pixels
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.vocabulary import LEVELS
 from tests.conftest import random_frames
+from tests.models.fake_model_hub import ModelHub, serving
 
 PREFIX = "The quality of the human face in this video is"
 # Frames, height, width: several grids, those of the second and third have as many tokens.
@@ -40,6 +44,29 @@ def load_with_head(folder: Path, **options) -> LMME3DHF:
         for layer in model.score_head.layers:
             layer.weight.normal_(0, (2 / layer.in_features) ** 0.5)
     return model
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Iterator[ModelHub]:
+    """A hub that this process is sent to, with an empty cache and nobody's token."""
+    with serving() as running:
+        for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        # What the library read at its import.
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, running.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", os.devnull)
+        # The server speaks plain HTTP, as a mirror does.
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        # Pauses between tries.
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        close_session()
+        yield running
+    close_session()
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+NAME = "somebody/faces"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of the files at the top of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from lmme3dhf.features.recipe import DECODER as READING
 from lmme3dhf.files import MANIFEST, damage, write_manifest
 from lmme3dhf.models import card
 from lmme3dhf.models.card import CARD, METRIC, README, CardError, add_test, read_card, read_metric
-from lmme3dhf.models.hub import model_hash
+from lmme3dhf.models.folder import model_hash
 from lmme3dhf.predictions import Prediction, write_predictions
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.provenance import card_record, shown_settings

@@ -1,10 +1,8 @@
 """Model folders from and to a hub: a server on this machine that really stores what it is sent."""
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,54 +10,25 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
-from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from lmme3dhf import Scorer
 from lmme3dhf.cli import main
 from lmme3dhf.files import MANIFEST, damage, write_manifest
-from lmme3dhf.models import hub as model_hub
 from lmme3dhf.models.card import METRIC, README, read_metric
 from lmme3dhf.models.configuration import ModelError
-from lmme3dhf.models.hub import HubError, local_model, model_folder, model_hash, push_to_hub
+from lmme3dhf.models.folder import model_hash
+from lmme3dhf.models.hub import HubError, local_model, model_folder, push_to_hub
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from tests.models.conftest import HOME, SECRET
-from tests.models.fake_model_hub import ModelHub, serving
+from tests.models.fake_model_hub import NAME, contents
 
-NAME = "somebody/faces"
 WRITER, READER = "hf_writer", "hf_reader"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path) -> Iterator[ModelHub]:
-    """A hub that this process is sent to, with an empty cache and nobody's token."""
-    with serving() as running:
-        for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        # What the library read at its import.
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, running.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", os.devnull)
-        # The server speaks plain HTTP, as a mirror does.
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        # Pauses between tries.
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-        close_session()
-        yield running
-    close_session()
 
 
 @pytest.fixture
 def copy(published, tmp_path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "model"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def clip_frames() -> np.ndarray:
@@ -93,58 +62,6 @@ def test_what_can_be_no_hub_id_is_not_looked_for_there(hub, name):
     with pytest.raises(HubError, match=r"no such folder; give a folder with config\.json"):
         model_folder(name)
     assert hub.requests == []
-
-
-# The hash
-
-
-def test_the_hash_with_and_without_a_manifest_is_one(copy):
-    """Catches a model that becomes another one when its manifest is lost: a run would refuse it."""
-    listed = model_hash(copy)
-    (copy / MANIFEST).unlink()
-    assert model_hash(copy) == listed
-
-
-def test_the_hash_reads_no_weights_that_the_manifest_lists(copy, monkeypatch):
-    """16 GB would be read each time. Catches that, and a hash that trusts the manifest where the
-    file is of another size, or was written later.
-    """
-    read = []
-
-    def noted(path: Path) -> str:
-        read.append(path.name)
-        return "0" * 64
-
-    monkeypatch.setattr(model_hub, "file_hash", noted)
-    weights = copy / "model.safetensors"
-    model_hash(copy)
-    assert read == ["config.json"]
-    later = (copy / MANIFEST).stat().st_mtime_ns + 1_000_000_000
-    os.utime(weights, ns=(later, later))
-    model_hash(copy)
-    assert read[1:] == ["config.json", "model.safetensors"]
-    os.utime(weights, ns=(0, 0))
-    weights.write_bytes(weights.read_bytes() + b" ")
-    os.utime(weights, ns=(0, 0))
-    model_hash(copy)
-    assert read[3:] == ["config.json", "model.safetensors"]
-
-
-def test_other_weights_or_settings_are_another_hash(copy):
-    """Catches a hash of names, and one that leaves the configuration out."""
-    first = model_hash(copy)
-    config = json.loads((copy / "config.json").read_text())
-    config["metric"]["answer_prefix"] += " "
-    (copy / "config.json").write_text(json.dumps(config))
-    second = model_hash(copy)
-    tensors = load_file(copy / "model.safetensors")
-    tensors["score_head.layers.0.bias"] += 1
-    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    assert len({first, second, model_hash(copy)}) == 3
-    (copy / README).write_text("another page")
-    third = model_hash(copy)
-    (copy / README).unlink()
-    assert model_hash(copy) == third
 
 
 # There and back
@@ -404,7 +321,8 @@ def test_a_download_that_was_cut_off_is_no_model(hub, copy, monkeypatch):
     weights.
     """
     index = {"metadata": {}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
-    files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()}
+    config = json.dumps({"model_type": "qwen2_5_vl"}).encode()
+    files = {"config.json": config, "model.safetensors.index.json": json.dumps(index).encode()}
     hub.holds(NAME, {**files, "one.safetensors": b"x", "two.safetensors": b"y"})
     folder = model_folder(NAME)
     (folder / "two.safetensors").unlink()

@@ -14,12 +14,11 @@ from transformers import ProcessorMixin
 from lmme3dhf.data.collation import Collator, Item, packed_item
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.models import loading
-from lmme3dhf.models.configuration import ModelError
+from lmme3dhf.models.folder import ModelError, check_folder
 from lmme3dhf.models.loading import (
     flash_attention_problem,
     load_model,
     loading_options,
-    refuse_unmerged,
 )
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import merge_adapter
@@ -83,9 +82,7 @@ def test_what_is_not_a_model_tells_where_it_is(tmp_path, files, message):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     with pytest.raises(ModelError, match=message):
-        refuse_unmerged(folder)
-    (folder / "config.json").touch()
-    assert refuse_unmerged(folder) is None
+        check_folder(folder)
 
 
 def test_the_tower_takes_sdpa_where_flash_attention_cannot_be(tiny_folder):

@@ -289,7 +289,7 @@ def test_the_verb_fills_and_verifies(data, tiny_folder, tmp_path, capsys):
     content[-9] ^= 1
     shards[0].unlink()  # what was loaded above is a map of it
     shards[0].write_bytes(content)
-    assert main([*words, "--verify", "true"]) == 0
+    assert main([*words, "--verify_store", "true"]) == 0
     told = capsys.readouterr()
     assert f"{shards[0]}: tensor" in told.err
     assert "1 damaged" in told.out
