@@ -285,7 +285,7 @@ def test_a_users_mistake_is_one_sentence_and_status_1(started):
     code = """
 import runpy, sys, types
 from lmme3dhf.errors import UserError
-def fail(run, out):
+def fail(run, out, **options):
     raise UserError("clip.mp4: what, where, and how to go on")
 sys.modules["lmme3dhf.stages.run"] = types.SimpleNamespace(merge_run=fail)
 if sys.argv.pop(1) == "python -m":
@@ -466,8 +466,8 @@ def scored(tmp_path: Path, monkeypatch, *names: str, maps: bool = False) -> tupl
     for name in names:
         (folder / name).write_text(name)
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "config.json").write_text("{}")
-    monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda *words: FakeScorer())
     out = tmp_path / "scores.csv"
     argv = ["score", str(folder), "--model", str(tmp_path / "m"), "--out", str(out)]
     status = cli.main(argv if maps else [*argv, "--maps", "none"])
@@ -505,7 +505,7 @@ def test_scoring_good_files_ends_with_status_0(tmp_path, monkeypatch):
 
 def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
     """An empty folder, and a clip that does not exist. Catches an empty table that looks done."""
-    monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda *words: FakeScorer())
     (tmp_path / "empty").mkdir()
     for path, named in ((tmp_path / "empty", "no files"), (tmp_path / "absent.mp4", "absent.mp4")):
         out = tmp_path / "scores.csv"
@@ -526,7 +526,8 @@ def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
 def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, arrived):
     """Catches an option that is read and forgotten, and the word none taken for a way to answer."""
     calls = []
-    monkeypatch.setattr(cli.scoring, "scorer_of", lambda args: FakeScorer())
+    monkeypatch.setattr(cli.scoring, "model_of", lambda args: Path("m"))
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda *words: FakeScorer())
     monkeypatch.setattr(
         "lmme3dhf.stages.predict.predict", lambda *given, **asked: calls.append(asked) or 0
     )
@@ -562,7 +563,7 @@ def test_a_score_head_is_needed_where_scores_are_read(tmp_path, monkeypatch, cap
     verb, *more = words.split()
     lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
     about = ["--data", str(lists)] if verb == "predict" else [str(clip)]
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     out = ["--model", str(tmp_path), "--out", str(tmp_path / "out.csv")]
     assert cli.main([verb, *about, *out, *more]) == 1
     assert "far enough" in capsys.readouterr().err

@@ -4,6 +4,7 @@ that do what one does.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -294,6 +295,68 @@ def test_a_folder_scored_in_shards_gives_the_same_file(one, two):
     assert [row.status for row in ours] == ["failed"] + ["ok"] * 8
     assert (two / "p.jsonl").read_bytes() == (one / "p.jsonl").read_bytes()
     assert not list(two.glob(".scores.rank*"))
+
+
+STARTED = """
+import json, os, sys
+from argparse import Namespace
+from pathlib import Path
+from lmme3dhf import distributed, files
+from lmme3dhf.cli.options import model_of
+from lmme3dhf.config import Config, DataSettings
+from lmme3dhf.models import tower
+from lmme3dhf.models.folder import ModelError
+from lmme3dhf.stages import media, run as runs
+from lmme3dhf.stages.table import model_key
+
+read, plain = [], tower._weights_hash
+file_hash = files.file_hash
+files.file_hash = lambda path: read.append(path.name) or file_hash(path)
+tower._weights_hash = lambda *words: read.append("tensors") or plain(*words)
+
+def on_this_rank(model):
+    config = Config(model=model, dtype="float32", data=DataSettings(root=Path(sys.argv[2])))
+    folder = runs.base_folder(config)
+    runs.open_run(Path(sys.argv[3]), "text", config, folder, {})
+    recipe = media._tower_recipe(config, folder)
+    return [recipe["tower"], model_key(model_of(Namespace(model=model, verify=True)))]
+
+results = on_this_rank(sys.argv[1])
+try:
+    refused = runs.base_folder(Config(model=sys.argv[4]))
+except ModelError as error:
+    refused = str(error)
+out = Path(sys.argv[3]) / f"rank{distributed.rank()}.json"
+distributed.barrier()
+out.write_text(json.dumps({"read": read, "results": results, "refused": str(refused)}))
+"""
+
+
+def test_one_rank_reads_the_model_for_all(data, one, tmp_path, monkeypatch):
+    """A start of a stage and of `score`: verification, the record's hash, the tower's, the key.
+    Catches 16 GB that each of eight ranks reads, one rank that starts from a damaged model, and
+    ranks that wait for ever when one refuses it.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = one / "text" / "merged"
+    damaged = Path(shutil.copytree(model, tmp_path / "damaged"))
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (damaged / "model.safetensors").write_bytes(weights)
+    script = tmp_path / "started.py"
+    script.write_text(STARTED)
+    words = [str(path) for path in (model, data, tmp_path / "run", damaged)]
+    done = launched(str(script), *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    main_rank, other = (
+        json.loads((tmp_path / "run" / f"rank{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert main_rank["results"] == other["results"]
+    assert main_rank["read"].count("tensors") == 1
+    assert main_rank["read"].count("model.safetensors") >= 1
+    assert other["read"] == []
+    for rank in (main_rank, other):
+        assert "model.safetensors is not what was written" in rank["refused"]
 
 
 def test_the_stage_script_goes_through_the_launcher_unchanged(data, two):

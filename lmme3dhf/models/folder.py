@@ -40,6 +40,8 @@ _READ = (
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
 )
+# Files that a library takes in place of the usual ones, or runs.
+_ODD = ("shard-*.safetensors", "audio_tokenizer_config.json", "custom_generate/generate.py")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _MOST_BYTES = 32 * 10**6  # of a configuration; real ones have some 10 kB
 
@@ -301,30 +303,25 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuses files that a library would run or unpickle."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if CONFIGURATION in names and ADAPTER_CONFIGURATION in names:
+    """Refuses files that a library would load or run though no Qwen2.5-VL has them."""
+    if (folder / CONFIGURATION).is_file() and (folder / ADAPTER_CONFIGURATION).exists():
         raise ModelError(
             f"{folder / ADAPTER_CONFIGURATION}: a LoRA adapter at the top of a model folder would "
             f"be loaded with it, unverified; move its files away (those of a folder of ours lie in "
             f"{ADAPTER}/)"
         )
-    odd = next(
-        (n for n in sorted(names) if n.startswith("shard-") and n.endswith(".safetensors")), None
-    )
-    odd = odd or ("audio_tokenizer_config.json" if "audio_tokenizer_config.json" in names else None)
-    if (folder / "custom_generate" / "generate.py").exists():
-        odd = "custom_generate/generate.py"
+    odd = [path for pattern in _ODD for path in sorted(folder.glob(pattern))]
     if odd:
         raise ModelError(
-            f"{folder / odd}: no file of a Qwen2.5-VL, and a library would load it in place of the "
+            f"{odd[0]}: no file of a Qwen2.5-VL, and a library would load it in place of the "
             "usual ones; delete it if the model needs no such thing, or take another"
         )
 
 
 def _check_pickled(folder: Path, weights: list[str]) -> None:
     """Refuses a folder with pickled weights and no others."""
-    pickled = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLED)
+    found = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLED)
+    pickled = [name for name in found if name != "training_args.bin"]
     if pickled and not any((folder / name).is_file() for name in weights):
         raise ModelError(pickled_refusal(str(folder), pickled[0]))
 

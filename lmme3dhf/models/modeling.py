@@ -336,6 +336,8 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         if subfolder := kwargs.pop("subfolder", ""):
             folder = model_folder(folder / subfolder)
         kwargs |= {"trust_remote_code": False, "use_safetensors": True}
+        # Not the folder's choice: without flash_attn the library fetches kernels in its place.
+        kwargs.setdefault("attn_implementation", "sdpa")
         kwargs.setdefault("key_mapping", KEY_MAPPING)
         wanted_info = kwargs.pop("output_loading_info", False)
         # Weights of other shapes are reported like missing ones, below.

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from lmme3dhf import Scorer
 from lmme3dhf import files as files_module
 from lmme3dhf.cli import main
+from lmme3dhf.config import Config
+from lmme3dhf.data.samples import DataError
 from lmme3dhf.files import MANIFEST
 from lmme3dhf.models import configuration
 from lmme3dhf.models.folder import (
@@ -28,6 +31,12 @@ from lmme3dhf.models.folder import (
 from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.models.tower import load_tower
+from lmme3dhf.stages.prepare import fill_stores
+from lmme3dhf.stages.run import finish_run, merge_run
+from lmme3dhf.stages.saliency import train_saliency
+from lmme3dhf.stages.score import train_score
+from lmme3dhf.stages.text import train_text
+from lmme3dhf.training import TrainingError
 from tests.models.fake_model_hub import NAME, contents
 
 CONFIG = "config.json"
@@ -454,6 +463,11 @@ def exchanged(path: Path) -> None:
     path.write_bytes(other)
 
 
+def features(config: Config, run: Path) -> None:
+    """`lmme3dhf data features`."""
+    fill_stores(config, verify=False)
+
+
 def test_every_damage_of_a_model_folder_is_seen(merged):
     """Every file, in five ways; by its name. 77 of 110 such folders were scored with. Catches a
     file that is in no manifest, and a damage that only sizes would show.
@@ -546,6 +560,62 @@ def test_a_damaged_model_scores_nothing(merged, tmp_path, capsys, monkeypatch, n
     if name != "tokenizer.json":
         Scorer.from_pretrained(merged, verify=False)
         assert main([*words, "--verify", "false"]) == 3  # the clip is empty
+
+
+@pytest.mark.parametrize("start", [train_text, train_score, train_saliency, features])
+@pytest.mark.parametrize("verify", [True, False])
+def test_no_stage_starts_from_a_damaged_model(merged, stage_config, tmp_path, start, verify):
+    """One bit of the weights. Without the check the stage goes on to its data, which lacks lists or
+    clips. Catches a stage that trains on, and merges with status 0.
+    """
+    flipped(merged / "model.safetensors")
+    config = replace(stage_config, model=str(merged), verify=verify)
+    with pytest.raises(ModelError if verify else DataError) as error:
+        start(config, tmp_path / "run")
+    assert ("model.safetensors" in str(error.value)) == verify
+    assert not verify or not (tmp_path / "run").exists()
+
+
+def permuted(folder: Path) -> None:
+    """Exchanges the ids of two words of the tokenizer."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    one, two = list(vocabulary)[5:7]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def test_a_base_whose_tokenizer_changed_is_not_merged_into(stage_run, plain, tmp_path):
+    """Between training and merging. Catches a "verified" model that reads other words."""
+    run = copied(stage_run, tmp_path / "run")
+    changed(run / "run.json", "model", value=str(plain))
+    finish_run(run)
+    assert merge_run(run, tmp_path / "first")["already"] is False
+    permuted(plain)
+    with pytest.raises(TrainingError, match="not the model that was trained on"):
+        merge_run(run, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_damaged_base_is_not_merged_into(stage_run, published, tmp_path):
+    """Also where no score depends on the file. Catches damage that a merge hands on as whole."""
+    base, run = copied(published, tmp_path / "base"), copied(stage_run, tmp_path / "run")
+    changed(run / "run.json", "model", value=str(base))
+    changed(run / "run.json", "model_sha256", value=model_hash(base))
+    finish_run(run)
+    appended(base / "generation_config.json")
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        merge_run(run, tmp_path / "out")
+    merge_run(run, tmp_path / "out", verify=False)
+
+
+def test_an_adapter_that_chooses_code_is_not_merged(stage_run, tmp_path):
+    """peft imports the module that `megatron_core` names. Catches a run folder from a stranger."""
+    run = copied(stage_run, tmp_path / "run")
+    changed(run / "adapter" / "adapter_config.json", "megatron_core", value="evil")
+    finish_run(run)
+    with pytest.raises(ModelError, match="megatron_core"):
+        merge_run(run, tmp_path / "out")
 
 
 def test_a_second_start_reads_nothing(merged, read):
