@@ -95,17 +95,16 @@ def _kept_adapter(folder: Path, config: LMME3DHFConfig) -> Path | None:
     """Folder of the adapter that is kept beside a model's weights; None without one.
 
     Raises:
-        ModelError: There is one, and config.json says that there is none.
+        ModelError: The folder has one and config.json says that it has none, or the reverse.
     """
     kept = folder / ADAPTER
-    if config.get_metric().adapter:
-        return kept
-    if kept.is_dir():
+    if config.get_metric().adapter != kept.is_dir():
+        there = "is there" if kept.is_dir() else "is missing"
         raise ModelError(
-            f"{kept}: an adapter beside weights that need none by config.json (metric.adapter is "
-            "not true); config.json and weights are of different merges, merge the run again"
+            f"{kept}: the adapter {there}, and metric.adapter in config.json says otherwise; copy "
+            "the whole model folder again, or merge its run again"
         )
-    return None
+    return kept if kept.is_dir() else None
 
 
 def _folded(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
