@@ -218,8 +218,8 @@ class Scorer:
             timeout_s: Seconds that decoding one file may take.
             scores: Whether ratings have scores; False for models without a trained head.
             verify: Compare every file of the folder with its manifest first, where it has one.
-                Reading the files takes some seconds a GB, once: hashes are remembered while the
-                files stay as they are (`files.Hashes`).
+                Reading the files takes about a second a GB, once: hashes are remembered while
+                the files stay as they are (`files.Hashes`).
 
         Raises:
             ModelError: The folder holds no model that was trained to score, a file is not as it

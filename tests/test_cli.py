@@ -285,7 +285,7 @@ def test_a_users_mistake_is_one_sentence_and_status_1(started):
     code = """
 import runpy, sys, types
 from lmme3dhf.errors import UserError
-def fail(run, out, **options):
+def fail(*words, **options):
     raise UserError("clip.mp4: what, where, and how to go on")
 sys.modules["lmme3dhf.stages.run"] = types.SimpleNamespace(merge_run=fail)
 if sys.argv.pop(1) == "python -m":

@@ -19,7 +19,7 @@ from lmme3dhf.pipeline.chain import open_job, run_chain, test_samples, train_and
 from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.stages.predict import predict
-from lmme3dhf.stages.run import MERGED, listed_samples
+from lmme3dhf.stages.run import MERGED, base_folder, listed_samples
 from lmme3dhf.stages.score import level_edges, read_scores
 from lmme3dhf.training import TrainingError
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
@@ -144,7 +144,7 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
         return
     if row.scores == "head" and config.score.read != "answer":
         lists = [f"numerical/eval_{dimension}.json" for dimension in DIMENSIONS]
-        scores = read_scores(config, Path(config.model), lists)
+        scores = read_scores(config, base_folder(config), lists)
         write_predictions(
             path,
             [

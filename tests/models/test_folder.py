@@ -20,6 +20,7 @@ from lmme3dhf.config import Config
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.files import MANIFEST
 from lmme3dhf.models import configuration
+from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.folder import (
     REPORT,
     ModelError,
@@ -28,7 +29,9 @@ from lmme3dhf.models.folder import (
     model_hash,
     verify_folder,
 )
-from lmme3dhf.models.hub import model_folder
+from lmme3dhf.models.hub import model_folder, push_to_hub
+from lmme3dhf.models.lora import add_adapters
+from lmme3dhf.models.merge import merge_adapter
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.models.tower import load_tower
 from lmme3dhf.stages.prepare import fill_stores
@@ -37,6 +40,7 @@ from lmme3dhf.stages.saliency import train_saliency
 from lmme3dhf.stages.score import train_score
 from lmme3dhf.stages.text import train_text
 from lmme3dhf.training import TrainingError
+from tests.models.conftest import batch_of, load_with_head, made_case
 from tests.models.fake_model_hub import NAME, contents
 
 CONFIG = "config.json"
@@ -495,6 +499,51 @@ def test_every_damage_of_a_model_folder_is_seen(merged):
         assert model_damage(merged)
     (merged / MANIFEST).unlink()
     assert "manifest" in model_damage(merged)
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_folder, processor, tmp_path_factory) -> Path:
+    """A merged folder whose adapter stays beside the weights; shared."""
+    root = tmp_path_factory.mktemp("kept")
+    adapted = add_adapters(
+        load_with_head(tiny_folder),
+        rank=4,
+        alpha=8,
+        dropout=0.0,
+        language=True,
+        vision=False,
+        train_head=True,
+    )
+    adapted.save_pretrained(root / "run")
+    probe = batch_of(processor, made_case(processor, 0))
+    metric = MetricConfig(level_token_ids=(5, 4, 3, 2, 1))
+    merge_adapter(
+        tiny_folder, root / "run", root / "model", metric, [probe], torch.float32, form="adapter"
+    )
+    return root / "model"
+
+
+def test_the_adapter_beside_the_weights_is_part_of_the_model(kept, hub, tmp_path):
+    """Its files are in the manifest and the key, and go to the hub and back. Catches a check that
+    stops at the top of the folder, and half a model from the hub.
+    """
+    folder = copied(kept, tmp_path / "model")
+    first = model_hash(folder)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        for spoil in (flipped, truncated, appended, Path.unlink):
+            whole = (folder / "adapter" / name).read_bytes()
+            spoil(folder / "adapter" / name)
+            assert f"adapter/{name}" in model_damage(folder)
+            assert model_hash(folder) != first
+            with pytest.raises(ModelError, match=name):
+                Scorer.from_pretrained(folder)
+            (folder / "adapter" / name).write_bytes(whole)
+    assert model_damage(folder) is None
+    push_to_hub(folder, NAME)
+    fetched = model_folder(NAME)
+    assert fetched != folder
+    assert model_damage(fetched) is None
+    assert model_hash(fetched) == first
 
 
 @pytest.mark.parametrize(
