@@ -4,19 +4,29 @@ the real one's, and everything runs on it.
 
 import itertools
 import json
+import math
+import os
 import random
 from pathlib import Path
 
 import pytest
 import torch
-from hub_checkpoint import hub_config, qwen_ranks
+from hub_checkpoint import hub_config, qwen_ranks, write_checkpoint
+from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from lmme3dhf import Scorer
+from lmme3dhf.cli import main
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT
+from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.models.merge import REPORT
 from lmme3dhf.models.modeling import LMME3DHF
-from lmme3dhf.vocabulary import LEVELS
+from lmme3dhf.predictions import read_predictions
+from lmme3dhf.scores import read_scores
+from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 from tests.models.conftest import batch_of, levels_of, made_case, stock_batch
+from tests.test_habits import make_data
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = (
@@ -25,6 +35,12 @@ TEXTS = (
     "Distortions found: Blurriness, Unnatural eyes.\n\n\tI'll  say 3.14159 -- it's ok…",
     "Gesichtsqualität: sehr gut; 人脸质量很好。 Ωmega naïve 👩‍🦰 \r\n end ",
 )
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """Commands set variables for the libraries; the other tests must not see them."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +155,104 @@ def test_it_loads_whole_and_says_the_same_as_the_stock_class(hub_folder):
     expected = stock.float()(**stock_batch(processor, case)).logits[:, -1, list(tokens)]
     torch.testing.assert_close(levels, expected, atol=1e-5, rtol=1e-5)
     assert levels.std() > 0.5
+
+
+def command(*words: object) -> None:
+    """Runs a command of the package, which has to end well."""
+    assert main([str(word) for word in words]) == 0
+
+
+def test_a_run_in_bfloat16_becomes_a_model(hub_folder, tmp_path):
+    """LoRA and head on 28 layers: the merged folder scores the clips as the adapter does around the
+    base, both by float32 arithmetic. Catches a merge that refuses the run, and one that loses small
+    updates to the rounding of bfloat16.
+    """
+    data, run = tmp_path / "data", tmp_path / "run"
+    make_data(data)
+    frames = ["--frames.frames", 4, "--frames.min_pixels", 3136, "--frames.max_pixels", 12544]
+    trainer = ["--score.trainer.max_steps", 3, "--score.trainer.learning_rate", 2e-3]
+    words = ["--config", ROOT / "configs" / "paper.yaml", "--model", hub_folder, "--threads", 1]
+    words += ["--data.root", data, "--data.workers", 0, *frames, *trainer]
+    command("train", "score", "--out", run, *words)
+    command("merge", run)
+    report = json.loads((run / "merged" / REPORT).read_text())
+    assert report["dtype"] == "bfloat16"
+    assert report["score_points_max"] <= 0.5
+    assert report["level_changes"] == 0
+
+    base = LMME3DHF.from_pretrained(hub_folder, dtype=torch.float32)
+    metric = json.loads((run / "run.json").read_text())["metric"]
+    base.config.set_metric(MetricConfig.from_dict(metric))
+    trained = PeftModel.from_pretrained(base, run / "adapter").get_base_model()
+    trained.missing_parts = []
+    expected = Scorer(trained, AutoProcessor.from_pretrained(hub_folder), workers=0)
+    merged = Scorer.from_pretrained(run / "merged", dtype="float32", workers=0)
+    clips = sorted((data / "video_RGB").glob("*.mp4"))
+    results = [scorer.score(clips, answers=None, maps=False) for scorer in (expected, merged)]
+    scores = []
+    for one, other in zip(*results, strict=True):
+        for dimension in DIMENSIONS:
+            rating, same = getattr(one, dimension), getattr(other, dimension)
+            assert same.score == pytest.approx(rating.score, abs=0.5)
+            assert same.level == rating.level
+            scores.append(rating.score)
+    assert len(scores) == 12
+    assert max(scores) - min(scores) > 0.5
+
+
+@pytest.fixture(scope="module")
+def wide_folder(hub_folder, tmp_path_factory) -> Path:
+    """The same at width 512."""
+    folder = tmp_path_factory.mktemp("wide") / "Qwen2.5-VL"
+    write_checkpoint(folder, hidden=512)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn_data(tmp_path_factory) -> Path:
+    """A small synthetic data set with all lists and maps."""
+    data = tmp_path_factory.mktemp("drawn") / "data"
+    words = ["--synthetic.latents", 4, "--synthetic.processes", 1, "--out", data]
+    command("data", "synthesize", "--config", ROOT / "configs" / "demo.yaml", *words)
+    return data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["paper", "official"])
+def test_the_chain_runs_on_it(wide_folder, drawn_data, tmp_path, config):
+    """All stages with the settings of a full run but for their length, in bfloat16. Catches what
+    only the hub's layout, the real vocabulary or the depth breaks.
+    """
+    words = ["--config", ROOT / "configs" / f"{config}.yaml", "--data.root", drawn_data]
+    model = wide_folder
+    for stage in ("text", "score", "saliency"):
+        run = tmp_path / stage
+        steps = [f"--{stage}.trainer.max_steps", 10]
+        command("train", stage, "--model", model, "--out", run, *words, *steps)
+        command("merge", run)
+        model = run / "merged"
+        report = json.loads((model / REPORT).read_text())
+        print(f"{config}, {stage}: {report}")
+        assert report["dtype"] == "bfloat16"
+        assert report.get("score_points_max", 0) <= 0.5
+        assert report.get("level_changes", 0) == 0
+    lists = [drawn_data / kind / "eval_quality.json" for kind in ("text", "numerical")]
+    record = tmp_path / "predictions.jsonl"
+    command("predict", "--model", model, "--data", *lists, "--out", record)
+    records = read_predictions(record)
+    assert len({prediction.video for prediction in records}) == 10
+    clip = drawn_data / "video_RGB" / f"{records[0].video}.mp4"
+    command("score", clip, "--model", model, "--out", tmp_path / "scores.csv")
+    (row,) = read_scores(tmp_path / "scores.jsonl")
+    assert row.reason is None
+    stock, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert stock.dtype == torch.bfloat16
+    replies = tmp_path / "replies.jsonl"
+    words = ["--data", drawn_data / "distortion" / "eval.json", "--ratings", "false"]
+    words += ["--maps", "false", "--answers", "reply", "--out", replies]
+    command("predict", "--model", model, *words)
+    assert len(read_predictions(replies)) == 10
+    assert all(math.isfinite(prediction.score) for prediction in records)
