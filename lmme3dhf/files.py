@@ -9,12 +9,17 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from lmme3dhf.errors import UserError
+from lmme3dhf.escaping import cell_text, spreadsheet_text, visible
 
 MANIFEST = "manifest.json"
+# Of a file that keeps changing, such as one that is still being written.
+_READINGS = 3
 # Two threads hash faster than most disks read.
 _HASH_THREADS = min(4, os.cpu_count() or 1)
 # A file may change twice within the resolution of its times; the hash of a file as young as that is
@@ -25,6 +30,7 @@ _MOST_REMEMBERED = 100_000
 # Inode, bytes, times of the last change of the content and of anything (mtime, ctime, in ns). A
 # program can set the first of the times, but not the second.
 _State = tuple[int, int, int, int]
+_Value = TypeVar("_Value")
 
 
 class Hashed(NamedTuple):
@@ -33,6 +39,21 @@ class Hashed(NamedTuple):
     state: _State
     sha256: str
     settled: bool
+
+
+class ChangedError(UserError, RuntimeError):
+    """A file that changed whenever it was read."""
+
+
+class FileState(NamedTuple):
+    """What a file is at one moment: the SHA-256 of its bytes, and inode, size and times.
+
+    The hash alone would miss a file that was replaced and put back; the rest alone would miss a
+    change within the resolution of the clock.
+    """
+
+    content: str
+    state: _State
 
 
 def file_hash(path: Path) -> str:
@@ -157,6 +178,56 @@ def _state(path: Path) -> _State:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
+def file_state(path: Path) -> FileState | None:
+    """A file's bytes and identity; None where there is no regular file that can be read, such as a
+    pipe, whose reading would never end.
+    """
+    try:
+        if not path.is_file():
+            return None
+        # Before the hash: a change during the hashing shows in the next state.
+        state = _state(path)
+        return FileState(file_hash(path), state)
+    except OSError:
+        return None
+
+
+def read_unchanged(
+    path: Path, before: FileState | None, read: Callable[[], _Value]
+) -> tuple[_Value, FileState | None]:
+    """Reads a file again until it was the same before and after: the hash is then that of the bytes
+    that were read, whoever replaces or writes the file meanwhile.
+
+    Args:
+        path: The file.
+        before: Its `file_state` before the first reading.
+        read: Opens and reads it, as often as it is called.
+
+    Returns:
+        What was read, and the state that it belongs to.
+
+    Raises:
+        ChangedError: It changed during each of three readings.
+    """
+    for _ in range(_READINGS):
+        value = read()
+        after = file_state(path)
+        if after == before:
+            return value, after
+        before = after
+    raise ChangedError(
+        f"{path} changed while it was read, {_READINGS} times; wait until it is written, then run "
+        "the same command again"
+    )
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path stays in a folder, whatever "..", an absolute path or a symbolic link in it
+    says. The folder itself may be a link.
+    """
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a file as a whole: a kill leaves the old file or the new one, never half of one. Makes
     missing folders.
@@ -187,15 +258,37 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV file as a whole (see `replace_file`), with \\n line ends; NaN and None become
-    empty cells.
+    """Writes `csv_text` as a whole (see `replace_file`)."""
+    replace_file(path, csv_text(header, rows))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table for people as CSV: `csv_lines` in which controls and marks of writing direction are
+    shown (`escaping.visible`).
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    # The only value that is unlike itself is NaN.
-    writer.writerows(["" if cell is None or cell != cell else cell for cell in row] for row in rows)
-    replace_file(path, stream.getvalue())
+
+    def shown(cells: Sequence[Any]) -> list[Any]:
+        return [visible(cell) if isinstance(cell, str) else cell for cell in cells]
+
+    return csv_lines(map(shown, (header, *rows)), "\n")
+
+
+def csv_lines(rows: Iterable[Iterable[Any]], line_end: str = "\r\n") -> str:
+    """Rows as lines of a CSV file in which no text is a formula (`escaping.spreadsheet_text`); NaN
+    and None become empty cells.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator=line_end)
+    for row in rows:
+        # The only value that is unlike itself is NaN.
+        known = ["" if cell is None or cell != cell else cell for cell in row]
+        writer.writerow([spreadsheet_text(c) if isinstance(c, str) else c for c in known])
+    return stream.getvalue()
+
+
+def csv_cells(row: Iterable[str]) -> list[str]:
+    """The cells of a row that `csv.reader` read, without what `csv_lines` put before texts."""
+    return [cell_text(cell) for cell in row]
 
 
 def without_nan(content: Any) -> Any:

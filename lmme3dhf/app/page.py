@@ -5,7 +5,6 @@ dropped on the page (and the examples that it was started with). An uploaded cli
 as it was scored, and everything else when the server stops. gradio is imported inside, by `serve`.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -24,7 +23,7 @@ import lmme3dhf
 from lmme3dhf.app import drawing
 from lmme3dhf.data.container import VideoError, VideoHeader, probe, view_pictures
 from lmme3dhf.errors import UserError, told
-from lmme3dhf.files import file_hash
+from lmme3dhf.files import ChangedError, file_state, read_unchanged
 from lmme3dhf.scores import FAILED, ScoreRow, row_of, scores_csv
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -121,21 +120,26 @@ def scored(
         VideoError: The file gives no clip, or a longer one.
         UserError: The model cannot answer.
     """
+    scales = scorer.scales
+    views = scales["views"]
+
+    def read() -> tuple[Any, ...]:
+        header = checked(path, max_seconds)
+        assessment = scorer.score(path)
+        answer = scorer.describe(path, question[:LONGEST_QUESTION]) if question.strip() else None
+        pictures = view_pictures(path, [view["clip_fraction"] for view in views])
+        return header, assessment, answer, pictures
+
     start = time.monotonic()
-    header = checked(path, max_seconds)
-    assessment = scorer.score(path)
-    answer = scorer.describe(path, question[:LONGEST_QUESTION]) if question.strip() else None
+    (header, assessment, answer, pictures), state = read_unchanged(path, file_state(path), read)
     seconds = time.monotonic() - start
     row = row_of(
         assessment,
         file=path.name,
-        content=file_hash(path),
+        content=None if state is None else state.content,
         version=lmme3dhf.__version__,
         seconds=seconds,
     )
-    scales = scorer.scales
-    views = scales["views"]
-    pictures = view_pictures(path, [view["clip_fraction"] for view in views])
     cards = [
         drawing.distortion_card(assessment.distortions, assessment.distortion_probabilities),
         drawing.view_card(pictures, [view["yaw_deg"] for view in views], assessment.saliency),
@@ -175,9 +179,9 @@ def outcome(
         reason = error.reason if isinstance(error, VideoError) else "failed"
         # Where the server keeps its uploads is nobody's business.
         message = told(error).replace(str(path), path.name)
-    content = None
-    with contextlib.suppress(OSError):
-        content = file_hash(path)
+        # Of a file that changes, nobody knows which bytes failed.
+        state = None if isinstance(error, ChangedError) else file_state(path)
+    content = None if state is None else state.content
     row = ScoreRow(file=path.name, status=FAILED, reason=reason, message=message, content=content)
     return drawing.refusal(path.name, reason, message), row
 

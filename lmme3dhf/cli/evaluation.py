@@ -38,23 +38,32 @@ def evaluate(args: Namespace, config: Config | None) -> int:
         raise UserError(f"give --predictions FILE and --data LIST, or one of: {actions}")
     import json
 
-    from lmme3dhf.files import without_nan, write_json
+    from lmme3dhf.files import file_state, read_unchanged, without_nan, write_json
     from lmme3dhf.pipeline.evaluation import evaluate_file
 
-    figures = evaluate_file(
-        args.predictions,
-        args.data,
-        train_lists=args.train_data,
-        maps=args.saliency_maps,
-        fixations=args.fixations,
-    )
-    if args.out:
-        write_json(args.out, figures)
-    if args.get("card"):
-        from lmme3dhf.models.card import add_test
+    def measured() -> tuple[dict, dict]:
+        figures = evaluate_file(
+            args.predictions,
+            args.data,
+            train_lists=args.train_data,
+            maps=args.saliency_maps,
+            fixations=args.fixations,
+        )
+        if not args.get("card"):
+            return figures, {}
         from lmme3dhf.stages.provenance import facts_of_test
 
-        add_test(args.card, {**facts_of_test(args.predictions, args.data), "figures": figures})
+        return figures, facts_of_test(args.predictions, args.data)
+
+    # The hash in a card is that of the predictions that gave the figures.
+    before = file_state(args.predictions)
+    (figures, facts), _ = read_unchanged(args.predictions, before, measured)
+    if args.out:
+        write_json(args.out, figures)
+    if facts:
+        from lmme3dhf.models.card import add_test
+
+        add_test(args.card, {**facts, "figures": figures})
     print(json.dumps(without_nan(figures), indent=1))
     return 0
 

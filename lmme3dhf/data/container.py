@@ -42,6 +42,7 @@ REASONS = (
     "decode_error",
     "time_out",
     "out_of_memory",
+    "changed",
 )
 
 # Vision patches of 14 pixels, merged 2 by 2: one token covers 28 x 28 pixels, and no side may be

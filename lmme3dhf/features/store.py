@@ -27,7 +27,7 @@ from lmme3dhf.features.shards import (
     put_aside,
     size_of,
 )
-from lmme3dhf.files import write_json
+from lmme3dhf.files import file_state, write_json
 from lmme3dhf.progress import with_progress
 
 RECIPE, LOCK = "recipe.json", ".lock"
@@ -177,6 +177,8 @@ class FeatureStore:
     ) -> list[str]:
         """Computes this rank's share; returns a line for each clip that cannot be read."""
         mine = list(share(missing))
+        # Before the first is read: features belong to the bytes that were decoded.
+        keys = [self._keys.key(clip) for clip in mine]
         broken: list[str] = []
         is_told = False
         features = compute() if mine else None
@@ -186,7 +188,11 @@ class FeatureStore:
             what = f"{name}: clips" if ranks == 1 else f"{name}: clips of 1 of {ranks} processes"
             loaded = with_progress(loaded, what, len(mine))
         with ShardWriter(self.folder) as writer:
-            for clip, content in loaded:
+            for key, (clip, content) in zip(keys, loaded, strict=True):
+                state = file_state(clip)
+                if state is None or state.content != key:
+                    broken.append(f"{clip} (changed): it changed while it was read")
+                    continue
                 if isinstance(content, VideoError):
                     broken.append(f"{clip} ({content.reason}): {content}")
                     continue
@@ -194,7 +200,7 @@ class FeatureStore:
                 if not is_told:
                     self._tell_need(len(missing), len(mine) * size_of(tensors), name)
                     is_told = True
-                writer.add(self._keys.key(clip), tensors)
+                writer.add(key, tensors)
         if not is_told:
             self._tell_need(len(missing), 0, name)
         return broken

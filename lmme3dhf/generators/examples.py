@@ -1,7 +1,8 @@
 """The best and worst videos as cards: three views, the same with the saliency map laid over, and
 what the metric says. The pictures keep within a number of bytes.
 
-A clip is opened only where its content is still what was scored.
+A clip is opened only where its content is still what was scored, so that a table from elsewhere
+shows no file that its maker does not know; without that content, only in the table's folder.
 """
 
 import io
@@ -15,10 +16,12 @@ from PIL import Image
 
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import read_saliency_png
-from lmme3dhf.data.container import VideoError, read_strip
+from lmme3dhf.data.container import read_strip
 from lmme3dhf.data.sources import is_picture
-from lmme3dhf.files import file_hash
-from lmme3dhf.generators.names import LONGEST_NAME, visible
+from lmme3dhf.errors import UserError
+from lmme3dhf.escaping import visible
+from lmme3dhf.files import FileState, file_state, is_inside, read_unchanged
+from lmme3dhf.generators.names import LONGEST_NAME
 from lmme3dhf.generators.tables import Generator
 from lmme3dhf.reports.page import Card, Gallery, Thumbnail
 from lmme3dhf.reports.plots import overlay
@@ -31,6 +34,7 @@ SIZES = ((480, 85), (420, 80), (360, 72), (288, 65))
 OVERALL, OF_GENERATOR = 3, 2  # videos at either end
 BEST, WORST = "best", "worst"
 _CARD_TEXT = 1200  # bytes of a card beside its pictures, at most about
+_OTHER_CONTENT = "the file has another content than the one that was scored"
 _SLACK = 0.02  # by how much the sides of map and strip may differ in their ratio
 
 
@@ -132,7 +136,7 @@ def _pictures(
     """Thumbnails of a row within `share` bytes of the page, and sentences on what is not shown."""
     try:
         strip_HW3 = _strip(row, folder)
-    except (VideoError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except (UserError, OSError, ValueError, Image.DecompressionBombError) as error:
         return (), (f"No pictures: {_said(error)}",)
     map_HW, absent = None, ()
     try:
@@ -165,18 +169,36 @@ def _strip(row: ScoreRow, folder: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The clip is not there any more.
-        ValueError: It is another file now.
+        ValueError: It is another file now, or lies elsewhere in a table without contents.
         VideoError: It cannot be read.
+        ChangedError: It is being written.
     """
     places = [place for place in (Path(row.file), folder / row.file) if place.is_file()]
     if not places:
         raise FileNotFoundError("the clip is not there any more")
-    same = [place for place in places if row.content is None or file_hash(place) == row.content]
+    if row.content is None:
+        # A table from elsewhere could name any picture of this machine.
+        places = [place for place in places if is_inside(place, folder)]
+        if not places:
+            raise ValueError("no content in the table and outside its folder, so it is not opened")
+    states = {place: file_state(place) for place in places}
+
+    def is_scored(state: FileState | None) -> bool:
+        return state is not None and row.content in (None, state.content)
+
+    same = [place for place, state in states.items() if is_scored(state)]
     if not same:
-        raise ValueError("the file has another content than the one that was scored")
-    if not is_picture(same[0]):
-        return read_strip(same[0], [view.clip_fraction for view in VIEWS])
-    with Image.open(same[0]) as picture:  # a strip already
+        raise ValueError(_OTHER_CONTENT)
+    strip_HW3, state = read_unchanged(same[0], states[same[0]], lambda: _decoded(same[0]))
+    if not is_scored(state):
+        raise ValueError(_OTHER_CONTENT)
+    return strip_HW3
+
+
+def _decoded(path: Path) -> np.ndarray:
+    if not is_picture(path):
+        return read_strip(path, [view.clip_fraction for view in VIEWS])
+    with Image.open(path) as picture:  # a strip already
         return np.asarray(picture.convert("RGB"))
 
 
@@ -191,7 +213,7 @@ def _map(row: ScoreRow, folder: Path, strip_HW3: np.ndarray) -> np.ndarray | Non
     if row.map is None:
         return None
     path = folder / row.map
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(path, folder):
         raise ValueError("its path leaves the folder of the table")
     if not path.is_file():
         raise FileNotFoundError("it is not there any more")

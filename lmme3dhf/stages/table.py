@@ -3,8 +3,9 @@ on with.
 
 Rows are keyed by the content of the file and the model. A file whose row stands is passed over; one
 whose bytes changed since is scored anew; one with the content of another gets that one's scores
-without running the model. Failures stay, but for those of the moment: a file that was missing is
-looked for again, and `TRIED_AGAIN`.
+without running the model. The content in a row is that of the bytes that were decoded: a file that
+changes meanwhile is read again. Failures stay, but for those of the moment: a file that was missing
+is looked for again, and `TRIED_AGAIN`.
 
 With several processes (`distributed`) each scores its share into a hidden part beside the table,
 which the main one puts into the table at the end, or the next command where this one was killed.
@@ -19,7 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import cache
+from itertools import chain, count, islice
 from pathlib import Path
 
 from lmme3dhf import __version__, distributed
@@ -27,7 +29,8 @@ from lmme3dhf.annotations.fixations import write_saliency_png
 from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data import container, strips
 from lmme3dhf.data.samples import DataError
-from lmme3dhf.files import file_hash
+from lmme3dhf.errors import told
+from lmme3dhf.files import ChangedError, FileState, file_state, read_unchanged
 from lmme3dhf.models.folder import model_hash
 from lmme3dhf.progress import with_progress
 from lmme3dhf.scorer import Scorer
@@ -46,7 +49,8 @@ from lmme3dhf.scores import (
 # Of clips, and of pictures with three views.
 _DECODERS = (container.DECODER, strips.DECODER)
 # Reasons that may be gone the next time.
-MISSING, TRIED_AGAIN = "missing", ("time_out", "out_of_memory")
+MISSING, CHANGED = "missing", "changed"
+TRIED_AGAIN = ("time_out", "out_of_memory", CHANGED)
 # A name on disk has at most 255 bytes, and a character at most four of them.
 _STEM_CHARACTERS = 40
 
@@ -126,26 +130,35 @@ def score_files(
     files = _without_own(distributed.all_gather(list(files))[0], out, maps)
     if not files:
         raise DataError(f"{out}: no files to score; give clips, or folders with clips")
+    load = cache(load)
     with _opened(out, model) as table:
-        contents = _contents(files)
-        resumed, todo = 0, []
+        states = _states(files)
+        resumed = 0
         if table is not None:
-            _take_parts(table, contents)
-            table.forget(str(p) for p in files if not _stands(table.rows.get(str(p)), contents[p]))
+            _take_parts(table, states)
+            table.forget(str(p) for p in files if not _stands(table.rows.get(str(p)), states[p]))
             resumed = sum(str(path) in table.rows for path in files)
-            todo = _to_score(table, contents)
             if resumed:
                 print(f"{out}: {resumed} of {len(files)} files have their row already", flush=True)
-        todo = distributed.all_gather(todo)[0]
-        mine = distributed.share(todo)
-        with closing(_scored(load, mine, contents, out, model=model, maps=maps)) as rows:
-            if distributed.world_size() == 1:
-                _fill(table, contents, lambda path: next(rows), fail_fast=fail_fast)
-            else:
-                _write_part(out, rows, len(mine), fail_fast=fail_fast)
-        distributed.barrier()
-        if table is not None:
-            _take_parts(table, contents)
+        left = tuple(files)
+        while left:
+            todo = _to_score(table, states) if table is not None else []
+            todo = distributed.all_gather(todo)[0]
+            mine = distributed.share(todo)
+            with closing(_scored(load, mine, states, out, model=model, maps=maps)) as rows:
+                if distributed.world_size() == 1:
+                    _fill(table, states, _in_turn(rows, todo), fail_fast=fail_fast)
+                else:
+                    _write_part(out, rows, len(mine), fail_fast=fail_fast)
+            distributed.barrier()
+            left = ()
+            if table is not None:
+                _take_parts(table, states)
+                if not fail_fast:
+                    left = tuple(path for path in files if str(path) not in table.rows)
+            # One that was to share the scores of another, which has changed since, has none yet.
+            left = distributed.all_gather(left)[0]
+            states = _states(left)
         tally = _tally(table.rows, files, resumed) if table is not None else None
         return distributed.all_gather(tally)[0]
 
@@ -161,20 +174,18 @@ def _without_own(files: Iterable[Path], out: Path, maps: Path | None) -> list[Pa
     return list(kept)
 
 
-def _contents(files: Sequence[Path]) -> dict[Path, str | None]:
-    """File -> hash of its bytes, on every rank; None where they cannot be read."""
+def _states(files: Sequence[Path]) -> dict[Path, FileState | None]:
+    """File -> its bytes and identity, on every rank; None where they cannot be read."""
+    if not files:
+        return {}
     mine = distributed.share(files)
-    hashed = with_progress(mine, distributed.named("reading files"), len(mine))
-    hashes = distributed.all_gather([_content_hash(path) for path in hashed])
-    return dict(zip(files, distributed.interleave(hashes), strict=True))
+    read = with_progress(mine, distributed.named("reading files"), len(mine))
+    states = distributed.all_gather([file_state(path) for path in read])
+    return dict(zip(files, distributed.interleave(states), strict=True))
 
 
-def _content_hash(path: Path) -> str | None:
-    try:
-        # Reading a pipe would never end.
-        return file_hash(path) if path.is_file() else None
-    except OSError:
-        return None
+def _content(state: FileState | None) -> str | None:
+    return None if state is None else state.content
 
 
 @contextmanager
@@ -193,13 +204,13 @@ def _opened(out: Path, model: str) -> Iterator[ScoreTable | None]:
         yield table
 
 
-def _stands(row: ScoreRow | None, content: str | None) -> bool:
+def _stands(row: ScoreRow | None, state: FileState | None) -> bool:
     """Whether a row is there that need not be made anew."""
     if row is None:
         return False
     if row.reason == MISSING:  # and has just been looked for
-        return content is None
-    return row.content == content and row.reason not in TRIED_AGAIN
+        return state is None
+    return row.content == _content(state) and row.reason not in TRIED_AGAIN
 
 
 def _by_content(rows: Iterable[ScoreRow]) -> dict[str, ScoreRow]:
@@ -207,11 +218,12 @@ def _by_content(rows: Iterable[ScoreRow]) -> dict[str, ScoreRow]:
     return {row.content: row for row in rows if row.content and row.reason not in passing}
 
 
-def _to_score(table: ScoreTable, contents: Mapping[Path, str | None]) -> list[Path]:
+def _to_score(table: ScoreTable, states: Mapping[Path, FileState | None]) -> list[Path]:
     """The files that need the model: the first of each content that the table does not know."""
     known: set[str | None] = set(_by_content(table.rows.values()))
     todo = []
-    for path, content in contents.items():
+    for path, state in states.items():
+        content = _content(state)
         if str(path) not in table.rows and content not in known:
             todo.append(path)
             # Files that cannot be read have no content to share.
@@ -219,9 +231,15 @@ def _to_score(table: ScoreTable, contents: Mapping[Path, str | None]) -> list[Pa
     return todo
 
 
+def _in_turn(rows: Iterator[ScoreRow], files: Iterable[Path]) -> Callable[[Path], ScoreRow | None]:
+    """Gives the next row for each of these files, in their order, and None for others."""
+    waiting = set(files)
+    return lambda path: next(rows) if path in waiting else None
+
+
 def _fill(
     table: ScoreTable,
-    contents: Mapping[Path, str | None],
+    states: Mapping[Path, FileState | None],
     scored: Callable[[Path], ScoreRow | None],
     *,
     fail_fast: bool = False,
@@ -230,15 +248,16 @@ def _fill(
 
     Args:
         table: The open table.
-        contents: File -> hash of its bytes.
-        scored: Gives the row of the next file of `_to_score`; None where there is none.
+        states: File -> its state when it was looked at.
+        scored: Gives a file's own row; None where it has none and may share another's.
         fail_fast: End after the first that failed.
     """
     known = _by_content(table.rows.values())
-    pending = [path for path in contents if str(path) not in table.rows]
+    pending = [path for path in states if str(path) not in table.rows]
     for path in with_progress(pending, "scoring", len(pending)):
-        content = contents[path]
-        row = _copied(known[content], path) if content in known else scored(path)
+        row, same = scored(path), known.get(_content(states[path]))
+        if row is None and same is not None:
+            row = _copied(same, path)
         if row is None:
             continue
         table.append(row)
@@ -259,7 +278,7 @@ def _copied(row: ScoreRow, path: Path) -> ScoreRow:
 def _scored(
     load: Callable[[], Scorer],
     files: Sequence[Path],
-    contents: Mapping[Path, str | None],
+    states: Mapping[Path, FileState | None],
     out: Path,
     *,
     model: str,
@@ -280,8 +299,31 @@ def _scored(
             seconds, began = round((now - began) / len(batch), 3), now
             for result in batch:
                 path = next(remaining)
-                row = _row(path, result, contents[path], out, model=model, maps=maps)
+                result, content = _with_content(
+                    scorer, path, result, states[path], maps=maps is not None
+                )
+                row = _row(path, result, content, out, model=model, maps=maps)
                 yield replace(row, seconds=seconds)
+
+
+def _with_content(
+    scorer: Scorer,
+    path: Path,
+    result: Assessment | Failure,
+    before: FileState | None,
+    *,
+    maps: bool,
+) -> tuple[Assessment | Failure, str | None]:
+    """The result with the hash of the bytes that it is about; of a file that has changed since
+    `before`, those of a new reading.
+    """
+    again = (one for _ in count() for one in scorer.assess([path], maps=maps))
+    results = chain([result], again)
+    try:
+        found, state = read_unchanged(path, before, lambda: next(results))
+    except ChangedError as error:
+        return Failure(path, CHANGED, told(error)), None
+    return found, _content(state)
 
 
 def _row(
@@ -318,7 +360,7 @@ def _write_part(out: Path, rows: Iterator[ScoreRow], total: int, *, fail_fast: b
                 return
 
 
-def _take_parts(table: ScoreTable, contents: Mapping[Path, str | None]) -> None:
+def _take_parts(table: ScoreTable, states: Mapping[Path, FileState | None]) -> None:
     """Puts the ranks' rows into the table in the order of the files, with those of files of the
     same content, and removes the parts.
     """
@@ -328,7 +370,7 @@ def _take_parts(table: ScoreTable, contents: Mapping[Path, str | None]) -> None:
     if not parts:
         return
     found = {row.file: row for part in parts for row in read_scores(part)}
-    _fill(table, contents, lambda path: found.get(str(path)))
+    _fill(table, states, lambda path: found.get(str(path)))
     # Those of files that an earlier command had and this one has not.
     for row in found.values():
         if row.file not in table.rows:

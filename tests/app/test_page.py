@@ -2,6 +2,7 @@
 headless Chromium. Skips without gradio, playwright or Chromium.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -20,11 +21,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmme3dhf.app.page import AppError, example_clips, free_port, require_gradio, with_row
+from lmme3dhf.app.page import (
+    AppError,
+    example_clips,
+    free_port,
+    outcome,
+    require_gradio,
+    with_row,
+)
+from lmme3dhf.assessment import Assessment, Rating
 from lmme3dhf.cli import main
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.synthetic.render import write_clip
-from lmme3dhf.models.card import METRIC, read_metric
+from lmme3dhf.models.card import METRIC, read_metric, scales
 from lmme3dhf.models.configuration import SaliencyConfig
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.scores import ScoreRow, read_scores
@@ -391,3 +400,41 @@ def test_one_row_a_file_and_numbers_for_namesakes():
         ("a (3).mp4", "3", "too_short"),
         ("a (2).mp4", "2", "missing"),
     ]
+
+
+def test_a_clip_that_changes_while_it_is_scored_has_its_own_hash(tmp_path, monkeypatch, clips):
+    """An example that somebody replaces after it was scored, before its hash was taken. Catches the
+    hash of one file beside the scores of another; the second scoring is of the new file.
+    """
+    clip, new = tmp_path / "clip.mp4", tmp_path / "new.mp4"
+    shutil.copy(clips["good"], clip)
+    write_clip(new, list(random_frames(1, 12, 84, 84).permute(0, 2, 3, 1).numpy()), fps=4)
+    wanted = hashlib.sha256(new.read_bytes()).hexdigest()
+
+    class Replacing:
+        """Gives a file's size as its score, and replaces the file afterwards, once."""
+
+        def score(self, path: Path) -> Assessment:
+            """See `lmme3dhf.scorer.Scorer`."""
+            rated = Rating(
+                score=path.stat().st_size / 1e6,
+                level="fair",
+                level_probabilities=dict.fromkeys(LEVELS, 0.2),
+            )
+            if new.exists():
+                os.replace(new, path)
+            return Assessment(
+                path=path,
+                quality=rated,
+                authenticity=rated,
+                distortions=(),
+                saliency=None,
+                decoder="pyav",
+                distortion_log_odds={},
+            )
+
+        scales = scales({})
+
+    size = new.stat().st_size
+    _, row = outcome(Replacing(), clip, max_seconds=MAX_SECONDS)
+    assert (row.content, row.quality) == (wanted, round(size / 1e6, 3))

@@ -70,6 +70,30 @@ def test_features_follow_the_clips_bytes_and_not_its_name(clips, counting, opene
     assert agrees(opened(), clips)
 
 
+def test_a_clip_that_is_replaced_between_its_key_and_its_decoding_is_not_kept(clips, opened):
+    """Before its decoding, and after it. Catches features of one content under the key of another,
+    which every later run would take for right.
+    """
+    for when, clip in (("before", clips[0]), ("after", clips[1])):
+        old = clip.read_bytes()
+        store = opened({"when": when})
+
+        def load(missing, when=when, old=old):
+            for path in missing:
+                if when == "before":
+                    path.write_bytes(old[::-1])
+                content = path.read_bytes()
+                if when == "after":
+                    path.write_bytes(old[::-1])
+                yield content
+
+        with pytest.raises(DataError, match=f"{clip.name} .changed."):
+            store.fill([clip], load, lambda: features, workers=0, name="test")
+        assert clip not in opened({"when": when})
+        clip.write_bytes(old)
+        assert clip not in opened({"when": when})
+
+
 def test_an_open_store_sees_that_a_clip_changed(clips, counting, opened):
     """Catches a key that is remembered by name alone."""
     store = opened()

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from PIL import Image
 from lmme3dhf.annotations.fixations import write_saliency_png
 from lmme3dhf.cli import main
 from lmme3dhf.data.synthetic.render import write_clip
+from lmme3dhf.files import file_hash
+from lmme3dhf.generators import examples
 from lmme3dhf.generators.examples import Chosen, ends, galleries
 from lmme3dhf.generators.report import LARGEST_PAGE, MOST_GENERATORS, compare, write_comparison
 from lmme3dhf.generators.tables import grouped, p_text, ranks
@@ -28,7 +31,6 @@ from lmme3dhf.reports.page import Card
 from lmme3dhf.scores import ScoreRow, read_scores
 from tests.generators.conftest import (
     BLUE,
-    EVIL,
     GREEN,
     RED,
     SHOWN_EVIL,
@@ -152,7 +154,7 @@ def test_what_is_left_out_is_counted_and_named(made: Made):
     written = rows_of(made.files / "tables" / "failures.csv")
     assert [(r["file"], r["reason"], r["generator"]) for r in written] == [
         ("clips/alpha_bad.mp4", "truncated", "alpha"),
-        (f"clips/{EVIL}_bad.mp4", "empty", f"'{EVIL}"),  # no formula for a spreadsheet
+        (f"clips/{SHOWN_EVIL}_bad.mp4", "empty", f"'{SHOWN_EVIL}"),  # no formula for a spreadsheet
         ("clips/gone_bad.mp4", "empty", "gone"),
     ]
     for fact in (f"model {'0123456789abcdef'}", "decoder pyav", "LMME3DHF 1.0", "0 to 100"):
@@ -245,14 +247,54 @@ def test_paths_are_looked_for_from_here_and_from_the_table(tmp_path: Path, monke
     """The page is often made in another folder than the scores, and pictures of three views are
     scored too. Catches thumbnails that vanish.
     """
-    write_views(tmp_path / "clips" / "x.mp4")
+    content = write_views(tmp_path / "clips" / "x.mp4")
     Image.new("RGB", (300, 100)).save(tmp_path / "clips" / "strip.png")
-    rows = [row("clips/x.mp4", 50.0), row("clips/strip.png", 50.0)]
+    of_strip = file_hash(tmp_path / "clips" / "strip.png")
+    rows = [
+        row("clips/x.mp4", 50.0, content=content),
+        row("clips/strip.png", 50.0, content=of_strip),
+    ]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert [len(card.thumbnails) for card in cards_of(rows, tmp_path)] == [1, 1]
     monkeypatch.chdir(tmp_path)
     assert [len(card.thumbnails) for card in cards_of(rows, tmp_path / "elsewhere")] == [1, 1]
+
+
+def test_a_table_from_elsewhere_shows_no_picture_of_this_machine(tmp_path: Path):
+    """Named by an absolute path, by "..", and through a link in the table's folder; with a hash
+    that its maker cannot know, or with none. Catches a private picture on a page that is published.
+    """
+    private = tmp_path / "private.png"
+    Image.new("RGB", (300, 100)).save(private)
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "link.png").symlink_to(private)
+    named = [str(private), "../private.png", "link.png"]
+    rows = [row(name, 50.0 - at) for at, name in enumerate(named)]
+    rows += [row(f"./{name}", 40.0 - at, content="0" * 64) for at, name in enumerate(named[1:])]
+    cards = cards_of(rows, table)
+    assert [len(card.thumbnails) for card in cards] == [0] * 5
+    assert all(card.absent for card in cards)
+
+
+def test_a_clip_that_is_replaced_while_the_page_is_made_is_not_shown(tmp_path: Path, monkeypatch):
+    """Between the comparison of its content and its decoding. Catches other pictures under the
+    scores of a clip.
+    """
+    content = write_views(tmp_path / "x.mp4")
+    decode = examples._decoded
+
+    def replaced(path: Path):
+        Image.new("RGB", (300, 100)).save(tmp_path / "new.png")
+        os.replace(tmp_path / "new.png", tmp_path / "x.mp4")
+        return decode(tmp_path / "x.mp4")
+
+    monkeypatch.setattr(examples, "is_picture", lambda path: True)
+    monkeypatch.setattr(examples, "_decoded", replaced)
+    (card,) = cards_of([row("x.mp4", 50.0, content=content)], tmp_path)
+    assert card.thumbnails == ()
+    assert card.absent[0].startswith("No pictures:")
 
 
 def test_a_page_of_two_thousand_keeps_within_five_megabytes(tmp_path: Path):

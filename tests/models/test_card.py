@@ -3,6 +3,7 @@ whoever made it.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -18,7 +19,8 @@ from lmme3dhf.files import MANIFEST, damage, write_manifest
 from lmme3dhf.models import card
 from lmme3dhf.models.card import CARD, METRIC, README, CardError, add_test, read_card, read_metric
 from lmme3dhf.models.folder import model_hash
-from lmme3dhf.predictions import Prediction, write_predictions
+from lmme3dhf.pipeline import evaluation
+from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.provenance import card_record, shown_settings
 from tests.models.conftest import HOME, SECRET, TESTED
@@ -51,6 +53,30 @@ def evaluated(folder: Path, predictions: Path, data_root: Path) -> int:
     lists = [str(data_root / "numerical" / f"eval_{d}.json") for d in ("quality", "authenticity")]
     words = ["--predictions", str(predictions), "--data", *lists, "--card", str(folder)]
     return main(["evaluate", *words])
+
+
+def test_predictions_that_are_replaced_meanwhile_have_their_own_figures_and_hash(
+    copy, predictions, data_root, tmp_path, monkeypatch
+):
+    """After the figures are made, before the hash is taken. Catches figures of one file beside the
+    hash of another; those of the reversed scores are Spearman's of the others, negated.
+    """
+    mine = Path(shutil.copy(predictions, tmp_path / "predictions.jsonl"))
+    turned = [dataclasses.replace(p, score=-p.score) for p in read_predictions(mine)]
+    measure, replaced = evaluation.evaluate_file, []
+
+    def measured(path: Path, *args, **options):
+        figures = measure(path, *args, **options)
+        if not replaced:
+            replaced.append(figures["quality"]["srcc"])
+            write_predictions(path, turned)
+        return figures
+
+    monkeypatch.setattr(evaluation, "evaluate_file", measured)
+    assert evaluated(copy, mine, data_root) == 0
+    (test,) = read_card(copy)["tests"]
+    assert test["figures"]["quality"]["srcc"] == pytest.approx(-replaced[0])
+    assert test["predictions_sha256"] == hashlib.sha256(mine.read_bytes()).hexdigest()
 
 
 def test_metric_json_holds_the_scales_and_the_training_scores(published):

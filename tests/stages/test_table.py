@@ -15,7 +15,7 @@ from lmme3dhf import distributed, scores
 from lmme3dhf.assessment import Assessment, Failure, Rating
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.sources import files_below
-from lmme3dhf.files import file_hash, write_manifest
+from lmme3dhf.files import FileState, file_hash, file_state, write_manifest
 from lmme3dhf.scores import ScoreError, ScoreRow, append_row, read_scores
 from lmme3dhf.stages.table import Tally, maps_beside, model_key, score_files
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
@@ -307,9 +307,9 @@ class Ranks:
 
     def gather(self, item):
         """What `distributed.all_gather` would give, by the kind of what is asked."""
-        if isinstance(item, list) and item and isinstance(item[0], str | None):
-            hashes = [file_hash(path) if path.is_file() else None for path in self.files]
-            return [hashes[0::2], hashes[1::2]]
+        if isinstance(item, list) and item and isinstance(item[0], FileState | None):
+            states = [file_state(path) for path in self.files]
+            return [states[0::2], states[1::2]]
         if item == self.files:
             return [self.files] * 2
         if isinstance(item, list):
@@ -415,3 +415,190 @@ def test_a_loop_of_links_is_a_missing_file(clips):
     (clips / "c.mp4").symlink_to("c.mp4")
     assert os.path.lexists(clips / "c.mp4")
     assert run(FakeScorer(), clips).failed == {"missing": 1, "not_a_video": 1}
+
+
+# Files that change meanwhile
+
+
+class Replacing(FakeScorer):
+    """Changes files between the taking of their hashes and their decoding.
+
+    Args:
+        changes: File's name -> what is done with the file, before its first decoding or, for
+            `always`, before each.
+        always: Whether it goes on.
+    """
+
+    def __init__(self, changes: dict[str, Callable[[Path], None]], always: bool = False) -> None:
+        super().__init__(batch_size=3)
+        self.changes, self.always = changes, always
+
+    def assess(self, paths, **options):
+        """See `FakeScorer`."""
+        for path in paths:
+            change = self.changes.get(path.name)
+            if change is not None:
+                change(path)
+                if not self.always:
+                    del self.changes[path.name]
+            yield from super().assess([path], **options)
+
+
+def replaced_by(content: str) -> Callable[[Path], None]:
+    """Another file is moved over it, as downloads and rsync do."""
+
+    def change(path: Path) -> None:
+        other = path.with_name(".new")
+        other.write_text(content)
+        os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+        os.replace(other, path)
+
+    return change
+
+
+def written_over_by(content: str) -> Callable[[Path], None]:
+    """Written in its place, at equal size, with its old time."""
+
+    def change(path: Path) -> None:
+        stat = path.stat()
+        assert len(content) == stat.st_size
+        path.write_text(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    return change
+
+
+@pytest.mark.parametrize("change", [replaced_by("50"), written_over_by("50")])
+def test_a_file_that_changes_after_its_hash_has_the_new_hash_and_the_new_score(clips, change):
+    """Catches the hash of the old file beside the score of the new one; by hand, the new file holds
+    50, and SHA-256 of "50" is what `sha256sum` gives. The next command finds nothing to do.
+    """
+    run(Replacing({"d.mp4": change}), clips, maps=clips.parent / "maps")
+    row = next(
+        row for row in read_scores(clips.parent / "scores.csv") if row.file.endswith("d.mp4")
+    )
+    content = "1a6562590ef19d1045d06c4055742d38288e9e6dcd71ccde5cee80f1d5a774eb"
+    assert (row.content, row.quality) == (content, 50.0)
+    assert content[:12] in row.map
+    assert run(forbidden, clips).resumed == 4
+
+
+def test_a_file_that_is_put_back_is_not_taken_for_unchanged(clips):
+    """Decoded while another file lay in its place. Catches a comparison of hashes alone."""
+
+    class PuttingBack(FakeScorer):
+        """Decodes another file in place of d once, and puts d back."""
+
+        def assess(self, paths, **options):
+            """See `FakeScorer`."""
+            for path in paths:
+                first = path.name == "d.mp4" and "d.mp4" not in self.asked
+                if first:
+                    replaced_by("50")(path)
+                (found,) = super().assess([path], **options)
+                if first:
+                    replaced_by("40")(path)
+                yield found
+
+    run(PuttingBack(), clips)
+    assert ("d.mp4", None, 40.0) in rows_of(clips)
+
+
+def test_a_file_that_never_holds_still_fails_and_is_tried_again(clips):
+    """As one that is still being written. Catches a score of half a clip, and an endless loop."""
+    numbers = iter(range(100, 200))
+    growing = Replacing(
+        {"d.mp4": lambda path: path.write_text(path.read_text() + str(next(numbers)))}, always=True
+    )
+    tally = run(growing, clips)
+    assert tally.failed == {"missing": 1, "not_a_video": 1, "changed": 1}
+    row = next(row for row in read_scores(clips.parent / "scores.csv") if row.reason == "changed")
+    assert row.content is None
+    assert str(clips / "d.mp4") in row.message
+    assert "again" in row.message
+    (clips / "d.mp4").write_text("40")
+    assert run(FakeScorer(), clips).good == 2
+    assert ("d.mp4", None, 40.0) in rows_of(clips)
+
+
+def test_what_was_to_share_the_scores_of_a_changed_file_is_scored_itself(clips):
+    """Three files of one content of which the first changes; another then has the new content of
+    the first. Catches a row of the next file in the turn, and one that is left out.
+    """
+    for name in ("da", "db"):
+        shutil.copy(clips / "d.mp4", clips / f"{name}.mp4")
+    (clips / "e.mp4").write_text("50")
+    (clips / "f.mp4").write_text("60")
+    scorer = Replacing({"d.mp4": replaced_by("50")})
+    tally = run(scorer, clips)
+    assert (tally.good, tally.left) == (6, 0)
+    assert {name: score for name, _, score in rows_of(clips) if score} == {
+        "a.mp4": 10.123,
+        "d.mp4": 50.0,
+        "da.mp4": 40.0,
+        "db.mp4": 40.0,
+        "e.mp4": 50.0,
+        "f.mp4": 60.0,
+    }
+    for row in read_scores(clips.parent / "scores.jsonl"):
+        if row.status == "ok":
+            assert row.content == file_hash(Path(row.file))
+    assert scorer.asked.count("db.mp4") == 0
+
+
+def test_ranks_score_a_file_that_was_to_share_the_scores_of_a_changed_one(clips, monkeypatch):
+    """The second of two ranks changes b, whose content c was to share. Catches a file that is left
+    without a row.
+    """
+    for path in clips.iterdir():
+        path.unlink()
+    for name in "abc":
+        (clips / f"{name}.mp4").write_text("10" if name == "a" else "20")
+    files = sorted(clips.iterdir())
+    out = clips.parent / "scores.csv"
+    second = row_of_part(clips / "b.mp4", 30.0)
+
+    def gather(item):
+        if isinstance(item, list) and item and isinstance(item[0], FileState | None):
+            states = {path: file_state(path) for path in files}
+            # Hashed again: the one file that is left.
+            return (
+                [[states[files[2]]], []]
+                if looked
+                else [list(states.values())[0::2], [states[files[1]]]]
+            )
+        return [item, item]
+
+    looked: list[bool] = []
+
+    class Main(FakeScorer):
+        """Scores while the second rank scores the file that it has changed."""
+
+        def assess(self, paths, **options):
+            """See `FakeScorer`."""
+            if not looked:
+                looked.append(True)
+                replaced_by("30")(clips / "b.mp4")
+                with (clips.parent / ".scores.rank_1.jsonl").open("wb") as part:
+                    append_row(part, second())
+            yield from super().assess(paths, **options)
+
+    as_rank(monkeypatch, 0, gather)
+    tally = score_files(Main(), files, out, model=MODEL)
+    assert (tally.good, tally.left) == (3, 0)
+    assert [score for *_, score in rows_of(clips)] == [10.0, 30.0, 20.0]
+    assert not list(clips.parent.glob(".scores.rank*"))
+
+
+def row_of_part(path: Path, score: float) -> Callable[[], ScoreRow]:
+    """Makes the row that another rank would write of a file as it is then."""
+    return lambda: ScoreRow(
+        file=str(path),
+        status="ok",
+        quality=score,
+        authenticity=-score,
+        distortions=(),
+        decoder="pyav",
+        content=file_hash(path),
+        model=MODEL,
+    )
