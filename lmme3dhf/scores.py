@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from lmme3dhf.assessment import Assessment
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import replace_file
+from lmme3dhf.files import csv_cells, csv_lines, replace_file
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 OK, FAILED = "ok", "failed"
@@ -39,9 +39,6 @@ _ELSEWHERE = "give another --out, or remove the table"
 # clip is read.
 PATIENCE_S = 5.0
 _HASHES = {"content": re.compile("[0-9a-f]{64}"), "model": re.compile("[0-9a-f]{16}")}
-# Spreadsheets take text that begins so for a formula (OWASP, "CSV Injection"), blanks before it and
-# the wide forms of East Asian keyboards included. The apostrophe marks cells that got one.
-_FORMULA = re.compile(r"'|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 
 
 class ScoreError(UserError, ValueError):
@@ -253,7 +250,7 @@ def _read_csv(path: Path) -> list[ScoreRow]:
             continue
         if len(cells) != len(header):
             raise ScoreError(f"{where}: {len(cells)} cells below {len(header)} columns; mend it")
-        fields = dict(zip(header, cells, strict=True))
+        fields = dict(zip(header, csv_cells(cells), strict=True))
         found.append(_row(lambda fields=fields: _content(fields), where))
     return found
 
@@ -290,13 +287,6 @@ def _check_fields(given: Iterable[str], where: str) -> None:
 # The CSV file
 
 
-def spreadsheet_text(text: str) -> str:
-    """A text as the cell of a CSV file that no spreadsheet takes for a formula: what could be one
-    gets an apostrophe in front, and so does what begins with an apostrophe.
-    """
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
 def scores_csv(rows: Iterable[ScoreRow]) -> bytes:
     """A whole CSV file: the header, and a line for each row."""
     return _csv_lines([FIELDS, *map(_cells, rows)])
@@ -313,16 +303,14 @@ def _cells(row: ScoreRow) -> list[str]:
         elif field in _OBJECTS:
             cells.append(json.dumps(value))
         else:
-            text = "; ".join(value) if field == "distortions" else value
-            cells.append(spreadsheet_text(text))
+            cells.append("; ".join(value) if field == "distortions" else value)
     return cells
 
 
 def _content(cells: Mapping[str, str]) -> dict[str, object]:
     """Undoes `_cells`."""
     content: dict[str, object] = {}
-    for field, cell in cells.items():
-        text = cell.removeprefix("'")
+    for field, text in cells.items():
         if field == "distortions":
             named = tuple(text.split("; ")) if text else ()
             content[field] = named if text or cells["status"] == OK else None
@@ -336,9 +324,7 @@ def _content(cells: Mapping[str, str]) -> dict[str, object]:
 
 
 def _csv_lines(rows: Iterable[Iterable[str]]) -> bytes:
-    stream = io.StringIO(newline="")
-    csv.writer(stream).writerows(rows)
-    return stream.getvalue().encode("utf-8", "backslashreplace")
+    return csv_lines(rows).encode("utf-8", "backslashreplace")
 
 
 def _json_line(row: ScoreRow) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmme3dhf.errors import UserError
+from lmme3dhf.files import csv_cells
 
 
 class AnnotationError(UserError, ValueError):
@@ -71,7 +72,8 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
     """Yields (line number, cells) for the rows of a UTF-8 CSV file whose header is exactly
     `columns`.
 
-    Cells come without surrounding blanks; empty lines and a byte order mark are passed over. In a
+    Cells come without surrounding blanks and without the apostrophe before a formula
+    (`files.csv_lines`); empty lines and a byte order mark are passed over. In a
     row whose last cell spans several lines, the number is that of the row's last line.
 
     Raises:
@@ -82,7 +84,7 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
     reader = csv.reader(io.StringIO(csv_text(path), newline=""), strict=True)
     begins = 1
     try:
-        header = tuple(cell.strip() for cell in next(reader, []))
+        header = tuple(cell.strip() for cell in csv_cells(next(reader, [])))
         if header != columns:
             raise AnnotationError(
                 f"{path}:1: header is {','.join(header)[:80]!r}, expected {expected!r}; correct "
@@ -98,7 +100,7 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
                     f"{path}:{reader.line_num}: {len(row)} cells, expected {len(columns)} "
                     f"({expected}); put text that contains a comma in double quotes"
                 )
-            yield reader.line_num, tuple(cell.strip() for cell in row)
+            yield reader.line_num, tuple(cell.strip() for cell in csv_cells(row))
     except csv.Error as error:
         raise AnnotationError(
             f"{path}:{begins}: not a CSV row ({error}); correct the quotes in this line"

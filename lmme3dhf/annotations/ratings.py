@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lmme3dhf.annotations import AnnotationError, csv_rows, csv_text
+from lmme3dhf.files import csv_cells
 from lmme3dhf.vocabulary import DIMENSIONS
 
 LONG_COLUMNS = ("subject", "video", "dimension", "rating")
@@ -111,7 +112,7 @@ def _header(path: Path) -> tuple[str, ...]:
     except csv.Error:
         # No CSV at all: the walk over the rows says so, with the line.
         return LONG_COLUMNS
-    return tuple(cell.strip() for cell in cells)
+    return tuple(cell.strip() for cell in csv_cells(cells))
 
 
 Cell = tuple[int, str, str, str, str]  # line, subject, video, dimension, rating as written

@@ -21,6 +21,7 @@ from PIL import Image
 from lmme3dhf.annotations import csv_text
 from lmme3dhf.annotations.descriptions import parse_distortions
 from lmme3dhf.errors import UserError
+from lmme3dhf.files import csv_cells
 from lmme3dhf.predictions import FIELDS, Prediction, read_predictions
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
@@ -192,7 +193,7 @@ def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(csv_text(path), newline=""), strict=True)
     rows = []
     try:
-        header = [cell.strip().casefold() for cell in next(reader, [])]
+        header = [cell.strip().casefold() for cell in csv_cells(next(reader, []))]
         if len(header) == 1 and ";" in header[0]:
             raise ComparisonError(f"{path}:1: columns are separated by ';'; use commas")
         twice = sorted({key for key in header if header.count(key) > 1})
@@ -206,7 +207,7 @@ def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
                     f"{path}:{reader.line_num}: {len(cells)} cells, expected {len(header)} as in "
                     "the header; put text that contains a comma in double quotes"
                 )
-            texts = (cell.strip() for cell in cells)
+            texts = (cell.strip() for cell in csv_cells(cells))
             rows.append((reader.line_num, dict(zip(header, texts, strict=True))))
     except csv.Error as error:
         raise ComparisonError(

@@ -10,6 +10,7 @@ from lmme3dhf.annotations.descriptions import RemarkLabels
 from lmme3dhf.annotations.levels import LevelScale
 from lmme3dhf.annotations.mos import OpinionScores
 from lmme3dhf.data.splits import Split, latent, split_hash
+from lmme3dhf.escaping import markdown_table, markdown_text, visible
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
 
 CARD = "data_card.md"
@@ -70,7 +71,7 @@ class LabelReport:
 
 def summary(report: LabelReport) -> list[str]:
     """One line for everything that somebody should know: what was made and what was left out, by
-    name.
+    name; for a terminal too, whatever the names hold.
     """
     parts = ", ".join(f"{part} {len(videos)}" for part, videos in report.split.items())
     lines = [f"{len(report.videos)} videos: {parts}"]
@@ -107,7 +108,7 @@ def summary(report: LabelReport) -> list[str]:
             f"{len(report.undecided)} videos are in no distortion list, for their remarks fit no "
             f"category (extend the phrases by --rules): {_names(report.undecided)}"
         )
-    return lines
+    return [visible(line) for line in lines]
 
 
 def _panel(scores: OpinionScores) -> list[str]:
@@ -205,7 +206,7 @@ def data_card(report: LabelReport) -> str:
             "",
             *_table(("category", "videos"), [(c, str(found[c])) for c in DISTORTIONS]),
             "",
-            f"In no distortion list: {_names(report.undecided) or 'none'}.",
+            markdown_text(f"In no distortion list: {_names(report.undecided) or 'none'}."),
         ]
     if report.remarks is not None:
         agreement = report.remarks.agreement
@@ -228,7 +229,7 @@ def data_card(report: LabelReport) -> str:
             f"{sum(counts)} dots on {len(counts) - counts.count(0)} of {len(counts)} videos; the "
             "other maps are empty and say no distortion.",
         ]
-    lines += ["", "## Log", "", *(f"- {line}" for line in summary(report)), ""]
+    lines += ["", "## Log", "", *(f"- {markdown_text(line)}" for line in summary(report)), ""]
     return "\n".join(lines)
 
 
@@ -247,5 +248,4 @@ def _subjects(report: LabelReport) -> list[str]:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    cells = [header, ("---",) * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return markdown_table(header, [map(markdown_text, row) for row in rows])

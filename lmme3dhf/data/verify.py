@@ -15,7 +15,7 @@ from lmme3dhf.data.strips import read_views
 from lmme3dhf.distributed import cores
 from lmme3dhf.files import MANIFEST, damage, write_csv
 from lmme3dhf.progress import with_progress
-from lmme3dhf.scores import FAILED, OK, spreadsheet_text
+from lmme3dhf.scores import FAILED, OK
 
 # More of them read a disk no faster, and each may take the memory that one file may.
 MOST_PROCESSES = 8
@@ -105,17 +105,7 @@ def faults(
 def write_verdicts(path: Path, found: Iterable[Verdict]) -> None:
     """Writes a CSV file: file, status (ok or failed), reason, message."""
     rows = [
-        [
-            # A name that is no UTF-8 is told by its bytes.
-            spreadsheet_text(cell).encode("utf-8", "backslashreplace").decode()
-            for cell in (
-                str(verdict.path),
-                FAILED if verdict.reason else OK,
-                verdict.reason or "",
-                verdict.message or "",
-            )
-        ]
-        for verdict in found
+        (str(v.path), FAILED if v.reason else OK, v.reason or "", v.message or "") for v in found
     ]
     write_csv(path, ["file", "status", "reason", "message"], rows)
 

@@ -1,4 +1,4 @@
-"""Who made which video, told by its path, and names from outside made fit to be shown.
+"""Who made which video, told by its path.
 
 A pattern says where in a path the generator stands: `{generator}_*` in the file's name,
 `{generator}/*` in its folder. It is matched with the end of the path.
@@ -6,7 +6,6 @@ A pattern says where in a path the generator stands: `{generator}_*` in the file
 
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import PurePath
@@ -122,23 +121,3 @@ def _example(path: str) -> str:
         return f'"{PLACE}/*" would give {folders[-1]!r} for that file, its folder'
     stem = PurePath(name).stem
     return f'"{PLACE}" would give {stem!r} for that file, its whole name'
-
-
-def visible(text: str, longest: int | None = None) -> str:
-    """A text from outside with everything shown that would change how it is read: controls, marks
-    of writing direction and characters without width become ⟨U+202E⟩.
-
-    Args:
-        text: Any text, also one with bytes that are no UTF-8.
-        longest: Characters that are kept, the rest in the middle giving way to "…".
-    """
-    shown = "".join(
-        f"⟨U+{ord(letter):04X}⟩"
-        if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-        else letter
-        for letter in text
-    )
-    if longest is None or len(shown) <= longest:
-        return shown
-    start = longest // 3
-    return f"{shown[:start]}…{shown[start + 1 - longest :]}"

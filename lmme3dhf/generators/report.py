@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from lmme3dhf.errors import UserError
+from lmme3dhf.escaping import visible
 from lmme3dhf.files import replace_file, write_csv
 from lmme3dhf.generators.examples import choose, galleries
-from lmme3dhf.generators.names import LONGEST_NAME, generators_of, visible
+from lmme3dhf.generators.names import LONGEST_NAME, generators_of
 from lmme3dhf.generators.tables import (
     FAULTS,
     Generator,
@@ -58,7 +59,7 @@ from lmme3dhf.reports.plots import (
     score_distributions,
 )
 from lmme3dhf.reports.plots.generators import MOST_IN_ONE, drawn_names
-from lmme3dhf.scores import FAILED, OK, ScoreRow, read_scores, spreadsheet_text
+from lmme3dhf.scores import FAILED, OK, ScoreRow, read_scores
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 LARGEST_PAGE = 5_000_000  # bytes
@@ -121,7 +122,7 @@ def write_comparison(table: Path, out: Path, group_by: str | None = None) -> Pat
     files = out.with_name(f"{out.stem}_files")
     tables = _tables(compared)
     for name, listed in tables.items():
-        _write_csv(files / TABLES / f"{name}.csv", listed)
+        write_csv(files / TABLES / f"{name}.csv", listed.header, listed.rows)
     print("report: figures", flush=True)
     figures, renamed = _figures(compared, files / FIGURES)
 
@@ -192,19 +193,6 @@ def _tables(compared: Compared) -> dict[str, Listed]:
     tables["distortions"] = distortions_table(generators)
     tables["failures"] = failures_table(compared.rows, compared.names)
     return tables
-
-
-def _write_csv(path: Path, listed: Listed) -> None:
-    rows = [
-        [spreadsheet_text(_utf8(cell)) if isinstance(cell, str) else cell for cell in row]
-        for row in listed.rows
-    ]
-    write_csv(path, listed.header, rows)
-
-
-def _utf8(text: str) -> str:
-    """A name that is no UTF-8 with escapes in place of its odd bytes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _figures(compared: Compared, folder: Path) -> tuple[dict[str, Picture], dict[str, str]]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lmme3dhf.generators.names import LONGEST_NAME, visible
+from lmme3dhf.escaping import visible
+from lmme3dhf.generators.names import LONGEST_NAME
 from lmme3dhf.metrics.group_means import STARS, GroupMean, Pair, stars
 from lmme3dhf.reports.page import Sheet, Value
 from lmme3dhf.scores import FAILED, OK, ScoreRow
@@ -47,7 +48,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Listed:
-    """A table of the page with what its CSV file holds: all digits, and names as they are."""
+    """A table of the page with what its CSV file holds: all digits, and whole names."""
 
     sheet: Sheet
     header: tuple[str, ...]

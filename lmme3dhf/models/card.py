@@ -6,13 +6,15 @@ same bytes. Runs without torch.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lmme3dhf.errors import UserError
+from lmme3dhf.escaping import markdown_code, markdown_table, markdown_text
 from lmme3dhf.files import MANIFEST, file_hash, replace_file, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, VIEWS
 
@@ -230,6 +232,7 @@ _CITATION = """\
 }"""
 _FEW = 100  # test videos, below which figures are called rough
 _SMALLEST = 2048  # hidden size of the smallest released Qwen2.5-VL
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _TASK = "video-classification"  # of the hub's list the nearest: a clip gets a level
 
 
@@ -345,7 +348,9 @@ def _measures(metric: dict[str, Any]) -> Iterator[str]:
         inner = ", ".join(f"{edge:.1f}" for edge in edges[1:-1]) if edges else "not recorded"
         range_ = f"{scale['minimum']} to {scale['maximum']}, {scale['direction']}"
         rows.append((name, range_ if scored else "no score", inner, seen))
-    yield from _table(("", "score", "borders between the levels", "scores in training"), rows)
+    yield from markdown_table(
+        ("", "score", "borders between the levels", "scores in training"), rows
+    )
     yield ""
     yield (
         "Quality is how good the clip looks, authenticity how much the face looks like a real one. "
@@ -410,19 +415,21 @@ def _tests(tests: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _test(test: dict[str, Any]) -> Iterator[str]:
-    faces = f" of {test['faces']} faces" if test["faces"] else ""
+    faces = f" of {_shown(test['faces'])} faces" if test["faces"] else ""
     shared = {None: "", 0: ", none of them in training"}.get(
-        test["faces_in_training"], f", {test['faces_in_training']} of them also in training"
+        test["faces_in_training"], f", {_shown(test['faces_in_training'])} of them also in training"
     )
-    protocol = f", protocol {_code(test['protocol'])}" if test["protocol"] else ""
-    decoders = ", ".join(_code(name) for name in test["decoders"]) or "not recorded"
+    protocol = f", protocol {markdown_code(test['protocol'])}" if test["protocol"] else ""
+    decoders = ", ".join(markdown_code(name) for name in test["decoders"]) or "not recorded"
     kind = ", synthetic" if test["synthetic"] else ""
     yield (
-        f"{_code(test['data'])}{kind}, part {_code(test['part'])}: {test['videos']} videos{faces}"
-        f"{shared}{protocol}. Decoder: {decoders}."
+        f"{markdown_code(test['data'])}{kind}, part {markdown_code(test['part'])}: "
+        f"{_shown(test['videos'])} videos{faces}{shared}{protocol}. Decoder: {decoders}."
     )
     yield ""
-    yield from _table(("", "this model", "to compare with"), list(_figures(test["figures"])))
+    yield from markdown_table(
+        ("", "this model", "to compare with"), list(_figures(test["figures"]))
+    )
     yield ""
     yield (
         "SRCC, PLCC and KRCC: Spearman's, Pearson's (no curve fitted) and Kendall's correlation of "
@@ -430,7 +437,7 @@ def _test(test: dict[str, Any]) -> Iterator[str]:
         "named or true." + (" So few videos give rough figures." if test["videos"] < _FEW else "")
     )
     yield ""
-    yield f"Predictions: SHA-256 `{test['predictions_sha256'][:16]}`."
+    yield f"Predictions: SHA-256 {markdown_code(test['predictions_sha256'][:16])}."
 
 
 def _figures(figures: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -470,26 +477,29 @@ def _data(record: dict[str, Any]) -> Iterator[str]:
     for entry in known:
         data = entry["data"]
         split = data["split"] or {}
-        parts = ", ".join(f"{part} {count}" for part, count in (split.get("parts") or {}).items())
+        counts = (split.get("parts") or {}).items()
+        parts = ", ".join(_shown(f"{part} {count}") for part, count in counts)
         faces = f" of {data['faces']} faces" if data["faces"] else ""
         rows.append(
             (
                 _stage(entry),
-                _code(data["name"]) + (" (synthetic)" if data["synthetic"] else ""),
-                f"{data['questions']} on {data['videos']} videos{faces}",
-                ", ".join(_code(name) for name in data["lists"]),
+                markdown_code(data["name"]) + (" (synthetic)" if data["synthetic"] else ""),
+                _shown(f"{data['questions']} on {data['videos']} videos{faces}"),
+                ", ".join(markdown_code(name) for name in data["lists"]),
                 (f"{parts}; " if parts else "")
-                + (f"SHA-256 `{split['sha256'][:16]}`" if split else "not recorded"),
+                + (f"SHA-256 {markdown_code(split['sha256'][:16])}" if split else "not recorded"),
             )
         )
-    yield from _table(("stage", "data set", "questions", "lists", "split (videos)"), rows)
+    yield from markdown_table(("stage", "data set", "questions", "lists", "split (videos)"), rows)
 
 
 def _training(record: dict[str, Any]) -> Iterator[str]:
     base = record["base"]
     if base:
-        link = f"[{base['name']}](https://huggingface.co/{base['name']})"
-        yield f"It started from {link if base['hub'] else _code(base['name'])}."
+        name = base["name"]
+        is_linked = base["hub"] and _HUB_NAME.fullmatch(name)
+        link = f"[{name}](https://huggingface.co/{name})"
+        yield f"It started from {link if is_linked else markdown_code(base['name'])}."
         yield ""
     stages = record["stages"]
     if not stages or stages[0]["stage"] != "text":
@@ -503,27 +513,30 @@ def _training(record: dict[str, Any]) -> Iterator[str]:
         rows.append(
             (
                 _stage(entry),
-                f"`{entry['settings_sha256'][:16]}`" if entry["settings_sha256"] else "",
-                f"{count} x {device}" if count > 1 else device,
+                markdown_code(entry["settings_sha256"][:16]) if entry["settings_sha256"] else "",
+                _shown(f"{count} x {device}" if count > 1 else device),
                 _merge(merge),
             )
         )
     if rows:
         header = ("stage", "settings (SHA-256)", "trained on", "merged against trained")
-        yield from _table(header, rows)
+        yield from markdown_table(header, rows)
         yield ""
     versions = stages[-1]["versions"] if stages else None
     if versions:
-        told = ", ".join(f"{name} {number}" for name, number in versions.items())
+        told = ", ".join(_shown(f"{name} {number}") for name, number in versions.items())
         yield f"Versions (last stage): {told}."
         yield ""
     for entry in stages:
         if entry["settings"]:
             yield f"<details><summary>Settings of stage {_stage(entry)}</summary>"
             yield ""
-            yield "~~~~yaml"
-            yield yaml.safe_dump(entry["settings"], sort_keys=False, allow_unicode=True).rstrip()
-            yield "~~~~"
+            settings = yaml.safe_dump(entry["settings"], sort_keys=False, allow_unicode=True)
+            # No line of the settings ends the block.
+            fence = "~" * max(4, *(1 + len(run) for run in re.findall("~+", settings)), 0)
+            yield f"{fence}yaml"
+            yield settings.rstrip()
+            yield fence
             yield ""
             yield "</details>"
             yield ""
@@ -545,7 +558,7 @@ def _limits(config: dict[str, Any], metric: dict[str, Any]) -> Iterator[str]:
         taken = f"{count} frames of a clip" if count else f"{frames.get('fps')} frames a second"
         low, high = frames.get("min_pixels"), frames.get("max_pixels")
         area = f"{low} pixels each" if low == high else f"{low} to {high} pixels each"
-        how = f" (here: {taken}, {area})"
+        how = f" (here: {_shown(f'{taken}, {area}')})"
     else:
         how = ""
     yield (
@@ -571,9 +584,9 @@ def _limits(config: dict[str, Any], metric: dict[str, Any]) -> Iterator[str]:
 def _licence(record: dict[str, Any]) -> Iterator[str]:
     base = record["base"] or {}
     name = base.get("license_name") or base.get("license")
-    told = f"the licence of the base is {_code(name)}" if name else "its licence stands"
+    told = f"the licence of the base is {markdown_code(name)}" if name else "its licence stands"
     yield "- Code (`lmme3dhf`): Apache-2.0."
-    yield f"- Weights: derived from {_code(base.get('name') or 'a Qwen2.5-VL')}; {told}."
+    yield f"- Weights: derived from {markdown_code(base.get('name') or 'a Qwen2.5-VL')}; {told}."
     synthetic = [(entry.get("data") or {}).get("synthetic") for entry in record["stages"]]
     if synthetic and all(synthetic):
         yield "- Training data: drawn by the renderer of `lmme3dhf`; no photograph of anybody."
@@ -586,18 +599,12 @@ def _licence(record: dict[str, Any]) -> Iterator[str]:
 
 def _stage(entry: dict[str, Any]) -> str:
     number = {"text": "1", "score": "2", "saliency": "3"}.get(entry["stage"], "?")
-    return f"{number} ({entry['stage']})"
+    return f"{number} ({_shown(entry['stage'])})"
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    cells = [header, ("---",) * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-
-
-def _code(text: str) -> str:
-    """Somebody's words as code, so that they cannot be markup."""
-    words = " ".join(str(text).replace("`", "'").split())
-    return f"`{words}`" if words else "``"
+def _shown(value: Any) -> str:
+    """What a record says, as Markdown: records of other people's folders may say anything."""
+    return markdown_text(str(value))
 
 
 def _known(value: Any) -> bool:

@@ -124,8 +124,7 @@ def _clip_rows(path: Path) -> list[dict[str, str]]:
     rows = read_scores(path) if path.exists() else []
     return [
         {
-            # A name may hold line breaks, and bars end a cell.
-            "file": " ".join(Path(row.file).name.split()).replace("|", "\\|"),
+            "file": Path(row.file).name,
             **{d: "" if getattr(row, d) is None else f"{getattr(row, d):.3f}" for d in DIMENSIONS},
             "distortions": "; ".join(row.distortions or ()),
             "reason": row.reason or "",

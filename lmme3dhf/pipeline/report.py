@@ -31,7 +31,7 @@ from lmme3dhf.comparison.sources import Source, read_ablations, read_source
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
 from lmme3dhf.describe import describe
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import replace_file
+from lmme3dhf.files import csv_cells, replace_file
 from lmme3dhf.pipeline.report_sections import SHOWN_PRESETS, Gathered, sections_of, summary_of
 from lmme3dhf.reports.page import Page, render
 from lmme3dhf.reports.tables import Block, Cell, Column, Row, Table
@@ -197,7 +197,8 @@ def _figures(source: Source, folder: Path, foreign: Sequence[Method]) -> list[Fi
 def _fold_table(protocol: str, source: Source, rows: Path) -> Table:
     """The folds of a protocol with mean and deviation, from the CSV behind their figure."""
     with rows.open(encoding="utf-8", newline="") as stream:
-        read = list(csv.DictReader(stream))
+        header, *lines = map(csv_cells, csv.reader(stream))
+    read = [dict(zip(header, line, strict=True)) for line in lines]
     measures = [key for key in read[0] if key not in ("fold", "videos")]
     status = SMOKE if source.smoke else "real"
     listed, mean = [], {}

@@ -8,8 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from lmme3dhf.escaping import markdown_text
+
 _PAGE = """\
-# Data set {{ f.name | cell }}
+# Data set {{ f.name }}
 
 {{ f.videos }} videos. {% if f.parts -%}
 Parts: {% for part, n in f.parts.sizes.items() %}{{ part }} {{ n }}{{ "" if loop.last else ", " }}\
@@ -34,7 +36,7 @@ Not described:
 | what | what it needs, or why not |
 |---|---|
 {% for what, needs in f.left_out.items() -%}
-| {{ what }} | {{ needs | cell }} |
+| {{ what }} | {{ needs }} |
 {% endfor %}
 {% endif -%}
 {% if f.scores %}
@@ -303,8 +305,8 @@ Pearson's r of each rater's ratings with the mean of all others. \
 {% for d, one in f.raters.items() -%}
 {% set rejected = one.reports | rejectattr("rejected", "none") | list -%}
 {{ d | capitalize }}: {{ rejected | length }} of {{ one.subjects }} rejected\
-{% for report in rejected %}{{ ": " if loop.first else "; " }}{{ report.subject | cell }} \
-({{ report.rejected | cell }}){% endfor %}. \
+{% for report in rejected %}{{ ": " if loop.first else "; " }}{{ report.subject }} \
+({{ report.rejected }}){% endfor %}. \
 {% if one.largest_gap_to_mos | defined_number -%}
 The scores made from these ratings by Eq. 1-3 after ITU-R BT.500 screening differ from those of \
 the data set by {{ "%.2g" | format(one.largest_gap_to_mos) }} at most. {% endif -%}
@@ -334,7 +336,7 @@ The union of the markers, read by the built-in rules, differs from the data set'
 {% if m.dots %} dots |{% endif %}
 |---|---|---|---|{% if m.dots %}---|{% endif %}
 {% for marker in m.markers -%}
-| {{ marker | cell }} | {{ m.missing[marker] }} | {{ m.unmatched[marker] }} | \
+| {{ marker }} | {{ m.missing[marker] }} | {{ m.unmatched[marker] }} | \
 {{ m.jaccard_of[marker] | d(3) }} |{% if m.dots %} {{ m.dots.get(marker, 0) }} |{% endif %}
 {% endfor %}
 Kappa: of Fleiss, on naming a category or not. Table: [markers.csv](markers.csv).
@@ -365,11 +367,21 @@ def dataset_page(figures: dict[str, Any]) -> str:
         "percent": lambda x: f"{x:.1%}".replace("%", " %"),
         "p": lambda p: "undefined" if _undefined(p) else f"{p:.2f}" if p >= 0.01 else f"{p:.1g}",
         "skewed": _skewed,
-        "cell": lambda text: text.replace("|", "\\|"),
     }
-    page = environment.from_string(_PAGE).render(f=figures)
+    page = environment.from_string(_PAGE).render(f=_escaped(figures))
     # Blank lines and blanks at line ends are all that sections leave behind that are not there.
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", page))
+
+
+def _escaped(content: Any) -> Any:
+    """The figures with every text as Markdown that shows it: names of videos, people and folders
+    are from outside. What the template itself looks for has nothing in it that is escaped.
+    """
+    if isinstance(content, dict):
+        return {_escaped(key): _escaped(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_escaped(value) for value in content]
+    return markdown_text(content) if isinstance(content, str) else content
 
 
 def _undefined(x: float | None) -> bool:

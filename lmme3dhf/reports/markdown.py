@@ -4,6 +4,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from lmme3dhf.escaping import markdown_text
+
 _PAGE = """\
 # LMME3DHF demo
 
@@ -54,8 +56,8 @@ These are not from the renderer; the demo model has never seen anything like the
 | file | quality | authenticity | distortions | reason |
 |---|---|---|---|---|
 {% for clip in clips -%}
-| {{ clip.file }} | {{ clip.quality }} | {{ clip.authenticity }} | {{ clip.distortions }} | \
-{{ clip.reason }} |
+| {{ clip.file | text }} | {{ clip.quality }} | {{ clip.authenticity }} | \
+{{ clip.distortions | text }} | {{ clip.reason | text }} |
 {% endfor -%}
 {% endif -%}
 """
@@ -73,4 +75,5 @@ def demo_report(
     """
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["f3"] = lambda x: "undefined" if x is None or x != x else f"{x:.3f}"
+    environment.filters["text"] = markdown_text
     return environment.from_string(_PAGE).render(s=summary, pictures=pictures, clips=clips)

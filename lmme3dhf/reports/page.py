@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from lmme3dhf.reports.tables import Table, html
+from lmme3dhf.reports.tables import Table, finalized, html
 
 LARGEST_SVG = 200_000  # bytes; a larger vector picture gives way to the PNG
 LARGEST_PNG = 500_000  # bytes; a larger one, of photographs, becomes a JPEG
@@ -461,6 +461,7 @@ def render(page: Page) -> str:
         raise ValueError(f"two parts of the page have the anchor {twice[0]!r}")
     environment = Environment(
         autoescape=True,
+        finalize=finalized,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -538,13 +539,13 @@ def _label(picture: Picture) -> str:
     return f"As Fig. {picture.number} of the paper: " * bool(picture.number) + picture.title
 
 
-def _content(picture: Picture) -> str:
+def _content(picture: Picture) -> Markup:
     """The picture as a data URI."""
     return _data_uri(*embedded(picture.png, picture.svg))
 
 
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _data_uri(content: bytes, kind: str) -> Markup:
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}")
 
 
 def embedded(png: Path, svg: Path | None = None) -> tuple[bytes, str]:

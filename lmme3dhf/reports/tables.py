@@ -4,15 +4,17 @@ A table has blocks, and a block has columns and rows of its own. Within a block 
 each column is bold and the second-best underlined; nothing is compared across blocks.
 """
 
-import csv as csv_format
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 from jinja2 import Environment
+
+from lmme3dhf.escaping import markdown_row, markdown_text, visible, visible_lines
+from lmme3dhf.files import csv_text
 
 BEST, SECOND = "best", "second"
 ABSENT, UNDEFINED = "–", "undefined"
@@ -128,31 +130,35 @@ def marks(block: Block) -> dict[tuple[int, str], str]:
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub Markdown: a heading, a table a block, and the notes."""
+    """The table as GitHub Markdown: a heading, a table a block, and the notes, all escaped."""
     numbers = _numbered(table)
-    parts = [f"## {table.title}", ""]
+    parts = [f"## {markdown_text(table.title)}", ""]
     for block in table.blocks:
         columns, best = _shown(block), marks(block)
         if block.title:
-            parts += [f"**{block.title}**", ""]
+            parts += [f"**{markdown_text(block.title)}**", ""]
         titles = [f"{c.group} {c.title}{arrow}".strip() for c, arrow in _with_arrows(columns)]
-        parts.append(_line(["Method", "Status", *titles]))
-        parts.append(_line(["---", "---", *(["---:"] * len(columns))]))
+        parts.append(markdown_row(["Method", "Status", *map(markdown_text, titles)]))
+        parts.append(markdown_row(["---", "---", *(["---:"] * len(columns))]))
         for index, row in _with_groups(block):
             if isinstance(row, str):
-                parts.append(_line([f"*{row}*", *([""] * (len(columns) + 1))]))
+                parts.append(
+                    markdown_row([f"*{markdown_text(row)}*", *([""] * (len(columns) + 1))])
+                )
                 continue
             cells = []
             for column in columns:
-                text = _text(row.cells.get(column.key), column)
+                cell = row.cells.get(column.key)
+                text = _text(cell, column)
+                text = markdown_text(text) if isinstance(cell, str) else text
                 style = {BEST: "**{}**", SECOND: "<u>{}</u>"}.get(best.get((index, column.key)))
                 cells.append(style.format(text) if style else text)
-            cited = _cited(row, numbers)
-            parts.append(_line([f"{row.name} {cited}".strip(), row.status, *cells]))
+            name = f"{markdown_text(row.name)} {_cited(row, numbers)}".strip()
+            parts.append(markdown_row([name, markdown_text(row.status), *cells]))
         parts.append("")
     parts += [LEGEND, ""] if any(marks(block) for block in table.blocks) else []
-    parts += [f"- {note}" for note in table.notes]
-    parts += [f"- [{at}] {note}" for note, at in numbers.items()]
+    parts += [f"- {markdown_text(note)}" for note in table.notes]
+    parts += [f"- [{at}] {markdown_text(note)}" for note, at in numbers.items()]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -174,9 +180,7 @@ def csv(table: Table) -> str:
     header = ["block", "method", "group", "status"]
     for key, spread in columns.items():
         header += [key, f"{key}_sd"] if spread else [key]
-    stream = io.StringIO()
-    writer = csv_format.writer(stream, lineterminator="\n")
-    writer.writerow([*header, "marks", "notes"])
+    lines = []
     for block in table.blocks:
         best = marks(block)
         for index, row in enumerate(block.rows):
@@ -187,8 +191,8 @@ def csv(table: Table) -> str:
                 if spread:
                     line.append(_digits(cell.std if isinstance(cell, Cell) else None))
             marked = [f"{kind} {key}" for (at, key), kind in best.items() if at == index]
-            writer.writerow([*line, "; ".join(marked), " | ".join(row.notes)])
-    return stream.getvalue()
+            lines.append([*line, "; ".join(marked), " | ".join(row.notes)])
+    return csv_text([*header, "marks", "notes"], lines)
 
 
 def latex(table: Table) -> str:
@@ -297,14 +301,21 @@ def html(table: Table) -> str:
         titles = [f"{column.title}{arrow}" for column, arrow in _with_arrows(columns)]
         groups = _spans(columns)
         blocks.append({"title": block.title, "groups": groups, "titles": titles, "rows": rows})
-    page = Environment(autoescape=True, keep_trailing_newline=True).from_string(_HTML)
-    return page.render(
+    environment = Environment(autoescape=True, keep_trailing_newline=True, finalize=finalized)
+    return environment.from_string(_HTML).render(
         name=table.name,
         title=table.title,
         blocks=blocks,
         legend=LEGEND if any(marks(block) for block in table.blocks) else "",
         notes=[*table.notes, *(f"[{at}] {note}" for note, at in numbers.items())],
     )
+
+
+def finalized(value: Any) -> Any:
+    """A value for a template of HTML: in texts that are not HTML yet, controls and marks of writing
+    direction are shown.
+    """
+    return visible_lines(value) if type(value) is str else value
 
 
 def _shown(block: Block) -> list[Column]:
@@ -359,10 +370,6 @@ def _digits(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.10g}"
 
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 _TEX = {
     "\\": "\\textbackslash{}",
     "&": "\\&",
@@ -387,12 +394,14 @@ _TEX = {
 
 
 def _tex(text: str, *, minus: bool = False) -> str:
-    escaped = "".join(_TEX.get(letter, letter) for letter in text)
+    escaped = "".join(_TEX.get(letter, letter) for letter in visible(text))
     return re.sub(r"^-(?=\d)", "$-$", escaped) if minus else escaped
 
 
 def _tex_line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + " \\\\"
+    line = " & ".join(cells) + " \\\\"
+    # After the end of a line these would belong to it.
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
 
 def _spans(columns: Iterable[Column]) -> list[tuple[str, int]]:

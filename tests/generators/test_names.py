@@ -2,7 +2,8 @@
 
 import pytest
 
-from lmme3dhf.generators.names import ONE_GROUP, PatternError, generators_of, visible
+from lmme3dhf.escaping import visible
+from lmme3dhf.generators.names import ONE_GROUP, PatternError, generators_of
 
 
 @pytest.mark.parametrize(
