@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|(?<=\bwww)\.", re.I)
 _HTML = re.compile(r"[<>]|&(?=#?\w+;)")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# What makes a heading, a list or a rule of a line, or of an entry of a list.
-_BLOCK = re.compile(r"^([0-9]*)([#+=.)-])")
+# Behind this, a character makes a heading, a list or a rule of the line.
+_BLOCK = re.compile(r"^(?:[0-9]+(?=[.)](?:\s|$))|(?=[#+=-]))")
 _CODE = re.compile(r"(`[^`]+`)")
 
 
@@ -70,7 +70,7 @@ def markdown_text(text: str) -> str:
         for part in parts[::2]
     ]
     line = "".join(parts).strip()
-    return line if _NUMBER.fullmatch(line) else _BLOCK.sub(r"\1\\\2", line)
+    return line if _NUMBER.fullmatch(line) else _BLOCK.sub(r"\g<0>\\", line)
 
 
 def markdown_code(value: object) -> str:

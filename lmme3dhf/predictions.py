@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import replace_file
+from lmme3dhf.files import is_inside, replace_file
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 
@@ -198,6 +198,25 @@ def read_predictions(path: Path) -> list[Prediction]:
         predictions.append(_prediction(content, where))
         _note(predictions[-1], seen, where)
     return predictions
+
+
+def map_path(prediction: Prediction, path: Path) -> Path:
+    """Where a record's map is.
+
+    Args:
+        prediction: With a map.
+        path: The file of the record.
+
+    Raises:
+        PredictionError: A symbolic link leads out of the file's folder.
+    """
+    found = path.parent / prediction.map
+    if not is_inside(found, path.parent):
+        raise PredictionError(
+            f"{path}: the map of {prediction.video!r}, {prediction.map}, leads out of "
+            f"{path.parent}; put the map itself there"
+        )
+    return found
 
 
 def _prediction(content: object, where: str) -> Prediction:

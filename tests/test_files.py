@@ -1,6 +1,8 @@
 """Files that are whole or not there."""
 
+import csv
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -12,10 +14,17 @@ import pytest
 from lmme3dhf import files
 from lmme3dhf.files import (
     MANIFEST,
+    ChangedError,
     Hashes,
+    csv_cells,
+    csv_lines,
+    csv_text,
     damage,
     file_hash,
+    file_state,
     hashes_file,
+    is_inside,
+    read_unchanged,
     replace_file,
     write_manifest,
 )
@@ -192,3 +201,84 @@ def test_damage_is_looked_for_on_the_disk_unless_hashes_are_given(tmp_path, read
     monkeypatch.setattr(files, "file_hash", lambda path: "0" * 64)
     assert damage(folder, Hashes()) is None
     assert "a is not what was written" in damage(folder)
+
+
+TEXTS = ["", "a", "'", "''", "'a", "=1", "'=1", "-1", "-1 ", "+1e5", "-", "@x", " =1", "\t=1"]
+TEXTS += [
+    "\r=1",
+    "a\r=1",
+    "a\n=1",
+    'a"b',
+    "a,b",
+    "\uff1d1",
+    "-1+cmd|' /C calc'!A0",
+    "\u202ea",
+    "inf",
+]
+
+
+def test_what_is_written_into_a_cell_comes_back(tmp_path):
+    """Catches an apostrophe that stays or that was somebody's own, a cell that a line end cuts, and
+    a number that becomes a text.
+    """
+    lines = csv_lines([text, text] for text in TEXTS)
+    rows = map(csv_cells, csv.reader(io.StringIO(lines, newline="")))
+    assert list(rows) == [[text, text] for text in TEXTS]
+    numbers = csv_text(["n"], [[-3.25], [float("nan")], [None], ["-3.25"], [7]])
+    assert numbers == 'n\n-3.25\n""\n""\n-3.25\n7\n'
+
+
+def test_no_cell_is_a_formula():
+    """Nor is what a spreadsheet would take for a line or a cell of its own. Catches a control that
+    stays in a table for people.
+    """
+    written = csv_text(["=header"], [[text] for text in TEXTS])
+    cells = [cell for row in csv.reader(written.split("\n")) for cell in row]
+    assert len(cells) == len(TEXTS) + 1
+    for cell in cells:
+        formula = cell.strip()[:1] in tuple("=+-@\uff1d") and cell not in ("-1", "+1e5")
+        assert not formula, cell
+        assert cell.isprintable(), cell
+
+
+def test_a_file_is_read_again_until_it_holds_still(tmp_path):
+    """Changed during the first of two readings; then during every one. Catches the old hash with
+    the new content, and a loop without end.
+    """
+    path = tmp_path / "file"
+    path.write_text("old")
+    seen = []
+
+    def read() -> str:
+        seen.append(path.read_text())
+        if len(seen) == 1:
+            path.write_text("new")
+        return seen[-1]
+
+    value, state = read_unchanged(path, file_state(path), read)
+    assert (value, seen) == ("new", ["old", "new"])
+    assert state.content == hashlib.sha256(b"new").hexdigest()
+    with pytest.raises(ChangedError, match=f"{path} changed .* again"):
+        read_unchanged(path, file_state(path), lambda: path.write_text(path.read_text() + "x"))
+
+
+def test_only_regular_files_have_a_state(tmp_path):
+    """Catches a pipe that is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    assert file_state(tmp_path / "pipe") is None
+    assert file_state(tmp_path / "absent") is None
+    assert file_state(tmp_path) is None
+
+
+def test_a_folder_may_be_a_link_but_none_in_it_leads_out(tmp_path):
+    """Catches "..", an absolute path and a link that are taken for inside."""
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    (real / "out").symlink_to(tmp_path)
+    (real / "in").symlink_to(real / "file")
+    for name in ("file", "in", "more/../file"):
+        assert is_inside(link / name, link)
+        assert is_inside(link / name, real)
+    for name in ("../file", "out/file", "/etc/passwd", "more/../../file"):
+        assert not is_inside(link / name, link)

@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from lmme3dhf import distributed
-from lmme3dhf.cli.options import SOME_FILES_FAILED, Verb, use_threads
+from lmme3dhf.cli.options import ALLOW_OUTSIDE, SOME_FILES_FAILED, Verb, use_threads
 from lmme3dhf.config import Config, add_config
 
 
@@ -110,6 +110,7 @@ def _check_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Validate a data set, or one of its files.")
     parser.add_argument("path", type=Path, help="folder of a data set, or any file of one")
     parser.add_argument("--video_root", type=Path, help="folder of the clips (default: video_RGB)")
+    parser.add_argument("--allow_outside", action="store_true", help=ALLOW_OUTSIDE)
     depths = ("views", "headers", "none")
     parser.add_argument(
         "--decode", choices=depths, default="views", help="how much of each clip is read"
@@ -120,7 +121,12 @@ def _check_parser() -> ArgumentParser:
 def _check(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.data.check import check
 
-    report = check(args.path, video_root=args.video_root, decode=args.decode)
+    report = check(
+        args.path,
+        video_root=args.video_root,
+        decode=args.decode,
+        allow_outside=args.allow_outside,
+    )
     print(report.text())
     return 1 if report.errors else 0
 

@@ -12,6 +12,7 @@ from lmme3dhf import distributed
 from lmme3dhf.config import Config
 
 SOME_FILES_FAILED = 3
+ALLOW_OUTSIDE = "take clips of a list wherever it says: absolute paths, and links out of the folder"
 # In a checkout; an installed package is told with --config and --rows.
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -6,7 +6,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lmme3dhf import distributed
 from lmme3dhf.cli.evaluation import add_truth_arguments, evaluate
-from lmme3dhf.cli.options import SOME_FILES_FAILED, add_scorer_arguments, model_of, scorer_of
+from lmme3dhf.cli.options import (
+    ALLOW_OUTSIDE,
+    SOME_FILES_FAILED,
+    add_scorer_arguments,
+    model_of,
+    scorer_of,
+)
 from lmme3dhf.config import Config
 
 
@@ -16,6 +22,7 @@ def predict_parser() -> ArgumentParser:
     parser.add_argument("--model", required=True, help="folder of a merged model")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="lists of clips")
     parser.add_argument("--video_root", type=Path, help="folder of the clips")
+    parser.add_argument("--allow_outside", action="store_true", help=ALLOW_OUTSIDE)
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
     add = parser.add_argument
     ways = ("reply", "likelihood", "yes_no", "none")
@@ -35,7 +42,8 @@ def predict(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.data.gen3dhf import read_list
     from lmme3dhf.stages.predict import predict
 
-    samples = [s for path in args.data for s in read_list(path, args.video_root, labels="ignore")]
+    outside = {"labels": "ignore", "allow_outside": args.allow_outside}
+    samples = [s for path in args.data for s in read_list(path, args.video_root, **outside)]
     count = predict(
         scorer_of(args, model_of(args)),
         samples,

@@ -22,7 +22,7 @@ from lmme3dhf.annotations import csv_text
 from lmme3dhf.annotations.descriptions import parse_distortions
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import csv_cells
-from lmme3dhf.predictions import FIELDS, Prediction, read_predictions
+from lmme3dhf.predictions import FIELDS, Prediction, map_path, read_predictions
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 STATUSES = ("retrained", "external")  # what somebody else's predictions can be
@@ -107,7 +107,7 @@ def of_records(
         if record.distortions is not None:
             method.answers[record.video] = _most_likely_first(record)
         if record.map is not None:
-            method.maps[record.video] = path.parent / record.map
+            method.maps[record.video] = map_path(record, path)
     return replace(method, notes=tuple(notes))
 
 

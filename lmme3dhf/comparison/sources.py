@@ -13,6 +13,7 @@ from lmme3dhf.comparison.methods import ComparisonError, Method, of_records
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.errors import UserError
+from lmme3dhf.files import is_inside
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -99,7 +100,10 @@ def read_part(data: Path, part: str) -> Labels:
     there is no list.
     """
     return labels_of(
-        s for path in part_lists(data, part) if path.is_file() for s in read_list(path)
+        s
+        for path in part_lists(data, part)
+        if path.is_file()
+        for s in read_list(path, allow_outside=True)
     )
 
 
@@ -154,7 +158,7 @@ def read_source(
                 f"{folder / 'folds.json'}: {str(fold)[:60]!r}, expected name, folder and finished"
             )
         if fold.get("finished"):
-            where = folder / fold["folder"]
+            where = _below(folder, fold["folder"], folder / "folds.json")
             ours = _ours(where / "predictions.jsonl")
             rounds.append(_round(fold.get("name", fold["folder"]), where / "data", "eval", ours))
     if not rounds:
@@ -284,8 +288,17 @@ def read_ablations(run: Path) -> list[Ablation]:
         ) from error
 
 
+def _below(folder: Path, name: str, where: Path) -> Path:
+    """A path that a file of a run gives, which stays in the run: runs may come from strangers."""
+    if not is_inside(folder / name, folder):
+        raise ComparisonError(
+            f"{where}: {name!r} leads out of {folder}; put it into that folder and correct the path"
+        )
+    return folder / name
+
+
 def _ablation(run: Path, entry: dict[str, Any]) -> Ablation:
-    predictions = run / entry["predictions"]
+    predictions = _below(run, entry["predictions"], run / "ablations" / "rows.json")
     method = None
     if predictions.is_file():
         records = read_predictions(predictions)

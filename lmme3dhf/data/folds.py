@@ -74,7 +74,7 @@ def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared
         sample.video: sample
         for part in _PARTS
         if (root / "distortion" / f"{part}.json").exists()
-        for sample in read_list(root / "distortion" / f"{part}.json")
+        for sample in read_list(root / "distortion" / f"{part}.json", allow_outside=True)
     }
     scales = {
         dimension: fit_level_scale(
@@ -114,7 +114,9 @@ def _scored(root: Path) -> dict[str, dict[str, dict[str, Sample]]]:
     for part in _PARTS:
         paths = {d: root / "numerical" / f"{part}_{d}.json" for d in DIMENSIONS}
         if all(path.is_file() for path in paths.values()):
-            found[part] = {d: {s.video: s for s in read_list(p)} for d, p in paths.items()}
+            found[part] = {
+                d: {s.video: s for s in read_list(p, allow_outside=True)} for d, p in paths.items()
+            }
             first, *others = found[part].values()
             if any(set(other) != set(first) for other in others):
                 raise DataError(

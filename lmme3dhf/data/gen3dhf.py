@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, parse_distortions
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.files import replace_file
+from lmme3dhf.files import is_inside, replace_file
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 PROMPTS = {
@@ -63,20 +63,28 @@ def level_reply(dimension: str, level: str, mos: float | None = None) -> str:
 
 
 def read_list(
-    path: Path, video_root: Path | None = None, *, labels: str = "require"
+    path: Path,
+    video_root: Path | None = None,
+    *,
+    labels: str = "require",
+    allow_outside: bool = False,
 ) -> list[Sample]:
     """Reads a list, a JSON array or JSON lines (told apart by the content), in the order of the
     file.
 
     The released lists hold somebody's absolute paths, of which only the file name counts once
-    `video_root` is given. Without it an absolute path stays as it is, and a relative one starts at
-    `video_RGB` beside the list's own folder, as the data set's layout has it. A clip need not
-    exist, but no path leads out of its folder, by a symbolic link neither. The released level
-    "None" (the lowest score, lost by a strict comparison) reads as "bad", in the reply too.
+    `video_root` is given. Without it a relative path starts at `video_RGB` beside the list's own
+    folder, as the data set's layout has it, and an absolute one stays as it is. A clip need not
+    exist, but no path leads out of that folder: a list from a stranger opens nothing else. The
+    folder itself may be a symbolic link (clips on another disk); a link in it that leads out is
+    refused like any other path. The released level "None" (the lowest score, lost by a strict
+    comparison) reads as "bad", in the reply too.
 
     Args:
         path: The list.
         video_root: Folder of the clips.
+        allow_outside: Take clips wherever they are: for lists of one's own, and for those who read
+            labels and open no clip.
         labels: "require" reads the labels from the replies. "ignore" does not look at the replies
             at all, whatever they hold: the task comes from the question, and reply and labels are
                 None.
@@ -84,22 +92,48 @@ def read_list(
     Raises:
         DataError: With the file and the place in it: not JSON, no rows, a row of another form, an
             unknown question or reply, a score outside 0..100, a special token or a second
-            placeholder in a message, a URL, or a path out of `video_root`.
+            placeholder in a message, a URL, or a path out of the clips' folder.
         FileNotFoundError: No such list.
     """
     if labels not in ("require", "ignore"):
         raise ValueError(f"labels={labels!r}, expected 'require' or 'ignore'")
     path = Path(path)
-    return [
-        _sample(row, where, path, video_root, labels == "require") for where, row in _rows(path)
-    ]
+    samples = []
+    for where, row in _rows(path):
+        sample = _sample(row, where, path, video_root, labels == "require")
+        if not allow_outside:
+            require_inside(sample.path, where, path, video_root)
+        samples.append(sample)
+    return samples
+
+
+def require_inside(clip: Path, where: str, path: Path, video_root: Path | None) -> None:
+    """Refuses a clip outside the folder that the clips of a list are in.
+
+    Args:
+        clip: Of a sample.
+        where: The place of its row.
+        path: The list.
+        video_root: As given to the reader of the list.
+
+    Raises:
+        DataError: The path, or a symbolic link in it, leads out.
+    """
+    root = path.parent.parent / VIDEO_FOLDER if video_root is None else Path(video_root)
+    if not is_inside(clip, root):
+        raise DataError(
+            f"{where}: {clip} leads out of {root}; put the clip itself into that folder, name the "
+            "folder of the clips (--video_root DIR, of which the list gives the file name), or let "
+            "predict and data check take clips from anywhere (--allow_outside)"
+        )
 
 
 def scan_list(
     path: Path, video_root: Path | None = None
 ) -> Iterator[tuple[str, object, Sample | DataError]]:
-    """As `read_list`, but goes on after a row that cannot be read: yields (place, row as it stands
-    in the file, its sample or what is wrong with it).
+    """As `read_list`, but goes on after a row that cannot be read, and lets clips be anywhere (see
+    `require_inside`): yields (place, row as it stands in the file, its sample or what is wrong with
+    it).
 
     Raises:
         DataError: No row can be told from another: not UTF-8, an array that is not JSON, no rows.
@@ -315,14 +349,12 @@ def _clip_path(videos: object, where: str, path: Path, video_root: Path | None) 
             f"{where}: videos is {entry[:80]!r}, expected a path that ends in a file name"
         )
     if video_root is not None:
-        root, clip = Path(video_root), Path(video_root) / name
-    elif PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute():
+        return Path(video_root) / name
+    if is_absolute(entry):
         return Path(entry)
-    else:
-        root = path.parent.parent / VIDEO_FOLDER
-        clip = root / entry.replace("\\", "/")
-    if not clip.resolve().is_relative_to(root.resolve()):
-        raise DataError(
-            f"{where}: {clip} leads out of {root}; put the clip itself into that folder"
-        )
-    return clip
+    return path.parent.parent / VIDEO_FOLDER / entry.replace("\\", "/")
+
+
+def is_absolute(entry: str) -> bool:
+    """Whether a path in a list is absolute, on this machine or on Windows."""
+    return PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute()

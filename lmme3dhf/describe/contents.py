@@ -224,7 +224,7 @@ def _read_categories(found: Contents) -> None:
         found.sources["categories"] = path.name
         return
     for path in sorted((found.root / "distortion").glob("*.json")):
-        for sample in read_list(path):
+        for sample in read_list(path, allow_outside=True):
             if sample.distortions is None:
                 raise DataError(
                     f"{path}: {sample.video} is asked for its {sample.task}, not for distortions; "

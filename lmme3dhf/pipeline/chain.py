@@ -200,7 +200,9 @@ def figures(config: Config, predictions: Path) -> dict[str, Any]:
     )
     split = read_split(data / "splits.json")
     if (data / "truth.json").exists():
-        mos = labels_of(s for path in part_lists(data, "eval") for s in read_list(path)).mos
+        mos = labels_of(
+            s for path in part_lists(data, "eval") for s in read_list(path, allow_outside=True)
+        ).mos
         for dimension, value in opinion_ceiling(data / "truth.json", mos, split["eval"]).items():
             found[dimension]["ceiling"] = value
     found["test"] = {

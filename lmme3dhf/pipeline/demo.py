@@ -15,7 +15,7 @@ from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.sources import files_below
 from lmme3dhf.files import replace_file, write_json
 from lmme3dhf.pipeline.chain import open_job, run_chain
-from lmme3dhf.predictions import read_predictions
+from lmme3dhf.predictions import map_path, read_predictions
 from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, score_scatter
@@ -63,7 +63,9 @@ def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, 
 
 def _write_report(out: Path, summary: dict[str, Any]) -> None:
     data, pictures = out / "data", out / "report"
-    labels = labels_of(s for path in part_lists(data, "eval") for s in read_list(path))
+    labels = labels_of(
+        s for path in part_lists(data, "eval") for s in read_list(path, allow_outside=True)
+    )
     predictions = read_predictions(out / "predictions.jsonl")
     by_key = {(p.video, p.dimension): p for p in predictions}
     score_scatter(
@@ -114,7 +116,7 @@ def _overlay_rows(out: Path, labels: Labels, by_key: dict) -> list:
                 caption.replace(", ", ",\n"),
                 strip,
                 read_saliency(data / "saliency_map", video),
-                read_saliency_png(out / record.map),
+                read_saliency_png(map_path(record, out / "predictions.jsonl")),
             )
         )
     return rows

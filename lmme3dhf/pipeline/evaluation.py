@@ -9,7 +9,7 @@ import numpy as np
 from lmme3dhf.annotations.fixations import read_fixations
 from lmme3dhf.comparison.sources import labels_of
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.predictions import read_predictions
+from lmme3dhf.predictions import map_path, read_predictions
 from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -32,12 +32,14 @@ def evaluate_file(
         fixations: `fixations.json`, the marked points.
     """
     records = read_predictions(predictions)
-    labels = labels_of(sample for path in lists for sample in read_list(path))
-    train = labels_of(sample for path in train_lists or [] for sample in read_list(path))
+    labels = labels_of(sample for path in lists for sample in read_list(path, allow_outside=True))
+    train = labels_of(
+        sample for path in train_lists or [] for sample in read_list(path, allow_outside=True)
+    )
     figures = evaluate(records, labels, list(train.distortions.values()))
     if "level" in figures and train.levels:
         figures["level"]["majority"] = _majority_level(labels, train)
-    predicted = {record.video: predictions.parent / record.map for record in records if record.map}
+    predicted = {record.video: map_path(record, predictions) for record in records if record.map}
     if maps is not None and predicted:
         points = None
         if fixations is not None:

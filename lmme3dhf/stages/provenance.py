@@ -47,7 +47,11 @@ def data_facts(root: Path, video_root: Path | None, lists: Sequence[str]) -> dic
         DataError: A list or the split is damaged.
         FileNotFoundError: A list is missing.
     """
-    samples = [sample for name in lists for sample in read_list(root / name, video_root)]
+    samples = [
+        sample
+        for name in lists
+        for sample in read_list(root / name, video_root, allow_outside=True)
+    ]
     videos = {sample.video for sample in samples}
     scores = {
         dimension: {s.video: s.mos for s in samples if s.task == dimension and s.mos is not None}
@@ -146,7 +150,9 @@ def facts_of_test(
         video_root: Folder of the clips; None for `video_RGB` in that folder.
     """
     root = Path(lists[0]).resolve().parent.parent
-    videos = {s.video for path in lists for s in read_list(path, labels="ignore")}
+    videos = {
+        s.video for path in lists for s in read_list(path, labels="ignore", allow_outside=True)
+    }
     split = read_split_file(root / SPLIT) if (root / SPLIT).is_file() else None
     parts = split.parts if split else {}
     part = next((name for name, known in parts.items() if set(known) == videos), None)

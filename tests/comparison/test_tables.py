@@ -12,9 +12,9 @@ from scipy import stats
 from lmme3dhf.annotations.fixations import saliency_map
 from lmme3dhf.comparison.assembly import kind_of
 from lmme3dhf.comparison.methods import ComparisonError, Method, read_method
-from lmme3dhf.comparison.sources import Source, read_source
+from lmme3dhf.comparison.sources import Source, read_ablations, read_source
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
-from lmme3dhf.predictions import read_predictions
+from lmme3dhf.predictions import PredictionError, read_predictions
 from lmme3dhf.reports.tables import Cell, Row, Table, markdown, number
 from tests.comparison.conftest import (
     CLEAN,
@@ -288,6 +288,30 @@ def write_folds(run: Path, finished: tuple[bool, ...]) -> None:
             write_part(folder / name / "data", "train", PARTS["train"])
             write_records(folder / name / "predictions.jsonl", EVAL, noise=1.0 + index)
     (folder / "folds.json").write_text(json.dumps({"protocol": "grouped", "folds": folds}))
+
+
+def test_a_run_reads_nothing_outside_its_folder(make_run: Callable, tmp_path):
+    """Folds, ablations and maps of a run from a stranger. Catches files of this machine that are
+    read as predictions or maps, by "..", by an absolute path or through a link.
+    """
+    run = make_run(smoke=True)
+    write_folds(run, (True,))
+    for outside in ("../../../elsewhere", str(tmp_path / "elsewhere")):
+        folds = [{"name": "fold_0", "folder": outside, "finished": True}]
+        (run / "crossval" / "grouped" / "folds.json").write_text(json.dumps({"folds": folds}))
+        with pytest.raises(ComparisonError, match=r"folds\.json.*leads out.*correct"):
+            read_source(run, folds="grouped")
+        (run / "ablations").mkdir(exist_ok=True)
+        entries = [{"table": 4, "title": "x", "predictions": outside}]
+        (run / "ablations" / "rows.json").write_text(json.dumps(entries))
+        with pytest.raises(ComparisonError, match=r"rows\.json.*leads out.*correct"):
+            read_ablations(run)
+    record = next(r for r in read_predictions(run / "predictions.jsonl") if r.map)
+    Image.new("L", (24, 8)).save(tmp_path / "private.png")
+    (run / record.map).unlink()
+    (run / record.map).symlink_to(tmp_path / "private.png")
+    with pytest.raises(PredictionError, match=rf"{record.video}.*leads out.*put the map"):
+        read_source(run)
 
 
 def test_folds_give_mean_and_deviation_over_those_finished(make_run: Callable):

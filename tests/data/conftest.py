@@ -20,7 +20,7 @@ def official() -> tuple[dict, dict]:
     for dimension in DIMENSIONS:
         for part in ("train", "eval"):
             path = shared_data("gen3dhf_annotations", "numerical", f"{part}_{dimension}.json")
-            samples = read_list(path)
+            samples = read_list(path, allow_outside=True)
             parts[part] = [sample.video for sample in samples]
             mos[dimension] |= {sample.video: sample.mos for sample in samples}
     return mos, parts

@@ -326,6 +326,10 @@ PLANTED = {
         set_videos(TEXT, 1, ["/nowhere/video_RGB/seed0001.mp4"]),
         [("odd", "absolute path", TEXT), ("odd", "clips not looked for", "DATA")],
     ),
+    "a path out of the data set": (
+        set_videos(TEXT, 1, ["/etc/passwd"]),
+        [("error", "row", f"{TEXT}: row 1")],
+    ),
     "a path that is no list": (
         set_videos(TEXT, 1, "seed0001.mp4"),
         [("odd", "videos as text", TEXT)],

@@ -42,7 +42,7 @@ def official_path(kind: str, part: str, dimension: str) -> Path:
 
 
 def official(kind: str, part: str, dimension: str) -> list[Sample]:
-    return read_list(official_path(kind, part, dimension))
+    return read_list(official_path(kind, part, dimension), allow_outside=True)
 
 
 def test_official_lists_hold_the_published_split():
@@ -307,7 +307,7 @@ def test_a_video_root_replaces_the_folders_of_the_list(tmp_path, videos, found):
 
 
 def test_paths_without_a_video_root(tmp_path):
-    """Absolute paths stay, relative ones start at video_RGB beside the list's folder."""
+    """Absolute ones stay if they may, relative ones start at video_RGB beside the list's folder."""
     (tmp_path / "text").mkdir()
     path = listed(
         tmp_path,
@@ -316,7 +316,7 @@ def test_paths_without_a_video_root(tmp_path):
         row(videos="more/seed0002.mp4"),
         name="text/list.json",
     )
-    assert [sample.path for sample in read_list(path)] == [
+    assert [sample.path for sample in read_list(path, allow_outside=True)] == [
         Path("/home/somebody/video_RGB/seed0007.mp4"),
         tmp_path / "video_RGB" / "seed0001.mp4",
         tmp_path / "video_RGB" / "more" / "seed0002.mp4",
@@ -365,6 +365,50 @@ def test_no_path_leads_out_of_its_folder(tmp_path):
     assert read_list(listed(tmp_path, row(videos="seed0002.mp4")), tmp_path / "link")[
         0
     ].path.exists()
+
+
+OUTSIDE = {
+    "absolute": "/etc/passwd",
+    "of Windows": r"C:\\Users\\somebody\\secret.mp4",
+    "a device": "/dev/zero",
+    "up": "../../secret.mp4",
+    "up, written as on Windows": r"..\\..\\secret.mp4",
+    "up and down": "more/../../../other/video_RGB/seed0001.mp4",
+    "a link": "link.mp4",
+    "below a link": "folder/secret.mp4",
+}
+
+
+@pytest.mark.parametrize("videos", OUTSIDE.values(), ids=OUTSIDE.keys())
+def test_a_list_alone_opens_nothing_outside_its_data_set(tmp_path, videos):
+    """Catches a stranger's list that has any file of the machine read; the message names both ways
+    out, and both work.
+    """
+    root = tmp_path / "data" / "video_RGB"
+    root.mkdir(parents=True)
+    (tmp_path / "data" / "text").mkdir()
+    (tmp_path / "secret.mp4").touch()
+    (root / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    (root / "folder").symlink_to(tmp_path)
+    path = listed(tmp_path, row(videos=videos), name="data/text/list.json")
+    for labels in ("require", "ignore"):
+        with pytest.raises(DataError, match=r"row 1: .*--video_root DIR.*--allow_outside"):
+            read_list(path, labels=labels)
+    assert read_list(path, allow_outside=True)[0].path.name
+    (sample,) = read_list(path, tmp_path / "mine")
+    assert sample.path.parent == tmp_path / "mine"
+
+
+def test_an_absolute_path_inside_the_data_set_is_taken(tmp_path):
+    """As tools write that list a folder; also where the folder is a link to another disk."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "data" / "text").mkdir(parents=True)
+    (tmp_path / "data" / "video_RGB").symlink_to(disk)
+    clips = [tmp_path / "data" / "video_RGB" / "seed0001.mp4", disk / "seed0002.mp4"]
+    rows = [row(videos=[str(clip)]) for clip in clips]
+    path = listed(tmp_path, *rows, name="data/text/list.json")
+    assert [sample.path for sample in read_list(path)] == clips
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ All faults are found in one go, each with its place. Files are told apart by wha
 their names; in a data set's folder the layout of `datasets/README.md` says what is expected where.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lmme3dhf.data.check.consistency import (
@@ -52,7 +54,13 @@ LAYOUT = {
 }
 
 
-def check(path: Path, *, video_root: Path | None = None, decode: str = "views") -> Report:
+def check(
+    path: Path,
+    *,
+    video_root: Path | None = None,
+    decode: str = "views",
+    allow_outside: bool = False,
+) -> Report:
     """Checks a data set's folder or one file of it, and goes on after every fault.
 
     The tables of annotators, splits, level edges and fixations are read by readers that stop at
@@ -66,6 +74,8 @@ def check(path: Path, *, video_root: Path | None = None, decode: str = "views") 
         decode: "views" decodes every clip to its end, and every strip and map; "headers" reads
             containers and packets of clips with one picture, and sizes of strips; "none" looks
             whether media are there and opens none.
+        allow_outside: Whether clips of a list may lie outside the folder of the clips; else each
+            that does is an error.
 
     Raises:
         DataError: Nothing is there, or a folder holds nothing of a data set.
@@ -78,28 +88,35 @@ def check(path: Path, *, video_root: Path | None = None, decode: str = "views") 
         raise DataError(f"{path}: no such file or folder; give a data set or one of its files")
     video_root = None if video_root is None else Path(video_root)
     report = Report(path)
+    read = partial(read_file, video_root=video_root, allow_outside=allow_outside)
     if path.is_dir():
-        _check_folder(path, video_root, decode, report)
+        _check_folder(path, video_root, decode, report, read)
     else:
-        _check_file(path, video_root, decode, report)
+        _check_file(path, decode, report, read)
     return report
 
 
-def _check_folder(root: Path, video_root: Path | None, decode: str, report: Report) -> None:
+def _check_folder(
+    root: Path,
+    video_root: Path | None,
+    decode: str,
+    report: Report,
+    read: Callable[..., str | None],
+) -> None:
     found = Found()
     lists = [path for name in LIST_FOLDERS for path in _tables(root / name)]
     for path in lists:
-        read_file(path, LIST, video_root, report, found)
+        read(path, LIST, report=report, found=found)
     for name, kind in LAYOUT.items():
         if (root / name).is_file():
-            read_file(root / name, kind, video_root, report, found)
+            read(root / name, kind, report=report, found=found)
     if found.split is not None:
         check_split_file(root / "splits.json", found.split, report)
     # Other files, a second split for instance, are not compared with the rest.
     others = [path for path in _tables(root) if path.name not in LAYOUT]
     known = {*lists, *(root / name for name in LAYOUT)}
     for path in others:
-        if _check_file(path, video_root, decode, report, must_be_known=False):
+        if _check_file(path, decode, report, read, must_be_known=False):
             known.add(path)
     check_lists(report, found)
     check_labels(report, found)
@@ -128,15 +145,15 @@ def _tables(folder: Path) -> list[Path]:
 
 def _check_file(
     path: Path,
-    video_root: Path | None,
     decode: str,
     report: Report,
+    read: Callable[..., str | None],
     *,
     must_be_known: bool = True,
 ) -> bool:
     """Checks one file by itself; gives whether it holds anything that is known."""
     found, before = Found(), len(report.findings)
-    kind = read_file(path, None, video_root, report, found)
+    kind = read(path, None, report=report, found=found)
     if kind == LIST:
         check_levels(found.lists, {}, scales_beside(path), report)
         check_clips(found.clips, decode, report)

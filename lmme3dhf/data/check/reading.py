@@ -5,7 +5,7 @@ wrong is reported.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from lmme3dhf.data.check.kinds import (
     kind_of,
 )
 from lmme3dhf.data.check.report import Report
-from lmme3dhf.data.gen3dhf import scan_list
+from lmme3dhf.data.gen3dhf import is_absolute, require_inside, scan_list
 from lmme3dhf.data.release import Labels, read_json, scan_distortion_labels, scan_mos
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import SplitFile, read_split_file
@@ -76,7 +76,13 @@ class Found:
 
 
 def read_file(
-    path: Path, expected: str | None, video_root: Path | None, report: Report, found: Found
+    path: Path,
+    expected: str | None,
+    video_root: Path | None,
+    report: Report,
+    found: Found,
+    *,
+    allow_outside: bool = False,
 ) -> str | None:
     """Reads a file into `found` and reports what is wrong in it.
 
@@ -86,6 +92,7 @@ def read_file(
         video_root: Folder of the clips, or None.
         report: Takes the findings.
         found: Takes the content. Media are left to be opened later.
+        allow_outside: As of `check`.
 
     Returns:
         Its kind; None where it is not known or not the expected one.
@@ -98,7 +105,7 @@ def read_file(
         if kind is None:
             return None
         if kind == LIST:
-            _read_list(path, video_root, report, found)
+            _read_list(path, video_root, report, found, allow_outside)
         elif kind not in _MEDIA:
             _READERS[kind](path, report, found)
     except UserError as error:
@@ -109,13 +116,26 @@ def read_file(
     return kind
 
 
-def _read_list(path: Path, video_root: Path | None, report: Report, found: Found) -> None:
+def _read_list(
+    path: Path, video_root: Path | None, report: Report, found: Found, allow_outside: bool
+) -> None:
     rows: Rows = []
     first: dict[tuple[str, str], tuple[str, Sample]] = {}
     absolute: list[str] = []
     as_text = 0
     for where, row, sample in scan_list(path, video_root):
         report.looked_at["rows"] += 1
+        is_elsewhere = False  # a clip of another machine, which cannot be opened here
+        if isinstance(sample, Sample):
+            entry = row["videos"] if isinstance(row["videos"], str) else row["videos"][0]
+            is_elsewhere = (
+                video_root is None and is_absolute(entry) and not sample.path.parent.is_dir()
+            )
+            if not (is_elsewhere or allow_outside):
+                try:
+                    require_inside(sample.path, where, path, video_root)
+                except DataError as error:
+                    sample = error
         if isinstance(sample, DataError):
             report.add_message("row", where, str(sample))
             found.bad_rows[path] += 1
@@ -136,12 +156,11 @@ def _read_list(path: Path, video_root: Path | None, report: Report, found: Found
             sentence = f"{sample.video} has level 'None', which is read as bad"
             report.add_odd("level None", where, sentence)
         as_text += isinstance(row["videos"], str)
-        entry = row["videos"] if isinstance(row["videos"], str) else row["videos"][0]
-        if PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute():
+        if is_absolute(entry):
             absolute.append(entry)
-            if video_root is None and not sample.path.parent.is_dir():
-                found.not_sought.add(sample.path)
-                continue
+        if is_elsewhere:
+            found.not_sought.add(sample.path)
+            continue
         found.clips.setdefault(sample.path, where)
     read = len(rows) + found.bad_rows[path]
     if as_text:
