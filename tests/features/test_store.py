@@ -437,7 +437,7 @@ def read(monkeypatch, tmp_path) -> list[Path]:
 def test_hashes_are_kept_between_runs(clips, counting, opened, read):
     """2,000 clips are 10 GB. Catches a start that reads them all again."""
     counting(opened(), clips)
-    assert sorted(read) == clips
+    assert set(read) == set(clips)
     read.clear()
     assert opened().missing(clips) == []
     assert read == []
