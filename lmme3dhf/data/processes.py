@@ -6,6 +6,7 @@ replaced, and the file gets a `VideoError`. Needs no torch.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import queue
@@ -331,6 +332,9 @@ def _work(
     memory_mb: float,
 ) -> None:
     """Runs in the process: file after file, until the pipe is closed."""
+    # What the parent has dropped and not yet collected is the parent's: a decoder, when it is freed,
+    # waits for its threads, and none of these was forked.
+    gc.freeze()
     for inherited in _NEAR_ENDS:
         inherited.close()
     # Ctrl-C reaches all processes of a terminal; the parent decides. And what the parent does when

@@ -2,6 +2,7 @@
 
 import ctypes
 import faulthandler
+import gc
 import itertools
 import multiprocessing
 import os
@@ -95,6 +96,38 @@ def test_a_process_that_dies_costs_its_file_alone():
     ]
     for error, words in zip(errors, says, strict=True):
         assert words in str(error)
+
+
+class Garbage:
+    """In a cycle; when it is freed, which only the collector does, it says so."""
+
+    freed_in: list[int] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.freed_in.append(os.getpid())
+
+
+def collect(path: Path) -> Answer:
+    gc.collect()
+    return os.getpid() in Garbage.freed_in, []
+
+
+def test_a_process_frees_nothing_of_its_parents():
+    """PyAV's decoders wait for their threads when they are freed, and a forked process has none of
+    them: a good file took until its deadline.
+    """
+    gc.disable()
+    try:
+        Garbage()
+        ((freed, _),) = answers(collect, [Path("good")], 1, timeout_s=20, memory_mb=200)
+        assert not freed
+        gc.collect()
+        assert os.getpid() in Garbage.freed_in
+    finally:
+        gc.enable()
 
 
 def leave_a_mark(path: Path) -> Answer:
