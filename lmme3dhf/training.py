@@ -342,14 +342,15 @@ class StageTrainer(Trainer):
         # Trainer must not divide by the accumulation steps.
         self.loss_is_scaled_for_ga = True
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device
-    ) -> tuple[list[dict], torch.Tensor]:
+    # Trainer's own methods take and pass on whatever they are called with: names and order of
+    # arguments change between versions of the library.
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict], torch.Tensor]:
         """The micro-batches of a step, and the counts of its loss over all of them and all ranks,
         shape (terms,).
         """
+        device = self.args.device
         begun = time.perf_counter()
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, _ = super().get_batch_samples(*args, **kwargs)
         self.speed.waited += time.perf_counter() - begun
         flops = sum(map(self.flops, batches)) if self.flops else 0.0
         samples = sum(len(batch["names"]) for batch in batches)
@@ -369,8 +370,9 @@ class StageTrainer(Trainer):
         self,
         model: nn.Module,
         inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        *,
+        num_items_in_batch: torch.Tensor,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """This micro-batch's share of the step's loss (see `get_batch_samples`)."""
         sums = self.stage_loss.sums(model, _without_labels(inputs))
@@ -380,15 +382,15 @@ class StageTrainer(Trainer):
         # Gradients, and the logged loss, are averaged over ranks; ours have to be summed.
         return loss * self.args.world_size
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+    def floating_point_ops(self, *args: Any, **kwargs: Any) -> int:
         """Nothing: the log has model TFLOP/s of our own."""
         return 0
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the speed since the last entry to each entry with a loss."""
         if "loss" in logs:
             logs |= self.speed.close()
-        super().log(logs, start_time)
+        super().log(logs, *args, **kwargs)
 
 
 def _without_labels(batch: dict[str, Any]) -> dict[str, Any]:

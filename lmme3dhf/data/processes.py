@@ -332,8 +332,8 @@ def _work(
     memory_mb: float,
 ) -> None:
     """Runs in the process: file after file, until the pipe is closed."""
-    # What the parent has dropped and not yet collected is the parent's: a decoder, when it is freed,
-    # waits for its threads, and none of these was forked.
+    # What the parent has dropped and not yet collected stays the parent's: a decoder waits for its
+    # threads when it is freed, and none of them was forked.
     gc.freeze()
     for inherited in _NEAR_ENDS:
         inherited.close()

@@ -49,7 +49,10 @@ def multiply_patches(tower: Qwen2_5_VisionTransformerPretrainedModel) -> None:
     old = tower.patch_embed
     assert old.proj.bias is None
     tower.patch_embed = PatchProduct(
-        old.patch_size, old.temporal_patch_size, old.in_channels, old.embed_dim
+        patch_size=old.patch_size,
+        temporal_patch_size=old.temporal_patch_size,
+        in_channels=old.in_channels,
+        embed_dim=old.embed_dim,
     )
     tower.patch_embed.proj = old.proj
 
