@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Folds a run's adapter (and head, and decoder) into RUN/merged and verifies it: merge_lora.sh RUN.
-# Without a run it takes the newest in output/ that waits for it.
+# Makes one loadable folder of a run's adapter (and head, and decoder), RUN/merged, and verifies it:
+# merge_lora.sh RUN [--form auto|merged|adapter]. Without a run it takes the newest in output/ that
+# waits for it.
 set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/scripts/python.sh" -m lmme3dhf.cli.scripts merge_lora.sh "$@"

@@ -1,5 +1,5 @@
-"""Folds a score run's adapter and head into RUN/merged and verifies it: merge_mlp.py RUN. Without a
-run it takes the newest in output/.
+"""Makes one loadable folder of a score run's adapter and head, RUN/merged, and verifies it:
+merge_mlp.py RUN [--form auto|merged|adapter]. Without a run it takes the newest in output/.
 
 The head is trained, saved and merged together with the adapter, so this is the same command as
 merge_lora.sh; after that one it only checks.

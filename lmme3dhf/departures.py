@@ -116,6 +116,13 @@ DEPARTURES = (
         "they are one item and share an optimiser step; `packed: false` parts them",
         "the model reads the clip once for all of them",
     ),
+    Departure(
+        "D13",
+        "the adapter is always folded into the weights (code)",
+        "it is kept beside them, exactly, where folding it into half-precision weights changes "
+        "scores or levels by more than a limit; `--form merged` or `adapter` decides it otherwise",
+        "rounding loses small updates (docs/merging.md)",
+    ),
 )
 
 # Sources: the repository of the released code and its history, the paper's Section 5, and what

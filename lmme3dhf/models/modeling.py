@@ -45,6 +45,7 @@ from lmme3dhf.models.weights import (
     Weights,
     base_name,
     keep_adapter,
+    kept_adapter,
     save_adapter,
 )
 
@@ -89,22 +90,6 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
     folder = model_folder(folder)
     with _reading(folder, (*_DAMAGED, *_MISTYPED)):
         return Qwen2_5_VLProcessor.from_pretrained(folder, trust_remote_code=False)
-
-
-def _kept_adapter(folder: Path, config: LMME3DHFConfig) -> Path | None:
-    """Folder of the adapter that is kept beside a model's weights; None without one.
-
-    Raises:
-        ModelError: The folder has one and config.json says that it has none, or the reverse.
-    """
-    kept = folder / ADAPTER
-    if config.get_metric().adapter != kept.is_dir():
-        there = "is there" if kept.is_dir() else "is missing"
-        raise ModelError(
-            f"{kept}: the adapter {there}, and metric.adapter in config.json says otherwise; copy "
-            "the whole model folder again, or merge its run again"
-        )
-    return kept if kept.is_dir() else None
 
 
 def _folded(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -343,9 +328,8 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         kwargs["ignore_mismatched_sizes"] = True
         source: Path | None = folder
         with _reading(folder, _DAMAGED):
-            if kwargs.pop("fold_adapter", False) and _kept_adapter(
-                folder, load_configuration(folder)
-            ):
+            kept = kept_adapter(folder)
+            if kwargs.pop("fold_adapter", False) and kept:
                 kwargs |= _folded(folder, kwargs)
                 source = None
             model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
@@ -373,8 +357,8 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             if (folder / GENERATION_CONFIG_NAME).is_file():
                 with _reading(folder, (*_DAMAGED, *_MISTYPED)):
                     model.generation_config = GenerationConfig.from_pretrained(folder)
-        elif adapter := _kept_adapter(folder, model.config):
-            keep_adapter(model, adapter)
+        elif kept:
+            keep_adapter(model, kept)
         return (model, info) if wanted_info else model
 
     def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:

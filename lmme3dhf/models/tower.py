@@ -21,8 +21,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from lmme3dhf.models.configuration import LMME3DHFConfig
-from lmme3dhf.models.folder import ADAPTER, ModelError, check_folder
-from lmme3dhf.models.weights import Adapter, Weights, keep_adapter
+from lmme3dhf.models.folder import ModelError, check_folder
+from lmme3dhf.models.weights import Adapter, Weights, keep_adapter, kept_adapter
 
 _TOWER = re.compile(r"^(?:model\.)?visual\.")
 # What the hidden states of the language model do not depend on.
@@ -87,7 +87,7 @@ def load_tower(
     check_folder(folder)
     try:
         config = LMME3DHFConfig.from_pretrained(folder)
-        kept = config.get_metric().adapter
+        kept = kept_adapter(Path(folder))
         weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
         if kept and fold_adapter:
             weights = {
@@ -123,7 +123,7 @@ def load_tower(
         whole = nn.Module()
         whole.model = nn.Module()
         whole.model.visual = tower
-        keep_adapter(whole, Path(folder) / ADAPTER)
+        keep_adapter(whole, kept)
     return tower.eval().requires_grad_(False)
 
 
@@ -188,8 +188,8 @@ def _tensors(
     plain = {plain_name(name): name for name in weights.keys}
     for name in sorted(plain.keys() - {None}):
         yield name, weights.read(plain[name], dtype)
-    kept = Path(folder) / ADAPTER
-    if not fold and kept.is_dir():
+    kept = kept_adapter(Path(folder))
+    if kept and not fold:
         adapter = Adapter(kept)
         for module, factors in sorted(adapter.factors.items()):
             if name := plain_name(module):

@@ -22,6 +22,7 @@ from lmme3dhf.models.folder import (
     ADAPTER,
     ADAPTER_CONFIGURATION,
     ADAPTER_WEIGHTS,
+    CONFIGURATION,
     ModelError,
     weight_files,
 )
@@ -120,8 +121,8 @@ class Weights:
             raise ModelError(
                 f"{self.folder}: a weights file is damaged ({error}); restore it"
             ) from error
-        kept = self.folder / ADAPTER
-        self.adapter = Adapter(kept) if fold and kept.is_dir() else None
+        kept = kept_adapter(self.folder)
+        self.adapter = Adapter(kept) if fold and kept else None
 
     def shape(self, name: str) -> list[int]:
         """Shape of a tensor, without reading it."""
@@ -146,6 +147,27 @@ class Weights:
             delta = adapter.update(name) if adapter else None
             tensor = (tensor if delta is None else tensor.float() + delta).to(dtype)
         return tensor
+
+
+def kept_adapter(folder: Path) -> Path | None:
+    """Folder of the adapter that a model folder keeps beside its weights; None without one.
+
+    Raises:
+        ModelError: The adapter and `metric.adapter` in config.json contradict each other.
+    """
+    kept, config = folder / ADAPTER, folder / CONFIGURATION
+    try:
+        section = json.loads(config.read_bytes()).get("metric") if config.is_file() else None
+        wanted = bool((section or {}).get("adapter"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{config}: cannot be read ({error}); restore it") from error
+    if wanted != kept.is_dir():
+        what = "is missing" if wanted else "stands beside weights that need none"
+        raise ModelError(
+            f"{kept}: the adapter {what} by {CONFIGURATION} (metric.adapter is {wanted}); "
+            "config.json and weights are of different merges, merge the run again"
+        )
+    return kept if wanted else None
 
 
 def model_name(key: str) -> str:

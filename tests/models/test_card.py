@@ -17,12 +17,23 @@ from lmme3dhf.cli import main
 from lmme3dhf.features.recipe import DECODER as READING
 from lmme3dhf.files import MANIFEST, damage, write_manifest
 from lmme3dhf.models import card
-from lmme3dhf.models.card import CARD, METRIC, README, CardError, add_test, read_card, read_metric
+from lmme3dhf.models.card import (
+    CARD,
+    METRIC,
+    README,
+    CardError,
+    add_test,
+    merge_summary,
+    read_card,
+    read_metric,
+    write_card,
+)
 from lmme3dhf.models.folder import model_hash
 from lmme3dhf.pipeline import evaluation
 from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.provenance import card_record, shown_settings
+from lmme3dhf.training import TrainingError
 from tests.models.conftest import HOME, SECRET, TESTED
 
 MINE = (CARD, METRIC, README)
@@ -233,6 +244,54 @@ def test_an_older_merged_folder_is_merged_again_for_its_card(stage_run, copy):
     assert not runs.merge_run(stage_run, copy)["already"]
     assert (copy / CARD).is_file()
     assert damage(copy) is None
+
+
+def test_a_form_is_for_runs_with_an_adapter(stage_run, tmp_path):
+    """Catches an option that is ignored in silence: this run trained the head alone."""
+    with pytest.raises(TrainingError, match="--form"):
+        runs.merge_run(stage_run, tmp_path / "out", "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+FOLDED = {
+    "relative_difference": 0.0247,
+    "score_points_max": 2.21,
+    "score_points_mean": 0.61,
+    "score_points_bias": 0.1,
+    "scores": 8,
+    "pairs": 28,
+    "swapped_pairs": 1,
+    "level_reads": 8,
+    "level_changes": 2,
+}
+EXACT = {name: 0 if type(value) is float else value for name, value in FOLDED.items()}
+
+
+def test_a_merge_is_told_in_points_and_levels():
+    """Catches a figure without its unit, and a form without its reason."""
+    limits = {"relative_difference": 0.01, "score_points_max": 0.5, "level_changes": 0}
+    report = {"samples": 16, "limits": limits, "form": "adapter", "folded": FOLDED, **EXACT}
+    text = merge_summary(report)
+    for told in ("kept beside", "2.2 points of MOS", "2 of 8 levels", "1 of 28 pairs", "0.025"):
+        assert told in text
+    assert "folded into" in merge_summary(report | FOLDED | {"form": "merged"})
+    assert "kept" not in merge_summary(report | {"form": "merged", "folded": None})
+
+
+def test_a_card_shows_the_merges_of_every_version(published, tmp_path):
+    """Catches a page that breaks on the record of an older merge, with one figure and one limit."""
+    record = read_card(published)
+    entry = record["stages"][0]
+    merges = [
+        {"relative_difference": 0.0039, "limit": 0.01, "samples": 4, "dtype": "bfloat16"},
+        {"samples": 16, "form": "adapter", "folded": FOLDED, **FOLDED},
+        None,
+    ]
+    shutil.copy(published / "config.json", tmp_path)
+    write_card(tmp_path, record | {"stages": [entry | {"merge": merge} for merge in merges]})
+    page = (tmp_path / "README.md").read_text()
+    assert "0.0039 (limit 0.01)" in page
+    assert "adapter kept beside: scores differ by at most 2.2 points of MOS" in page
 
 
 def test_an_older_run_is_merged_with_a_card(stage_run, tmp_path):

@@ -613,6 +613,20 @@ def test_a_form_that_is_asked_for_is_taken_or_refused_with_the_way_out(
     assert bits(text_outputs(model, run.probe)) == bits(text_outputs(run.adapted, run.probe))
 
 
+@torch.no_grad()
+def test_a_model_with_a_kept_adapter_writes_what_the_trained_one_writes(kept, processor):
+    """Catches replies without the adapter: they come from the stock forward pass."""
+    case = made_case(processor, 0)
+    arguments = stock_batch(processor, case, side="left")
+    del arguments["labels"]
+    model = LMME3DHF.from_pretrained(kept.folder, dtype="auto").eval()
+    options = {"max_new_tokens": 6, "do_sample": False}
+    ours, trained = (
+        m.generate(**arguments, **options) for m in (model, kept.run.adapted.get_base_model())
+    )
+    assert torch.equal(ours, trained)
+
+
 def without_adapter(folder: Path) -> None:
     shutil.rmtree(folder / "adapter")
 
@@ -646,6 +660,10 @@ def test_a_kept_adapter_that_is_not_whole_is_an_error(kept, tmp_path, change, fo
     change(folder)
     with pytest.raises(ModelError, match="adapter"):
         LMME3DHF.from_pretrained(folder, fold_adapter=fold)
+    with pytest.raises(ModelError, match="adapter"):
+        load_tower(folder, BF16, "sdpa", fold_adapter=fold)
+    with pytest.raises(ModelError, match="adapter"):
+        tower_hash(folder, BF16, fold_adapter=fold)
 
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
