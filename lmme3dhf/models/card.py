@@ -120,7 +120,7 @@ def merge_summary(report: dict[str, Any]) -> str:
     Args:
         report: See `models.merge.merge_adapter`.
     """
-    folded, limits = report["folded"], ", ".join(f"{k} {v:g}" for k, v in report["limits"].items())
+    folded, limits = report["folded"], merge_limits(report["limits"])
     if folded is None:
         told = "the new part added"
     elif report["form"] == "adapter":
@@ -140,13 +140,19 @@ def merge_figures(found: dict[str, Any]) -> str:
     told = []
     if "scores" in found:
         told.append(
-            f"scores differ by at most {found['score_points_max']:.2g} points of MOS (mean "
-            f"{found['score_points_mean']:.2g}) and {found['swapped_pairs']} of {found['pairs']} "
+            f"scores differ by at most {_two(found['score_points_max'])} points of MOS (mean "
+            f"{_two(found['score_points_mean'])}) and {found['swapped_pairs']} of {found['pairs']} "
             "pairs change places"
         )
     if "level_reads" in found:
         told.append(f"{found['level_changes']} of {found['level_reads']} levels change")
-    return ", ".join([*told, f"relative difference {found['relative_difference']:.2g}"])
+    return ", ".join([*told, f"relative difference {_two(found['relative_difference'])}"])
+
+
+def merge_limits(limits: dict[str, float]) -> str:
+    """The limits of a merge (see `models.rounding.LIMITS`) in words."""
+    units = {"score_points_max": "points of MOS", "level_changes": "changed levels"}
+    return ", ".join(f"{limit:g} {units.get(name, 'relative')}" for name, limit in limits.items())
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -609,6 +615,10 @@ def _shown(value: Any) -> str:
 
 def _known(value: Any) -> bool:
     return isinstance(value, int | float) and value == value
+
+
+def _two(value: Any) -> str:
+    return f"{value:.2g}" if _known(value) else "undefined"
 
 
 def _three(value: Any) -> str:

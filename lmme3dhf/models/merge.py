@@ -25,7 +25,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import write_json, write_manifest
-from lmme3dhf.models.card import NO_RECORD, merge_figures, write_card
+from lmme3dhf.models.card import NO_RECORD, merge_figures, merge_limits, write_card
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.folder import ADAPTER, ADAPTER_WEIGHTS, REPORT
 from lmme3dhf.models.loading import chosen_device
@@ -282,12 +282,16 @@ def _save_verified(
             if not kept and not within(folded, limits):
                 raise MergeError(
                     f"{out}: folded into {_type_name(trained.dtype)} weights the adapter rounds "
-                    f"too much: {merge_figures(folded)} (limits: {limits}); not kept, "
-                    "--form adapter keeps it beside them, exactly"
+                    f"too much: {merge_figures(folded)} (limits: {merge_limits(limits)}); not "
+                    "kept, --form adapter keeps it beside them, exactly"
                 )
         trained.model.to("cpu")
         _write(trained, base, partial, kept)
-        _check_written(trained, partial, kept)
+        if wrong := _wrongly_written(trained, partial, kept):
+            raise MergeError(
+                f"{out}: {len(wrong)} tensors were written other than trained (such as "
+                f"{wrong[0]}); not kept, merge again"
+            )
         trained.model.to("meta")  # its memory is free from here on
         model = LMME3DHF.from_pretrained(partial, dtype=trained.dtype).eval().to(device)
         found = all_outputs(model, probe, trained.outputs)
@@ -369,8 +373,10 @@ def _write(trained: _Trained, base: Path, folder: Path, kept: bool) -> None:
         save_adapter(model, folder / ADAPTER)
 
 
-def _check_written(trained: _Trained, folder: Path, kept: bool) -> None:
-    """Compares a written folder with the trained model and PEFT's own update, tensor by tensor."""
+def _wrongly_written(trained: _Trained, folder: Path, kept: bool) -> list[str]:
+    """Names of tensors in a written folder that are not the trained model's, with PEFT's own
+    update.
+    """
     model, written = trained.plain, Weights(folder)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and not kept}
     expected = {}
@@ -390,8 +396,4 @@ def _check_written(trained: _Trained, folder: Path, kept: bool) -> None:
             wrong.append(name)
     if kept:
         wrong += differing(load_file(folder / ADAPTER / ADAPTER_WEIGHTS), adapter_tensors(model))
-    if wrong:
-        raise MergeError(
-            f"{folder}: {len(wrong)} tensors are not the trained model's (such as {wrong[0]}); not "
-            "kept, merge again"
-        )
+    return wrong
