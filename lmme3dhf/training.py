@@ -18,7 +18,7 @@ compute in float32.
 """
 
 import difflib
-import importlib.util
+import importlib
 import json
 import math
 import re
@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -454,15 +455,22 @@ def training_arguments(settings: dict[str, Any], output_dir: Path, seed: int) ->
 
 
 def _liger_kernels(chosen: dict[str, bool]) -> dict[str, bool]:
-    """Which kernels Liger puts in place: norms, rotary positions and the gated MLP. Its losses take
-    logits at all positions, ours at the learnt ones.
+    """Which kernels Liger puts in place: norms, and the language model's rotary positions and gated
+    MLP. Its losses take logits at all positions, ours at the learnt ones.
+
+    Liger 0.8.5 does so with transformers 5.6. With 5.24 it cannot be imported for this model, whose
+    output class and rotary function have other names there.
     """
-    missing = [name for name in ("liger_kernel", "triton") if not importlib.util.find_spec(name)]
-    if missing:
+    try:
+        # What Liger imports when it is applied, in the middle of Trainer's start.
+        importlib.import_module("liger_kernel.transformers.model.qwen2_5_vl")
+    except ImportError as error:
         raise TrainingError(
-            f"trainer.use_liger_kernel: {' and '.join(missing)} cannot be imported; on a machine "
-            "with a GPU install liger-kernel, elsewhere leave the setting out"
-        )
+            "trainer.use_liger_kernel: Liger's kernels for Qwen2.5-VL cannot be imported "
+            f"({error}); leave the setting out, or, on a machine with a GPU, install a "
+            f"liger-kernel that fits transformers {version('transformers')} (0.8.5 fits 5.6, not "
+            "5.24)"
+        ) from error
     losses = {"fused_linear_cross_entropy": False, "cross_entropy": False}
     for name in losses:
         if chosen.get(name):
