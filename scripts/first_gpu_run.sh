@@ -27,24 +27,26 @@ failed=0
 mkdir -p "$out"
 printf '| step | result | seconds | figure |\n|---|---|---|---|\n' | tee "$out/table.md"
 
-# step NAME PATTERN COMMAND...: the figure is what the pattern finds last in the log; where the
-# command fails, the log's last line.
+# step NAME PATTERN COMMAND...: the figure is what the pattern finds last in the log; where it finds
+# nothing, or the command fails, the log's last line.
 step() {
-    local name=$1 pattern=$2 began=$SECONDS limit=$((total - SECONDS)) status=0 result figure
+    local name=$1 pattern=$2 began=$SECONDS limit=$((total - SECONDS)) status=0 result=passed
+    local figure last
     shift 2
     [ "$limit" -lt $((total / 3)) ] || limit=$((total / 3))
     if [ "$limit" -gt 0 ]; then
         timeout "$limit" "$@" < /dev/null > "$out/$name.log" 2>&1 || status=$?
+        last=$(grep . "$out/$name.log" | tail -n 1)
         figure=$(grep -oE -- "$pattern" "$out/$name.log" | tail -n 1)
+        figure=${figure:-$last}
         [ -z "${TORCH_LOGS:-}" ] || figure+=", $(grep -c Recompiling "$out/$name.log") recompiles"
-        result=passed
     fi
     if [ "$limit" -le 0 ]; then
         result='not run' figure='no time left; raise MINUTES'
     elif [ "$status" -eq 124 ]; then
         result=failed figure="stopped after $limit s; raise MINUTES"
     elif [ "$status" -ne 0 ]; then
-        result=failed figure="status $status: $(grep . "$out/$name.log" | tail -n 1)"
+        result=failed figure="status $status: $last"
     fi
     [ "$result" = passed ] || failed=1
     printf '| %s | %s | %d | %s |\n' "$name" "$result" $((SECONDS - began)) "${figure//|//}" |
@@ -60,9 +62,9 @@ train() {
 step doctor '[0-9]+ faults, .*' "${lmme3dhf[@]}" doctor --model "$model"
 step features '[0-9]+ clips, about .*B' "${lmme3dhf[@]}" data features "${given[@]}" --model "$model"
 train text "$model" stage1 "${STEPS:-200}"
-step merge1 ': (was )?merged.*' "$here/merge_lora.sh" "$out/stage1"
+step merge1 '(was merged before|merged), .*' "$here/merge_lora.sh" "$out/stage1"
 train score "$out/stage1/merged" stage2 "${STEPS:-200}"
-step merge2 ': (was )?merged.*' "$python" "$here/merge_mlp.py" "$out/stage2"
+step merge2 '(was merged before|merged), .*' "$python" "$here/merge_mlp.py" "$out/stage2"
 
 # With pad_to a compiled model meets few shapes; the logs say what it was compiled again for.
 export TORCH_LOGS=recompiles
