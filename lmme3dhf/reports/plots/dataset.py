@@ -13,6 +13,7 @@ from lmme3dhf.reports.plots.style import (
     GREEN,
     MANY,
     VERMILION,
+    no_formula,
     picture,
     show_cells,
     show_picture,
@@ -286,7 +287,7 @@ def subject_bars(
         axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for axis, (dimension, subjects) in zip(axes, rows.items(), strict=True):
             values = np.nan_to_num([r for _, r, _ in subjects])
-            names = [f"{name} *" if rejected else name for name, _, rejected in subjects]
+            names = [no_formula(name) + " *" * rejected for name, _, rejected in subjects]
             bars = axis.bar(names, values, color=DIMENSION_COLOURS[dimension])
             for bar, (_, _, rejected) in zip(bars, subjects, strict=True):
                 if rejected:

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.projections.polar import PolarAxes
 
-from lmme3dhf.reports.plots.style import DIMENSION_COLOURS, line, picture
+from lmme3dhf.reports.plots.style import DIMENSION_COLOURS, line, no_formula, picture
 
 WIDTH = 5.2  # inches
 MOST_POINTS = 150  # of a generator that are drawn
@@ -195,7 +195,7 @@ def generator_radar(
             axis = figure.subplots(subplot_kw={"projection": "polar"})
             _radar_axes(axis, axes, 8)
             for index, (name, value_A) in enumerate(values.items()):
-                _around(axis, value_A, **line(index), lw=1.6, markersize=5, label=_plain(name))
+                _around(axis, value_A, **line(index), lw=1.6, markersize=5, label=no_formula(name))
             figure.legend(loc="outside lower center", ncols=2, handlelength=3)
         return
     value_GA = np.array(list(values.values()), dtype=float)
@@ -214,7 +214,7 @@ def generator_radar(
             _around(panel, mean_A, color="0.45", lw=1.1, ls="--")
             colour = DIMENSION_COLOURS["quality"]
             _around(panel, value_A, color=colour, lw=1.5, marker="o", markersize=3)
-            panel.set_title(_plain(name), fontsize=9.5, pad=20)
+            panel.set_title(no_formula(name), fontsize=9.5, pad=20)
 
 
 def _radar_axes(axis: PolarAxes, names: Sequence[str], size: float) -> None:
@@ -252,13 +252,9 @@ def _height(rows: int, each: float = 0.3) -> float:
 
 def _name_rows(axis: matplotlib.axes.Axes, names: Sequence[str]) -> None:
     """The first on top."""
-    axis.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axis.set_yticks(range(len(names)), [no_formula(name) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-
-
-def _plain(name: str) -> str:
-    return name.replace("$", r"\$")  # no formula
 
 
 def _shape(score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

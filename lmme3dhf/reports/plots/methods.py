@@ -13,6 +13,7 @@ from lmme3dhf.reports.plots.style import (
     SKY,
     line,
     look,
+    no_formula,
     picture,
     show_cells,
 )
@@ -152,7 +153,7 @@ def radar(
                 **line(index),
                 linewidth=1.7,
                 markersize=5,
-                label="\n".join(wrap(method, 26)),
+                label="\n".join(wrap(no_formula(method), 26)),
                 clip_on=False,
             )
             if index == 0 and not np.isnan(radius).any():
@@ -184,7 +185,7 @@ def metric_bars(
         panels: Title of a metric -> value of each row; NaN has no bar and the word "undefined".
         note: See `style.picture`.
     """
-    names = ["\n".join(wrap(name, 34)) for name, _ in rows]
+    names = ["\n".join(wrap(no_formula(name), 34)) for name, _ in rows]
     lines = sum(name.count("\n") + 1 for name in names)
     height = 0.2 * lines + 0.14 * len(rows) + 0.9
     with picture(path, 2.6 + 1.75 * len(panels), height, note) as figure:

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lmme3dhf.reports.plots.style import picture, show_picture
+from lmme3dhf.reports.plots.style import no_formula, picture, show_picture
 
 _DIMMED = 0.5  # of a face below the heat, so that higher values are brighter, in a grey print too
 _GREY = 128  # below the heat of the colour bar
@@ -80,7 +80,7 @@ def method_maps(
                 if map_HW is None:
                     axis.set_xlabel("no map", fontsize=7)
         for axis, title in zip(axes[0], ["views at -45, 0, +45 degrees", *titles], strict=True):
-            axis.set_title(title, fontsize=9)
+            axis.set_title(no_formula(title), fontsize=9)
         _colour_bar(figure, axes)
 
 

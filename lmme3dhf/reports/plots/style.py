@@ -119,3 +119,10 @@ def show_cells(
             fontsize=size,
         )
     return shown
+
+
+def no_formula(text: str) -> str:
+    """A text from outside as matplotlib draws it letter by letter; between two $ it would be a
+    formula, or an error.
+    """
+    return text.replace("$", r"\$")
