@@ -14,6 +14,7 @@ from lmme3dhf.cli.options import (
     scorer_of,
 )
 from lmme3dhf.config import Config
+from lmme3dhf.escaping import visible
 
 
 def predict_parser() -> ArgumentParser:
@@ -128,14 +129,9 @@ def verify(args: Namespace, config: Config | None) -> int:
     for verdict in verdicts(args.paths, compare=model_damage, **limits):
         found.append(verdict)
         if verdict.reason:
-            print(f"{verdict.reason}: {_printable(verdict.message)}", flush=True)
+            print(f"{verdict.reason}: {visible(verdict.message)}", flush=True)
     if args.out:
         write_verdicts(args.out, found)
     bad = sum(1 for verdict in found if verdict.reason)
     print(f"{len(found)} looked at: {len(found) - bad} good, {bad} bad")
     return SOME_FILES_FAILED if bad else 0
-
-
-def _printable(text: str) -> str:
-    """On one line, and harmless to a terminal: names of files may hold anything."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

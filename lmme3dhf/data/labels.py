@@ -456,7 +456,8 @@ def _take_clips(clips: Iterable[Path], root: Path, staging: Path) -> None:
         (staging / VIDEO_FOLDER).mkdir(exist_ok=True)
         target = staging / VIDEO_FOLDER / clip.name
         try:
-            target.hardlink_to(clip)
+            # The file itself: a link would lead out of the data set.
+            target.hardlink_to(clip.resolve())
         except OSError:  # another disk, or one without links
             shutil.copyfile(clip, target)
 

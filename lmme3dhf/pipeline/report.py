@@ -31,7 +31,7 @@ from lmme3dhf.comparison.sources import Source, read_ablations, read_source
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
 from lmme3dhf.describe import describe
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import csv_cells, replace_file
+from lmme3dhf.files import ChangedError, csv_cells, file_state, replace_file
 from lmme3dhf.pipeline.report_sections import SHOWN_PRESETS, Gathered, sections_of, summary_of
 from lmme3dhf.reports.page import Page, render
 from lmme3dhf.reports.tables import Block, Cell, Column, Row, Table
@@ -67,6 +67,7 @@ def write_report(
     Raises:
         ComparisonError: A run that cannot be read, no such folds, or foreign predictions that
             cannot be used.
+        ChangedError: The predictions were replaced meanwhile.
         UserError: `run` is no run, or `out` is a folder.
     """
     run, out = Path(run), Path(out)
@@ -77,6 +78,8 @@ def write_report(
             f"{run}: no predictions.jsonl in it; give the folder of a run, as `lmme3dhf demo --out "
             f"{run}` makes one"
         )
+    predictions = run / "predictions.jsonl"
+    before = file_state(predictions)
     source = read_source(run)
     tested = source if folds is None else read_source(run, source.data, folds=folds)
     foreign = read_methods(source, methods, statuses, lower)
@@ -125,7 +128,13 @@ def write_report(
     )
     title = f"LMME3DHF: report of the run {run.resolve().name}"
     page = Page(title=title, lead=summary_of(gathered), sections=sections_of(gathered))
-    replace_file(out, render(page))
+    content = render(page)
+    if file_state(predictions) != before:
+        # The page has a hash of them, beside figures.
+        raise ChangedError(
+            f"{predictions} changed while the page was made; run the same command again"
+        )
+    replace_file(out, content)
     return files
 
 

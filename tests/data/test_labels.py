@@ -546,3 +546,19 @@ def test_drawn_splits_keep_faces_apart():
     assert set(drawn_split(videos, 0.2, 0, 1)) == {"train", "eval"}
     with pytest.raises(DataError, match="shares"):
         drawn_split(videos, 0.9, 0.2, 1)
+
+
+def test_clips_that_are_links_become_files_of_the_data_set(root, tmp_path):
+    """Clips on a big disk, linked into the folder that is given. Catches a data set of links that
+    lead out of it, which no stage reads.
+    """
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for video in VIDEOS:
+        (linked / f"{video}.mp4").symlink_to(root / "video_RGB" / f"{video}.mp4")
+    out = tmp_path / "elsewhere" / "data"
+    build(root, videos=linked, strips=root / "image", out=out)
+    clips = sorted((out / "video_RGB").iterdir())
+    assert [clip.stem for clip in clips] == sorted(VIDEOS)
+    assert not any(clip.is_symlink() for clip in clips)
+    assert len(read_list(out / "text/train_quality.json")) == 3

@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmme3dhf.escaping import visible
+
 SHOWN = 10  # of a kind
 
 
@@ -79,7 +81,8 @@ class Report:
 
     def text(self, shown: int = SHOWN) -> str:
         """The report for people: what was looked at, then the findings by kind, errors first, at
-        most `shown` of a kind and the number of the rest.
+        most `shown` of a kind and the number of the rest; whatever names hold, it is harmless to a
+        terminal.
         """
         looked_at = ", ".join(f"{what} {count}" for what, count in self.looked_at.items())
         lines = [f"{self.root}: looked at {looked_at or 'no file'}"]
@@ -96,7 +99,7 @@ class Report:
             if len(findings) > shown:
                 lines.append(f"  ... and {len(findings) - shown} more")
         lines.append(f"{_counted(self.errors, 'error')}, {_counted(self.odd, 'odd thing')}")
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
 
 def _counted(count: int, what: str) -> str:
