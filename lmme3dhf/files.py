@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from lmme3dhf.errors import UserError
-from lmme3dhf.escaping import cell_text, spreadsheet_text, visible
+from lmme3dhf.escaping import cell_text, spreadsheet_text
 
 MANIFEST = "manifest.json"
 # Of a file that keeps changing, such as one that is still being written.
@@ -263,27 +263,26 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table for people as CSV: `csv_lines` in which controls and marks of writing direction are
-    shown (`escaping.visible`).
+    """A CSV file with \\n line ends (see `csv_lines`); bytes that are no UTF-8, as in names of
+    files, have escapes in their place.
     """
-
-    def shown(cells: Sequence[Any]) -> list[Any]:
-        return [visible(cell) if isinstance(cell, str) else cell for cell in cells]
-
-    return csv_lines(map(shown, (header, *rows)), "\n")
+    return csv_lines([header, *rows], "\n").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def csv_lines(rows: Iterable[Iterable[Any]], line_end: str = "\r\n") -> str:
     """Rows as lines of a CSV file in which no text is a formula (`escaping.spreadsheet_text`); NaN
-    and None become empty cells.
+    and None become empty cells. `csv_cells` gives the texts back as they were.
     """
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator=line_end)
+    lines = []
     for row in rows:
         # The only value that is unlike itself is NaN.
         known = ["" if cell is None or cell != cell else cell for cell in row]
+        stream = io.StringIO(newline="")
+        # With these line ends a cell with either letter of them is quoted.
+        writer = csv.writer(stream, lineterminator="\r\n")
         writer.writerow([spreadsheet_text(c) if isinstance(c, str) else c for c in known])
-    return stream.getvalue()
+        lines.append(stream.getvalue().removesuffix("\r\n") + line_end)
+    return "".join(lines)
 
 
 def csv_cells(row: Iterable[str]) -> list[str]:

@@ -48,7 +48,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Listed:
-    """A table of the page with what its CSV file holds: all digits, and whole names."""
+    """A table of the page with what its CSV file holds: all digits, and names as they are."""
 
     sheet: Sheet
     header: tuple[str, ...]

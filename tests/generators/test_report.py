@@ -31,6 +31,7 @@ from lmme3dhf.reports.page import Card
 from lmme3dhf.scores import ScoreRow, read_scores
 from tests.generators.conftest import (
     BLUE,
+    EVIL,
     GREEN,
     RED,
     SHOWN_EVIL,
@@ -154,7 +155,7 @@ def test_what_is_left_out_is_counted_and_named(made: Made):
     written = rows_of(made.files / "tables" / "failures.csv")
     assert [(r["file"], r["reason"], r["generator"]) for r in written] == [
         ("clips/alpha_bad.mp4", "truncated", "alpha"),
-        (f"clips/{SHOWN_EVIL}_bad.mp4", "empty", f"'{SHOWN_EVIL}"),  # no formula for a spreadsheet
+        (f"clips/{EVIL}_bad.mp4", "empty", f"'{EVIL}"),  # no formula for a spreadsheet
         ("clips/gone_bad.mp4", "empty", "gone"),
     ]
     for fact in (f"model {'0123456789abcdef'}", "decoder pyav", "LMME3DHF 1.0", "0 to 100"):
