@@ -152,7 +152,7 @@ def test_merging_changed_nothing(job):
         report = json.loads((job / folder / REPORT).read_text())
         assert report["dtype"] == "float32"
         assert report["relative_difference"] <= 1e-5
-        assert report["samples"] == 4
+        assert report["samples"] == 16
 
 
 def test_scores_do_not_depend_on_the_replies(job, tmp_path):
