@@ -5,8 +5,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tests=(
-    tests/models tests/test_training.py tests/test_chain.py tests/test_scorer.py
-    tests/test_describe.py tests/test_bench.py tests/data/test_pixels.py tests/test_config.py
+    tests/models/test_{modeling,loading,lora,merge,tower,flops}.py tests/test_training.py
+    tests/test_chain.py tests/test_scorer.py tests/test_describe.py tests/test_bench.py
+    tests/data/test_pixels.py
 )
 mkdir -p .compat
 status=0
