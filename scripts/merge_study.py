@@ -42,7 +42,7 @@ from lmme3dhf.models.weights import Adapter, Weights
 from lmme3dhf.stages.run import read_probe, save_probe
 
 BF16 = torch.bfloat16
-DEPTHS, WIDTHS, UPDATES = (4, 12, 28), (256, 512, 1024), (0.004, 0.03, 0.15)
+DEPTHS, WIDTHS, UPDATES = (4, 12, 28), (256, 512), (0.004, 0.03, 0.15)
 RANK, ALPHA = 8, 32
 VIDEO, LEVELS = 10, (11, 12, 13, 14, 15)  # tokens
 GRID = (1, 8, 8)  # 16 visual tokens a clip
