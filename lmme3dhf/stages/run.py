@@ -383,7 +383,9 @@ def merge_run(
         run: The run folder.
         out: Folder to write; None for `run/merged`.
         form: Whether an adapter is folded into the weights, as of `models.merge.merge_adapter`.
-        verify: Compare every file of the base with its manifest first.
+        verify: Compare the base with the hash that the run recorded, and every file of it with its
+            manifest, first. False takes it as it is: a run that an earlier version started recorded
+            another hash of the same base.
 
     Returns:
         The report (see `models.merge`), with `folder` and whether it was there `already`.
@@ -403,11 +405,14 @@ def merge_run(
         )
     record = json.loads((run / RUN).read_text(encoding="utf-8"))
     base = Path(record["model"])
-    if not base.is_dir() or model_hash(base) != record["model_sha256"]:
-        raise TrainingError(
-            f"{run}: its base {base} is not there or not the model that was trained on; restore it"
-        )
+    if not base.is_dir():
+        raise TrainingError(f"{run}: its base {base} is not there; restore it")
     if verify:
+        if model_hash(base) != record["model_sha256"]:
+            raise TrainingError(
+                f"{run}: its base {base} is not the model that was trained on; restore it, or where "
+                "an earlier version of lmme3dhf started the run, merge it with --verify false"
+            )
         verify_folder(base)
     check_adapter(run / ADAPTER)
     # A folder without a card was merged before there were any.
