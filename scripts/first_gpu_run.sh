@@ -79,7 +79,7 @@ rows = json.load(open(sys.argv[1], encoding="utf-8"))[: int(sys.argv[3])]
 json.dump(rows, open(sys.argv[2], "w", encoding="utf-8"))' \
     "$data/distortion/eval.json" "$out/clips.json" "${CLIPS:-64}"
 for answers in likelihood reply; do
-    step "$answers" 'accuracy.*' "${lmme3dhf[@]}" predict --model "$out/stage1/merged" --scores false \
+    step "$answers" '"accuracy": [0-9.]+' "${lmme3dhf[@]}" predict --model "$out/stage1/merged" --scores false \
         --ratings false --maps false --data "$out/clips.json" --video_root "$data/video_RGB" \
         --answers "$answers" --evaluate true --out "$out/$answers.jsonl"
 done
