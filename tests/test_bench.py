@@ -267,8 +267,8 @@ def page_with_sections(folder: Path) -> Path:
 
 def test_the_page_holds_the_figures(tmp_path: Path):
     """Catches figures beside their section, prose that is lost, and pictures that are not drawn."""
-    page = page_with_sections(tmp_path)
-    report.write(page, figures())
+    page, known = page_with_sections(tmp_path), figures()
+    report.write(page, known)
     text = page.read_text(encoding="utf-8")
     assert "| R2 | a lever | **2.00** | 1.7 | 1.8 | 4.00 s | 2.00 s |" in text
     assert "| R2 224 px | a lever | 0.50 |  |  |" in text
@@ -278,7 +278,7 @@ def test_the_page_holds_the_figures(tmp_path: Path):
     for name in ("ratios", "growth", "shares"):
         assert (tmp_path / "performance" / f"{name}.png").stat().st_size > 5000
     again = page.read_text(encoding="utf-8")
-    report.write(page, figures())
+    report.write(page, known)
     assert page.read_text(encoding="utf-8") == again
 
 
