@@ -458,8 +458,8 @@ def _liger_kernels(chosen: dict[str, bool]) -> dict[str, bool]:
     """Which kernels Liger puts in place: norms, and the language model's rotary positions and gated
     MLP. Its losses take logits at all positions, ours at the learnt ones.
 
-    Liger 0.8.5 does so with transformers 5.6. With 5.24 it cannot be imported for this model, whose
-    output class and rotary function have other names there.
+    Liger 0.8.5 cannot be imported for this model on transformers 5.24, whose output class and
+    rotary function have other names.
     """
     try:
         # What Liger imports when it is applied, in the middle of Trainer's start.
@@ -468,7 +468,7 @@ def _liger_kernels(chosen: dict[str, bool]) -> dict[str, bool]:
         raise TrainingError(
             "trainer.use_liger_kernel: Liger's kernels for Qwen2.5-VL cannot be imported "
             f"({error}); leave the setting out, or, on a machine with a GPU, install a "
-            f"liger-kernel that fits transformers {version('transformers')} (0.8.5 fits 5.6, not "
+            f"liger-kernel that fits transformers {version('transformers')} (0.8.5 does not fit "
             "5.24)"
         ) from error
     losses = {"fused_linear_cross_entropy": False, "cross_entropy": False}
