@@ -410,8 +410,8 @@ def merge_run(
     if verify:
         if model_hash(base) != record["model_sha256"]:
             raise TrainingError(
-                f"{run}: its base {base} is not the model that was trained on; restore it, or where "
-                "an earlier version of lmme3dhf started the run, merge it with --verify false"
+                f"{run}: its base {base} is not the model that was trained on; restore it, or "
+                "where an earlier version of lmme3dhf started the run, merge with --verify false"
             )
         verify_folder(base)
     check_adapter(run / ADAPTER)
