@@ -204,7 +204,7 @@ def map_path(prediction: Prediction, path: Path) -> Path:
     """Where a record's map is.
 
     Args:
-        prediction: With a map.
+        prediction: A record with a map.
         path: The file of the record.
 
     Raises:

@@ -190,7 +190,7 @@ def as_reward(
         dtype: Likewise; in float16 small gradients vanish, take bfloat16.
         attn_implementation: Likewise.
         load: Likewise.
-        verify: Likewise.
+        verify: As in `Scorer.from_pretrained`.
         gradient_checkpointing: As of `Reward`.
         round_to_8_bit: Likewise.
 

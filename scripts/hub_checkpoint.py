@@ -226,11 +226,11 @@ def random_weights(
         if blank.ndim == 1:
             tensor.fill_(0 if name.endswith("bias") else 3 if name == "model.norm.weight" else 1)
         else:
-            deviation = blank[0].numel() ** -0.5
+            spread = blank[0].numel() ** -0.5
             if name.split(".")[-2] in ("o_proj", "down_proj", "proj") and "patch" not in name:
                 # What is added to the hidden states twice a layer adds up to their size.
-                deviation /= (2 * depths[name.split(".")[0]]) ** 0.5
-            tensor.normal_(0, deviation, generator=generator)
+                spread /= (2 * depths[name.split(".")[0]]) ** 0.5
+            tensor.normal_(0, spread, generator=generator)
         weights[name] = tensor.to(dtype)
     return weights
 
@@ -254,7 +254,7 @@ def write_checkpoint(
         hidden: Its width, a multiple of 64.
         vision_layers: Blocks of the vision tower, a multiple of 4.
         vision_width: Its width, a multiple of 80.
-        seed: Of the weights.
+        seed: Seed of the random weights.
         dtype: Type of the weights: bfloat16, float16 or float32.
         ranks: The vocabulary; None for Qwen's.
 

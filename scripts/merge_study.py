@@ -94,7 +94,7 @@ def clips(count: int, hidden: int, seed: int) -> tuple[list[dict[str, torch.Tens
     """Batches of one question on each clip, and the clips' opinion scores / 100.
 
     Returns:
-        The batches, and (count,) scores of mean 50 and deviation 15 points.
+        The batches, and (count,) scores of mean 50 and standard deviation 15 points.
     """
     draw = torch.Generator().manual_seed(seed)
     direction = torch.randn(hidden, generator=torch.Generator().manual_seed(0))

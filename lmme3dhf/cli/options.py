@@ -59,8 +59,8 @@ def scorer_of(args: Namespace, folder: Path) -> Any:
     """Loads the scorer that the options describe.
 
     Args:
-        args: Of `add_scorer_arguments`.
-        folder: From `model_of`.
+        args: Parsed options of `add_scorer_arguments`.
+        folder: The folder that `model_of` gave.
     """
     distributed.start()
     from lmme3dhf.scorer import Scorer

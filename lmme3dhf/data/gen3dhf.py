@@ -111,7 +111,7 @@ def require_inside(clip: Path, where: str, path: Path, video_root: Path | None) 
     """Refuses a clip outside the folder that the clips of a list are in.
 
     Args:
-        clip: Of a sample.
+        clip: Path of a sample's clip.
         where: The place of its row.
         path: The list.
         video_root: As given to the reader of the list.

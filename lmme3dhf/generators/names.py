@@ -1,4 +1,4 @@
-"""Who made which video, told by its path.
+"""Who made which video, read off its path.
 
 A pattern says where in a path the generator stands: `{generator}_*` in the file's name,
 `{generator}/*` in its folder. It is matched with the end of the path.

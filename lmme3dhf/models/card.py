@@ -122,31 +122,31 @@ def merge_summary(report: dict[str, Any]) -> str:
     """
     folded, limits = report["folded"], merge_limits(report["limits"])
     if folded is None:
-        told = "the new part added"
+        form = "the new part added"
     elif report["form"] == "adapter":
-        told = (
+        form = (
             f"the adapter kept beside the weights (folded in it gives: {merge_figures(folded)}; "
             f"limits: {limits})"
         )
     else:
-        told = f"the adapter folded into the weights (limits: {limits})"
+        form = f"the adapter folded into the weights (limits: {limits})"
     return (
-        f"{told}; against the trained model on {report['samples']} samples: {merge_figures(report)}"
+        f"{form}; against the trained model on {report['samples']} samples: {merge_figures(report)}"
     )
 
 
 def merge_figures(found: dict[str, Any]) -> str:
     """Differences of a merge (see `models.rounding.differences`) in words."""
-    told = []
+    parts = []
     if "scores" in found:
-        told.append(
+        parts.append(
             f"scores differ by at most {_two(found['score_points_max'])} points of MOS (mean "
             f"{_two(found['score_points_mean'])}) and {found['swapped_pairs']} of {found['pairs']} "
             "pairs change places"
         )
     if "level_reads" in found:
-        told.append(f"{found['level_changes']} of {found['level_reads']} levels change")
-    return ", ".join([*told, f"relative difference {_two(found['relative_difference'])}"])
+        parts.append(f"{found['level_changes']} of {found['level_reads']} levels change")
+    return ", ".join([*parts, f"relative difference {_two(found['relative_difference'])}"])
 
 
 def merge_limits(limits: dict[str, float]) -> str:

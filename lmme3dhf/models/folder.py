@@ -41,7 +41,7 @@ _READ = (
     "additional_chat_templates/*.jinja",
 )
 # Files that a library takes in place of the usual ones, or runs.
-_ODD = ("shard-*.safetensors", "audio_tokenizer_config.json", "custom_generate/generate.py")
+_UNEXPECTED = ("shard-*.safetensors", "audio_tokenizer_config.json", "custom_generate/generate.py")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _MOST_BYTES = 32 * 10**6  # of a configuration; real ones have some 10 kB
 
@@ -178,7 +178,7 @@ def model_damage(folder: Path, hashes: Hashes | None = None) -> str | None:
     Args:
         folder: The folder. One that nothing marks as merged has no manifest, so nothing is known of
             it and nothing is wrong.
-        hashes: As of `files.damage`.
+        hashes: As in `files.damage`.
     """
     if not (folder / MANIFEST).is_file() and not (folder / REPORT).is_file():
         return None
@@ -310,11 +310,11 @@ def _check_files(folder: Path) -> None:
             f"be loaded with it, unverified; move its files away (those of a folder of ours lie in "
             f"{ADAPTER}/)"
         )
-    odd = [path for pattern in _ODD for path in sorted(folder.glob(pattern))]
-    if odd:
+    unexpected = [path for pattern in _UNEXPECTED for path in sorted(folder.glob(pattern))]
+    if unexpected:
         raise ModelError(
-            f"{odd[0]}: no file of a Qwen2.5-VL, and a library would load it in place of the "
-            "usual ones; delete it if the model needs no such thing, or take another"
+            f"{unexpected[0]}: no file of a Qwen2.5-VL, and a library would load it in place of "
+            "the usual ones; delete it if the model needs no such thing, or take another"
         )
 
 

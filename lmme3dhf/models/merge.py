@@ -66,7 +66,7 @@ class _Trained:
     """The trained model in memory, and what its folder is made of.
 
     Attributes:
-        model: With the run's adapter, if it trained one, around it.
+        model: The model, wrapped in the run's adapter if the run trained one.
         base: Weights of the folder that the run started from.
         dtype: Type of the backbone in the run.
         metric: The metric's section of the configuration.

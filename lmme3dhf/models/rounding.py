@@ -1,8 +1,8 @@
 """What folding an adapter into weights of a half-precision type changes, in what matters: scores,
 levels and rank order on real samples.
 
-Both sides are computed in float32 arithmetic, so that the figures show the rounding of the weights
-alone. The weights stay in their type and are widened one module at a time.
+Both sides are computed in float32 arithmetic, so that the differences show the rounding of the
+weights alone. The weights stay in their type and are widened one module at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -80,8 +80,8 @@ def all_outputs(
         model: In any type.
         probe: The batches.
         outputs: What is computed of one.
-        folded: With each adapter folded into its weight, rounded to the weight's type; the model
-            itself stays as it is.
+        folded: Compute with each adapter folded into its weight, rounded to the weight's type;
+            the model itself stays as it is.
     """
     found: dict[str, list[torch.Tensor]] = {}
     with in_float32(model, folded=folded):
@@ -98,7 +98,7 @@ def in_float32(model: nn.Module, *, folded: bool = False) -> Iterator[None]:
 
     Args:
         model: Not quantised.
-        folded: As of `all_outputs`.
+        folded: As in `all_outputs`.
     """
     updates = {}
     adapted = [m for m in model.modules() if isinstance(m, LoraLayer)] if folded else []
@@ -149,8 +149,8 @@ def differences(stored: Outputs, trained: Outputs) -> dict[str, Any]:
     """How a stored model's outputs differ from the trained one's.
 
     Args:
-        stored: From `all_outputs`.
-        trained: Likewise.
+        stored: Outputs of the stored model, from `all_outputs`.
+        trained: Outputs of the trained model, from `all_outputs`.
 
     Returns:
         `relative_difference` as of `largest_difference`. With scores also `scores` (how many),

@@ -45,7 +45,7 @@ class Adapter:
 
     Attributes:
         factors: Name of a module -> B (out, rank) and A (rank, in), float32.
-        scale: Of their product.
+        scale: Factor of the product B A.
 
     Raises:
         ModelError: A file is missing or damaged, or the update is not the plain scale * B A.
@@ -56,17 +56,19 @@ class Adapter:
             config = json.loads((folder / ADAPTER_CONFIGURATION).read_bytes())
             tensors = load_file(folder / ADAPTER_WEIGHTS)
             rank, alpha = config["r"], config["lora_alpha"]
-            odd = [name for name in ("use_dora", "use_rslora", "lora_bias") if config.get(name)]
-            odd += [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
+            unsupported = [
+                name for name in ("use_dora", "use_rslora", "lora_bias") if config.get(name)
+            ]
+            unsupported += [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(
                 f"{folder}: not a whole adapter ({type(error).__name__}: {error}); restore it, or "
                 "merge the run again"
             ) from error
-        if odd:
+        if unsupported:
             raise ModelError(
-                f"{folder / ADAPTER_CONFIGURATION}: {odd[0]} is set; only plain LoRA can be folded "
-                "in, as lmme3dhf trains it"
+                f"{folder / ADAPTER_CONFIGURATION}: {unsupported[0]} is set; only plain LoRA can "
+                "be folded in, as lmme3dhf trains it"
             )
         self.scale = alpha / rank
         self.factors = {}
@@ -262,7 +264,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
     path of what it was trained on.
 
     Args:
-        model: With adapters of PEFT on it.
+        model: A model with PEFT adapters on it.
         folder: To write, in PEFT's layout.
     """
     config = copy.copy(model.peft_config["default"])

@@ -92,7 +92,7 @@ def read_file(
         video_root: Folder of the clips, or None.
         report: Takes the findings.
         found: Takes the content. Media are left to be opened later.
-        allow_outside: As of `check`.
+        allow_outside: As in `check`.
 
     Returns:
         Its kind; None where it is not known or not the expected one.
