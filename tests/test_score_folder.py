@@ -111,7 +111,7 @@ def test_options_reach_the_scorer(model, tmp_path, monkeypatch, capsys):
     words = ["score", str(tmp_path / "a.mp4"), "--model", str(model)]
     words += ["--out", str(tmp_path / "scores.csv")]
     assert main(words) == 1
-    assert (given["workers"], given["batch_size"], given["timeout_s"]) == (1, 8, 60)
+    assert (given["workers"], given["batch_size"], given["timeout_s"]) == (None, 8, 60)
     assert (given["load"], given["attn_implementation"]) == (None, "auto")
     options = "--load 8bit --attn_implementation sdpa --timeout 5 --workers 0 --batch_size 3"
     assert main([*words, *options.split(), "--device", "cpu", "--dtype", "float32"]) == 1
@@ -124,6 +124,7 @@ def test_options_reach_the_scorer(model, tmp_path, monkeypatch, capsys):
         "workers": 0,
         "batch_size": 3,
         "scores": True,
+        "verify": False,  # the command has verified it before it computed the key
     }
     for wrong in ("--timeout 0", "--batch_size 0", "--workers -1", "--load 2bit"):
         capsys.readouterr()

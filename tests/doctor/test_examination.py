@@ -282,8 +282,8 @@ def distribution(folder: Path, name: str, version: str) -> None:
 @pytest.mark.parametrize(
     ("name", "version", "told", "fix"),
     [
-        ("transformers", "4.57.6", "CVE-2026-4372", "transformers<6,>=5.6'"),
-        ("transformers", "5.4.0", "expected <6,>=5.6", "transformers<6,>=5.6'"),
+        ("transformers", "4.57.6", "CVE-2026-4372", "transformers<6,>=5.19'"),
+        ("transformers", "5.4.0", "expected <6,>=5.19", "transformers<6,>=5.19'"),
         ("peft", "0.10.0", "expected >=0.18", "pip install 'peft>=0.18'"),
         ("torch", "2.4.0", "expected >=2.10", "pip install --force-reinstall torch torchvision"),
     ],

@@ -6,16 +6,14 @@ from tests.test_scores import good, written
 
 
 def test_clips_of_the_demo_are_listed_whatever_they_are_called(tmp_path):
-    """Catches a bar or a line break in a name, which would break the page's table, and cells that
-    read None.
-    """
+    """Catches a name that is changed before the page escapes it, and cells that read None."""
     out = tmp_path / "clips.csv"
     assert _clip_rows(out) == []
     broken = ScoreRow(file="b/b.mp4", status="failed", reason="empty", model=good("a").model)
     written(out, good("b/a|\n1.mp4"), broken)
     assert _clip_rows(out) == [
         {
-            "file": "a\\| 1.mp4",
+            "file": "a|\n1.mp4",
             "quality": "-3.250",
             "authenticity": "101.500",
             "distortions": "Eye Distortions; Mouth Distortions",
