@@ -62,9 +62,9 @@ train() {
 step doctor '[0-9]+ faults, .*' "${lmme3dhf[@]}" doctor --model "$model"
 step features '[0-9]+ clips, about .*B' "${lmme3dhf[@]}" data features "${given[@]}" --model "$model"
 train text "$model" stage1 "${STEPS:-200}"
-step merge1 '(was merged before|merged), .*' "$here/merge_lora.sh" "$out/stage1"
+step merge1 '(against the trained|folded in it).*' "$here/merge_lora.sh" "$out/stage1"
 train score "$out/stage1/merged" stage2 "${STEPS:-200}"
-step merge2 '(was merged before|merged), .*' "$python" "$here/merge_mlp.py" "$out/stage2"
+step merge2 '(against the trained|folded in it).*' "$python" "$here/merge_mlp.py" "$out/stage2"
 
 # With pad_to a compiled model meets few shapes; the logs say what it was compiled again for.
 export TORCH_LOGS=recompiles

@@ -83,7 +83,7 @@ def merge(args: Namespace, config: Config | None) -> int:
 
     report = merge_run(args.run, args.out, args.form, verify=args.verify)
     done = "was merged before" if report["already"] else "merged"
-    print(f"{report['folder']}: {done}, {merge_summary(report)}")
+    print(f"{report['folder']}: {done}", *merge_summary(report), sep="\n  ")
     if args.push_to:
         from lmme3dhf.models.hub import push_to_hub
 

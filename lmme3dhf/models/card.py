@@ -114,25 +114,21 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     replace_file(folder / README, _page(config, metric, record))
 
 
-def merge_summary(report: dict[str, Any]) -> str:
-    """What a merge did and how far the folder's model is from the trained one, in one sentence.
+def merge_summary(report: dict[str, Any]) -> list[str]:
+    """Sentences on a merged folder: its form, and how far its model is from the trained one.
 
     Args:
         report: See `models.merge.merge_adapter`.
     """
-    folded, limits = report["folded"], merge_limits(report["limits"])
-    if folded is None:
-        form = "the new part added"
-    elif report["form"] == "adapter":
-        form = (
-            f"the adapter kept beside the weights (folded in it gives: {merge_figures(folded)}; "
-            f"limits: {limits})"
-        )
-    else:
-        form = f"the adapter folded into the weights (limits: {limits})"
-    return (
-        f"{form}; against the trained model on {report['samples']} samples: {merge_figures(report)}"
-    )
+    samples = f"against the trained model on {report['samples']} samples"
+    against = f"{samples}: {merge_figures(report)}"
+    if report["folded"] is None:
+        return ["the new part is added", against]
+    limits = f"(limits: {merge_limits(report['limits'])})"
+    if report["form"] == "merged":
+        return ["form merged: the adapter is folded into the weights", f"{against} {limits}"]
+    folded = f"folded in it would give: {merge_figures(report['folded'])} {limits}"
+    return ["form adapter: the adapter is kept beside the weights", against, folded]
 
 
 def merge_figures(found: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -316,6 +317,12 @@ def _save_verified(
             finish(partial, report)
         write_json(partial / REPORT, report)
         write_manifest(partial)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = " ".join(str(error).split())[:300]
+        raise MergeError(
+            f"{out}: not written ({reason}); make room or check the folder, or give another --out"
+        ) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -336,6 +343,8 @@ def _write(trained: _Trained, base: Path, folder: Path, kept: bool) -> None:
     model.config.dtype = dtype
     model.config.architectures = [type(model).__name__]
     folder.mkdir(parents=True)
+    # A report without a manifest says that the folder was not finished, also after a kill.
+    write_json(folder / REPORT, {"form": None})
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     load_processor(base).save_pretrained(folder)
@@ -358,6 +367,12 @@ def _write(trained: _Trained, base: Path, folder: Path, kept: bool) -> None:
         filename_pattern=SAFE_WEIGHTS_NAME.replace(".safetensors", "{suffix}.safetensors"),
         max_shard_size=SHARD,
     )
+    need, free = sum(map(size, names)), shutil.disk_usage(folder).free
+    if need > free:
+        raise MergeError(
+            f"{folder.parent}: the weights need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+            "free; make room, or give another --out"
+        )
     update = Adapter(trained.adapter) if trained.adapter and not kept else None
     for file, keys in plan.filename_to_tensors.items():
         tensors = {}

@@ -38,12 +38,14 @@ def text_outputs(model: nn.Module, batch: Batch, level_tokens: Sequence[int] = (
     Args:
         model: `LMME3DHF`, with or without adapters around it.
         batch: Arguments of its forward pass, without targets; `levels` are the reads (indices into
-            the flattened reads) at which a level word is predicted.
+            the flattened reads) at which a level word is predicted, `aspects` say which dimension
+            each score is of.
         level_tokens: Token of each level word.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     batch = {name: tensor.to(base.device) for name, tensor in batch.items()}
     scored, levels = batch.pop("scored", None), batch.pop("levels", None)
+    aspects = batch.pop("aspects", None)
     if "video_embeds" not in batch:
         batch["video_embeds"] = base.encode_video(
             batch.pop("pixel_values_videos"), batch["video_grid_thw"]
@@ -55,6 +57,8 @@ def text_outputs(model: nn.Module, batch: Batch, level_tokens: Sequence[int] = (
     # A head that nobody trained says nothing.
     if scored is not None and "score_head" not in base.missing_parts:
         outputs["scores"] = base.score_head(hidden[scored])
+        if aspects is not None:
+            outputs["aspects"] = aspects
     return outputs
 
 
@@ -155,10 +159,10 @@ def differences(stored: Outputs, trained: Outputs) -> dict[str, Any]:
     Returns:
         `relative_difference` as of `largest_difference`. With scores also `scores` (how many),
         `score_points_max`, `score_points_mean` (of the absolute differences) and
-        `score_points_bias`, in points of MOS (0-100), and of the `pairs` of scores the
-        `swapped_pairs` whose order is reversed. With levels `level_changes` of `level_reads`.
+        `score_points_bias`, in points of MOS (0-100), and of the `pairs` of scores of one dimension
+        the `swapped_pairs` whose order is reversed. With levels `level_changes` of `level_reads`.
     """
-    named = [name for name in trained if name != "levels"]
+    named = [name for name in trained if name not in ("levels", "aspects")]
     found: dict[str, Any] = {
         "relative_difference": largest_difference(
             {name: stored[name] for name in named}, {name: trained[name] for name in named}
@@ -166,15 +170,16 @@ def differences(stored: Outputs, trained: Outputs) -> dict[str, Any]:
     }
     if "scores" in trained:
         a, b = 100 * stored["scores"].double(), 100 * trained["scores"].double()
-        orders = (torch.sign(s[:, None] - s[None, :]) for s in (a, b))
-        swapped = int((next(orders) * next(orders) < 0).sum()) // 2
+        aspects = trained.get("aspects", torch.zeros(len(a)))
+        pairs = (aspects[:, None] == aspects).triu(1)
+        swapped = (a[:, None] - a) * (b[:, None] - b) < 0
         found |= {
             "scores": len(a),
             "score_points_max": float((a - b).abs().max()),
             "score_points_mean": float((a - b).abs().mean()),
             "score_points_bias": float((a - b).mean()),
-            "pairs": len(a) * (len(a) - 1) // 2,
-            "swapped_pairs": swapped,
+            "pairs": int(pairs.sum()),
+            "swapped_pairs": int((swapped & pairs).sum()),
         }
     if "levels" in trained:
         changed = stored["levels"].argmax(-1) != trained["levels"].argmax(-1)

@@ -9,6 +9,7 @@ starts from a folder of the second form, and the hashes of stored features.
 
 import copy
 import json
+import math
 import re
 from pathlib import Path
 
@@ -35,6 +36,41 @@ KEY_MAPPING = {
 }
 NEW_PARTS = ("score_head", "saliency_decoder")
 _PEFT_PREFIX = "base_model.model."
+# Fields of an adapter's configuration that do not change what a finished one computes.
+_NO_COMPUTATION = (
+    *("peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+    *("inference_mode", "lora_dropout", "target_modules", "modules_to_save", "peft_version"),
+)
+
+
+def _plain_lora(folder: Path) -> LoraConfig:
+    """Configuration of an adapter whose update is scale * B A and that changes nothing else.
+
+    Raises:
+        ModelError: It is missing or damaged, or sets more.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        plain = LoraConfig(r=config.r, lora_alpha=config.lora_alpha)
+        whole = config.r >= 1 and math.isfinite(config.lora_alpha)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(folder, error) from error
+    values, usual = config.to_dict(), plain.to_dict()
+    more = [k for k in values if k not in _NO_COMPUTATION and values[k] != usual.get(k)]
+    if more or not whole:
+        raise ModelError(
+            f"{folder / ADAPTER_CONFIGURATION}: {more[0] if more else 'r or lora_alpha'} is set to "
+            "something that lmme3dhf does not train; only plain LoRA (r, lora_alpha, "
+            "target_modules) can be read, merge the run again"
+        )
+    return config
+
+
+def _damaged(folder: Path, error: Exception) -> ModelError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return ModelError(
+        f"{folder}: not a whole adapter ({reason}); restore the folder, or merge the run again"
+    )
 
 
 class Adapter:
@@ -52,25 +88,12 @@ class Adapter:
     """
 
     def __init__(self, folder: Path) -> None:
+        config = _plain_lora(folder)
         try:
-            config = json.loads((folder / ADAPTER_CONFIGURATION).read_bytes())
             tensors = load_file(folder / ADAPTER_WEIGHTS)
-            rank, alpha = config["r"], config["lora_alpha"]
-            unsupported = [
-                name for name in ("use_dora", "use_rslora", "lora_bias") if config.get(name)
-            ]
-            unsupported += [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"{folder}: not a whole adapter ({type(error).__name__}: {error}); restore it, or "
-                "merge the run again"
-            ) from error
-        if unsupported:
-            raise ModelError(
-                f"{folder / ADAPTER_CONFIGURATION}: {unsupported[0]} is set; only plain LoRA can "
-                "be folded in, as lmme3dhf trains it"
-            )
-        self.scale = alpha / rank
+        except (OSError, SafetensorError) as error:
+            raise _damaged(folder, error) from error
+        self.scale = config.lora_alpha / config.r
         self.factors = {}
         for key, a in tensors.items():
             if key.endswith(".lora_A.weight"):
@@ -204,17 +227,14 @@ def keep_adapter(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: It is damaged, or does not fit in every tensor.
     """
+    config = _plain_lora(folder)
     try:
-        config = LoraConfig.from_pretrained(str(folder))
         tensors = {
             key.removeprefix(_PEFT_PREFIX): tensor
             for key, tensor in load_file(folder / ADAPTER_WEIGHTS).items()
         }
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder}: not a whole adapter ({str(error).splitlines()[0]}); restore the folder, or "
-            "merge the run again"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
     modules = {name for name, module in model.named_modules() if module is not None}
     # A model without its tower, or a tower alone, has no place for the rest.
     tensors = {k: t for k, t in tensors.items() if ".".join(k.split(".")[:2]) in modules}

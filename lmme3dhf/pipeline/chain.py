@@ -123,7 +123,7 @@ def train_and_merge(stage: str, config: Config, run: Path, merged: Path | None =
     """Trains one stage ("text", "score" or "saliency") and merges it; what is there is kept."""
     TRAIN[stage](config, run)
     report = merge_run(run, merged, verify=config.verify)
-    print(f"merged into {report['folder']}: {merge_summary(report)}")
+    print(f"merged into {report['folder']}:", *merge_summary(report), sep="\n  ")
 
 
 def make_data(config: Config, root: Path) -> None:

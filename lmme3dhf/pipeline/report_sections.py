@@ -194,7 +194,7 @@ def _facts(found: Gathered) -> Iterable[tuple[str, str]]:
         yield "Weights", f"{size_mb:.1f} MB, SHA-256 {hashes}"
     merged = _json(run / "model" / "merge_report.json")
     if "form" in merged:
-        yield "Merge", merge_summary(merged)
+        yield "Merge", "; ".join(merge_summary(merged))
     yield "Data set", _data_fact(found)
     split = _json(source.data / "splits.json")
     if split.get("sha256"):

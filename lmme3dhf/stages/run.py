@@ -107,7 +107,7 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
     record = {
         "stage": stage,
         "model": str(model),
-        "model_sha256": on_main(lambda: model_hash(model)),
+        "model_key": on_main(lambda: model_hash(model)),
         "dtype": config.dtype,
         "versions": {"python": platform.python_version()}
         | {library: version(library) for library in _LIBRARIES},
@@ -128,8 +128,8 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
                 + "\n  ".join(changed[:20])
             )
         if (
-            json.loads((run / RUN).read_text(encoding="utf-8"))["model_sha256"]
-            != record["model_sha256"]
+            json.loads((run / RUN).read_text(encoding="utf-8")).get("model_key")
+            != record["model_key"]
         ):
             raise TrainingError(
                 f"{run} was started from another model than {model}; give another --out"
@@ -267,8 +267,8 @@ def spread(items: Sequence[Any], count: int = PROBE_CLIPS) -> list[Any]:
 def probe_batches(
     dataset: ClipQuestions, collator: Collator, metric: MetricConfig
 ) -> list[dict[str, Any]]:
-    """Real batches of a stage with which merging is verified, each with its `levels`: the reads
-    that predict a level word.
+    """Real batches of a stage with which merging is verified, each with its `levels` (the reads
+    that predict a level word) and `aspects` (index of the dimension of each score).
     """
     items = [dataset[i] for i in spread(range(len(dataset)))]
     batches = [collator(items[i : i + PROBE_BATCH]) for i in range(0, len(items), PROBE_BATCH)]
@@ -279,6 +279,10 @@ def probe_batches(
             levels.append(batch["learnt"][torch.isin(batch["targets"], words)])
         if levels:
             batch["levels"] = torch.cat(levels).unique()
+        tasks = [name.rpartition(" ")[2] for name in batch["names"]]
+        aspects = [DIMENSIONS.index(task) for task in tasks if task in DIMENSIONS]
+        if len(aspects) == len(batch.get("scored", ())):
+            batch["aspects"] = torch.tensor(aspects)
     return batches
 
 
@@ -383,9 +387,8 @@ def merge_run(
         run: The run folder.
         out: Folder to write; None for `run/merged`.
         form: Whether an adapter is folded into the weights, as of `models.merge.merge_adapter`.
-        verify: Compare the base with the hash that the run recorded, and every file of it with its
-            manifest, first. False takes it as it is: a run that an earlier version started recorded
-            another hash of the same base.
+        verify: Compare every file of the base with its manifest first. False also takes the base of
+            a run that an earlier version started, whose recorded hash is of another kind.
 
     Returns:
         The report (see `models.merge`), with `folder` and whether it was there `already`.
@@ -397,6 +400,8 @@ def merge_run(
         MergeError: See `models.merge`.
     """
     out = out or run / MERGED
+    if (run / REPORT).exists():
+        raise TrainingError(f"{run}: a merged model, not a run; give the folder of its run")
     if not is_finished(run):
         why = damage(run) if run.exists() else "there is no such folder"
         raise TrainingError(
@@ -407,12 +412,16 @@ def merge_run(
     base = Path(record["model"])
     if not base.is_dir():
         raise TrainingError(f"{run}: its base {base} is not there; restore it")
+    if "model_key" in record and model_hash(base) != record["model_key"]:
+        raise TrainingError(
+            f"{run}: its base {base} is not the model that was trained on; restore it"
+        )
+    if "model_key" not in record and verify:
+        raise TrainingError(
+            f"{run}: an earlier version of lmme3dhf started it, whose hash of the base {base} is "
+            "of another kind; if that folder has not changed since, merge with --verify false"
+        )
     if verify:
-        if model_hash(base) != record["model_sha256"]:
-            raise TrainingError(
-                f"{run}: its base {base} is not the model that was trained on; restore it, or "
-                "where an earlier version of lmme3dhf started the run, merge with --verify false"
-            )
         verify_folder(base)
     check_adapter(run / ADAPTER)
     # A folder without a card was merged before there were any.

@@ -641,19 +641,34 @@ def test_a_base_whose_tokenizer_changed_is_not_merged_into(stage_run, plain, tmp
     finish_run(run)
     assert merge_run(run, tmp_path / "first")["already"] is False
     permuted(plain)
-    with pytest.raises(TrainingError, match="not the model that was trained on") as error:
-        merge_run(run, tmp_path / "second")
+    for verify in (True, False):
+        with pytest.raises(TrainingError, match="not the model that was trained on"):
+            merge_run(run, tmp_path / "second", verify=verify)
     assert not (tmp_path / "second").exists()
-    # The way out for a run of an earlier version, whose recorded hash was another.
-    assert "--verify false" in str(error.value)
-    merge_run(run, tmp_path / "second", verify=False)
+
+
+def test_a_run_of_an_earlier_version_is_merged_when_asked_to(stage_run, tmp_path):
+    """Its recorded hash of the base is of another kind. Catches a finished run that nothing can
+    make a model of, and a base that is taken without a word.
+    """
+    run = copied(stage_run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["model_sha256"] = "0" * 64
+    del record["model_key"]
+    (run / "run.json").write_text(json.dumps(record))
+    finish_run(run)
+    with pytest.raises(TrainingError, match="--verify false"):
+        merge_run(run, tmp_path / "out")
+    assert merge_run(run, tmp_path / "out", verify=False)["already"] is False
+    with pytest.raises(TrainingError, match="its run"):
+        merge_run(tmp_path / "out")
 
 
 def test_a_damaged_base_is_not_merged_into(stage_run, published, tmp_path):
     """Also where no score depends on the file. Catches damage that a merge hands on as whole."""
     base, run = copied(published, tmp_path / "base"), copied(stage_run, tmp_path / "run")
     changed(run / "run.json", "model", value=str(base))
-    changed(run / "run.json", "model_sha256", value=model_hash(base))
+    changed(run / "run.json", "model_key", value=model_hash(base))
     finish_run(run)
     appended(base / "generation_config.json")
     with pytest.raises(ModelError, match=r"generation_config\.json"):

@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
@@ -17,6 +19,7 @@ from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder
 from lmme3dhf.files import MANIFEST, damage
 from lmme3dhf.models import merge
 from lmme3dhf.models.configuration import MetricConfig, ModelError, SaliencyConfig
+from lmme3dhf.models.folder import model_damage
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import REPORT, MergeError, merge_adapter, merge_decoder, merge_head
 from lmme3dhf.models.modeling import LMME3DHF
@@ -651,9 +654,35 @@ def half(folder: Path) -> None:
     (folder / "adapter" / "adapter_config.json").unlink()
 
 
+def with_setting(name: str, value: object) -> Callable[[Path], None]:
+    """An adapter whose configuration changes more than plain LoRA does, or what it means."""
+
+    def change(folder: Path) -> None:
+        path = folder / "adapter" / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+    return change
+
+
+OTHER_ADAPTERS = {
+    "init_lora_weights": "pissa",
+    "use_rslora": True,
+    "use_dora": True,
+    "alpha_pattern": {"q_proj": 1},
+    "lora_alpha": float("nan"),
+    "r": "x",
+}
+
+
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("change", [without_adapter, without_flag, cut, half])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(without_adapter, without_flag, cut, half),
+        *(with_setting(*setting) for setting in OTHER_ADAPTERS.items()),
+    ],
+)
 def test_a_kept_adapter_that_is_not_whole_is_an_error(kept, tmp_path, change, fold):
     """Catches other scores in silence."""
     folder = shutil.copytree(kept.folder, tmp_path / "model")
@@ -849,6 +878,10 @@ def test_differences_by_hand():
     assert (found["swapped_pairs"], found["pairs"], found["scores"]) == (1, 3, 3)
     assert (found["level_changes"], found["level_reads"]) == (1, 2)
     assert found["relative_difference"] == pytest.approx(0.35, abs=1e-6)
+    # The second score is of another dimension, so that it changes places with nobody.
+    apart = trained | {"aspects": torch.tensor([0, 1, 0])}
+    found = differences(stored, apart)
+    assert (found["swapped_pairs"], found["pairs"]) == (0, 1)
     tied = {"scores": torch.tensor([0.5, 0.5])}
     assert differences({"scores": torch.tensor([0.5, 0.6])}, tied)["swapped_pairs"] == 0
 
@@ -889,3 +922,38 @@ def test_weights_beyond_a_shard_are_several_files_with_an_index(
     assert bits(text_outputs(model, run.probe)) == bits(
         text_outputs(LMME3DHF.from_pretrained(merged[0]).eval(), run.probe)
     )
+
+
+@pytest.mark.parametrize("when", ["before", "while it is written"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tiny_folder, tmp_path, run, monkeypatch, when
+):
+    """Catches a traceback of the file library, and half a model."""
+    out = tmp_path / "out"
+    if when == "before":
+        usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+        monkeypatch.setattr(merge.shutil, "disk_usage", lambda path: usage)
+    else:
+
+        def full(*arguments, **options):
+            raise SafetensorError("No space left on device")
+
+        monkeypatch.setattr(merge, "save_file", full)
+    with pytest.raises(MergeError, match="make room"):
+        merge_adapter(tiny_folder, run.folder, out, METRIC, [run.probe], torch.float32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_a_killed_merge_is_damaged(tiny_folder, tmp_path, run, monkeypatch):
+    """Its weights may all be there. Catches scores of a model that nobody verified."""
+    left = tmp_path / "left"
+
+    def killed(trained, folder, kept):
+        shutil.copytree(folder, left)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merge, "_wrongly_written", killed)
+    with pytest.raises(KeyboardInterrupt):
+        merge_adapter(tiny_folder, run.folder, tmp_path / "out", METRIC, [run.probe], torch.float32)
+    assert (left / "model.safetensors").exists()
+    assert "not finished" in model_damage(left)
