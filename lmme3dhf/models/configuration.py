@@ -26,9 +26,15 @@ _SMALLEST_LAYER = 16
 _COMMON_KEYS = frozenset(
     (
         *("model_type", "name_or_path", "_name_or_path", "torch_dtype", "num_labels"),
-        *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset"),
         *("rope_scaling", "rope_theta", "tie_word_embeddings", "pruned_heads", "torchscript"),
         *("in_chans", "spatial_patch_size", "vision_token_id"),
+    )
+)
+# The attention kernel is the caller's choice, never the folder's.
+_DROPPED_KEYS = frozenset(
+    (
+        *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
+        "_attn_implementation_autoset",
     )
 )
 BRANCHES = ("both", "visual", "multimodal")  # of the saliency decoder
@@ -179,7 +185,7 @@ class LMME3DHFConfig(Qwen2_5_VLConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LMME3DHFConfig":
         """As the library's, without the keys that no class of the configuration knows (those of
         training tools, say), which are named once on standard error. The library would set them as
-        attributes, in place of methods too.
+        attributes, in place of methods too. The folder's attention kernel is dropped silently.
         """
         known, ignored = _known_keys(config_dict)
         if ignored:
@@ -214,17 +220,19 @@ def _known_keys(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         for name, section in LMME3DHFConfig.sub_configs.items()
     }
     # Published configurations hold the language model's keys at the top.
-    kept = {key: value for key, value in content.items() if key in own["text_config"]}
-    ignored = [key for key, value in content.items() if key not in kept and value is not None]
+    kept, ignored = _split_keys(content, own["text_config"])
     for name, known in own.items():
         if isinstance(section := kept.get(name), dict):
-            kept[name] = {key: value for key, value in section.items() if key in known}
-            ignored += [
-                f"{name}.{key}"
-                for key, value in section.items()
-                if key not in known and value is not None
-            ]
+            kept[name], unknown = _split_keys(section, known)
+            ignored += [f"{name}.{key}" for key in unknown]
     return kept, ignored
+
+
+def _split_keys(section: dict[str, Any], known: set[str]) -> tuple[dict[str, Any], list[str]]:
+    """The known part of a section, and the other keys that have a value."""
+    kept = {key: section[key] for key in section if key in known - _DROPPED_KEYS}
+    unknown = [key for key in section if key not in known | _DROPPED_KEYS]
+    return kept, [key for key in unknown if section[key] is not None]
 
 
 @cache  # a folder's configuration is read several times

@@ -78,7 +78,7 @@ def load_model(
     model = LMME3DHF.from_pretrained(
         folder,
         dtype=type_,
-        attn_implementation={"vision_config": vision, "text_config": "sdpa"},
+        attn_implementation={"": "sdpa", "vision_config": vision, "text_config": "sdpa"},
         tower=tower,
         fold_adapter=fold_adapter,
         **options,

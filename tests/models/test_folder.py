@@ -24,12 +24,12 @@ from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.folder import (
     REPORT,
     ModelError,
-    check_folder,
     model_damage,
     model_hash,
     verify_folder,
 )
 from lmme3dhf.models.hub import model_folder, push_to_hub
+from lmme3dhf.models.loading import load_model
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import merge_adapter
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
@@ -773,11 +773,25 @@ def test_the_key_of_shards_is_that_of_the_shards(merged):
     assert model_hash(merged) != first
 
 
-def test_other_attention_names_of_a_saved_model_are_let_through(plain):
-    """What the library itself writes. Catches an allow-list that refuses our own folders."""
-    for name in ("eager", "sdpa", "flash_attention_2", {"text_config": "sdpa", "": "eager"}, None):
-        changed(plain / CONFIG, "_attn_implementation", value=name)
-        check_folder(plain)
+@pytest.mark.parametrize("section", [(), ("text_config",), ("vision_config",)])
+@pytest.mark.parametrize(
+    "key", ["_attn_implementation", "attn_implementation", "_attn_implementation_internal"]
+)
+def test_the_folders_attention_has_no_effect(plain, section, key):
+    """At the doors that build something, with what the library itself writes. Catches a refusal of
+    fine-tunes, and a kernel that is imported or fetched since the folder names it.
+    """
+    names = ("flash_attention_2", {"": "flash_attention_2"}, ["eager"])
+    for name in names if not section else names[:1]:
+        changed(plain / CONFIG, *section, key, value=name)
+        for config in (
+            load_model(plain, device="cpu").config,
+            LMME3DHF.from_pretrained(plain).config,
+            load_tower(plain, torch.float32, "sdpa").config,
+        ):
+            assert config._attn_implementation == "sdpa"
+            for nested in config.sub_configs:
+                assert getattr(config, nested)._attn_implementation == "sdpa"
 
 
 def test_a_folder_is_looked_at_without_torch():
