@@ -20,13 +20,14 @@ REPORT = "merge_report.json"  # in every folder that a merge wrote
 MODEL_TYPE = "qwen2_5_vl"
 
 _GENERATION = "generation_config.json"
+_TOKENS = "special_tokens_map.json"
 _JSON = (
     CONFIGURATION,
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "tokenizer_config.json",
-    "special_tokens_map.json",
+    _TOKENS,
     "added_tokens.json",
     "chat_template.json",
 )
@@ -41,7 +42,10 @@ _READ = (
     "additional_chat_templates/*.jinja",
 )
 # Files that a library takes in place of the usual ones, or runs.
-_UNEXPECTED = ("shard-*.safetensors", "audio_tokenizer_config.json", "custom_generate/generate.py")
+_UNEXPECTED = (
+    *("shard-*.safetensors", "audio_tokenizer_config.json", "custom_generate/generate.py"),
+    *("tekken.json", "tokenizer.model*", "tiktoken.model"),
+)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _MOST_BYTES = 32 * 10**6  # of a configuration; real ones have some 10 kB
 
@@ -87,6 +91,13 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "fast_tokenizer_files": (),
     "transformers_weights": (),
     "gguf_file": (),
+    "tokenizer_file": (),
+    "vocab_file": (),
+    "merges_file": (),
+    "spm_file": (),
+    "vocab": (),
+    "merges": (),
+    "init_inputs": (),  # a tokenizer's arguments, such as those two
 }
 
 
@@ -110,6 +121,8 @@ def check_folder(folder: Path) -> None:
             _check_keys(folder / name, content)
             if name == CONFIGURATION:
                 _check_architecture(folder, content)
+            if name == _TOKENS:
+                _check_tokens(folder / name, content)
     _check_files(folder)
     _check_pickled(folder, weight_files(folder))
     check_adapter(folder / ADAPTER)
@@ -259,6 +272,16 @@ def _check_architecture(folder: Path, configuration: dict[str, Any]) -> None:
             f"{folder / CONFIGURATION}: {says}, expected {MODEL_TYPE}: only a Qwen2.5-VL can be "
             "loaded, such as Qwen/Qwen2.5-VL-7B-Instruct, or a model of this project"
         )
+
+
+def _check_tokens(path: Path, content: dict[str, Any]) -> None:
+    """Refuses all but tokens: the library takes every key for an argument of the tokenizer."""
+    for key in content:
+        if not key.endswith(("_token", "_special_tokens")):
+            raise ModelError(
+                f"{path}: {_shown(key)} is no special token, and would be an argument of the "
+                "tokenizer; delete it there"
+            )
 
 
 def _check_keys(path: Path, content: dict[str, Any]) -> None:

@@ -144,6 +144,14 @@ HOSTILE = [
     (CONFIG, ("configuration_files",), ["config.4.0.0.json"]),
     (CONFIG, ("transformers_weights",), "other.safetensors"),
     ("tokenizer_config.json", ("fast_tokenizer_files",), ["tokenizer.4.0.0.json"]),
+    ("tokenizer_config.json", ("tokenizer_file",), "/elsewhere/tokenizer.json"),
+    ("tokenizer_config.json", ("vocab_file",), "/elsewhere/vocab.json"),
+    ("tokenizer_config.json", ("merges_file",), "/elsewhere/merges.txt"),
+    ("tokenizer_config.json", ("vocab",), "/elsewhere/vocab.json"),
+    ("tokenizer_config.json", ("merges",), "/elsewhere/merges.txt"),
+    ("tokenizer_config.json", ("init_inputs",), ["/elsewhere/vocab.json", "/elsewhere/m.txt"]),
+    ("processor_config.json", ("tokenizer", "tokenizer_file"), "/elsewhere/tokenizer.json"),
+    ("special_tokens_map.json", ("tokenizer_file",), "/elsewhere/tokenizer.json"),
     ("adapter/adapter_config.json", ("megatron_config",), {"tensor_model_parallel_size": 1}),
     ("adapter/adapter_config.json", ("megatron_core",), "evil"),
     ("adapter/adapter_config.json", ("auto_mapping",), {"parent_library": "evil"}),
@@ -189,6 +197,8 @@ def test_a_folder_that_chooses_code_or_kernels_is_refused(evil, file, keys, valu
         ("audio_tokenizer_config.json", "audio_tokenizer_config.json"),
         ("shard-00001-model-00001-of-00001.safetensors", "shard-00001"),
         ("adapter/adapter_model.bin", "adapter_model.bin"),
+        ("tekken.json", "tekken.json"),
+        ("tokenizer.model", "tokenizer.model"),
     ],
 )
 def test_a_file_that_a_library_takes_in_place_of_the_usual_ones_is_refused(evil, name, named):
@@ -197,6 +207,14 @@ def test_a_file_that_a_library_takes_in_place_of_the_usual_ones_is_refused(evil,
     (evil / name).write_text("{}" if name.endswith(".json") else "import evil")
     with pytest.raises(ModelError, match=named):
         LMME3DHF.from_pretrained(evil)
+
+
+@pytest.mark.parametrize("key", ["tokenizer_object", "chat_template", "name_or_path", "backend"])
+def test_a_map_of_special_tokens_holds_nothing_else(plain, key):
+    """Catches an argument of the tokenizer that comes by a file which is for tokens."""
+    changed(plain / "special_tokens_map.json", key, value="odd")
+    with pytest.raises(ModelError, match=rf"special_tokens_map\.json: '{key}'"):
+        load_processor(plain)
 
 
 class Touching:
@@ -348,6 +366,14 @@ def fine_tune(plain, monkeypatch) -> Path:
     changed(plain / CONFIG, "text_config", "_name_or_path", value="somewhere")
     changed(plain / CONFIG, "text_config", "odd_key", value=1)
     changed(plain / "tokenizer_config.json", "auto_map", value={})
+    # What earlier versions of the library wrote.
+    changed(plain / "tokenizer_config.json", "tokenizer_file", value=None)
+    changed(plain / "tokenizer_config.json", "special_tokens_map_file", value="/old/map.json")
+    changed(plain / "tokenizer_config.json", "name_or_path", value="/old/model")
+    changed(plain / "tokenizer_config.json", "init_inputs", value=[])
+    pad = {"content": "<|endoftext|>", "lstrip": False, "normalized": False, "rstrip": False}
+    changed(plain / "special_tokens_map.json", "pad_token", value={**pad, "single_word": False})
+    changed(plain / "special_tokens_map.json", "additional_special_tokens", value=["<|im_start|>"])
     changed(plain / "generation_config.json", "attn_implementation", value="flash_attention_2")
     (plain / "training_args.bin").write_bytes(b"pickle")
     (plain / "trainer_state.json").write_text("{}")
