@@ -177,6 +177,7 @@ class Scorer:
                 "model that reads at the answer can score a new video. Train stage 2 with "
                 "score.read answer"
             )
+        self._encoder = DialogueEncoder(processor.tokenizer)
         if metric.level_token_ids is None:
             prefix = metric.answer_prefix.format(dimension=DIMENSIONS[0])
             tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
@@ -186,7 +187,6 @@ class Scorer:
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
         self.timeout_s = timeout_s
         self.choice = FrameChoice(**(metric.frames or {}))
-        self._encoder = DialogueEncoder(processor.tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -225,6 +225,7 @@ class Scorer:
             ModelError: The folder holds no model that was trained to score, a file is not as it
                 was written, there is no such device, or a type, kernel or quantisation does not
                 work here.
+            DataError: Its tokenizer and chat template cannot encode a question on a video.
             HubError: There is no such folder, and no such model to be had from the hub.
         """
         dtype, quantization = loading_options(load, str(dtype).removeprefix("torch."))

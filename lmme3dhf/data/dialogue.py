@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lmme3dhf.data.samples import DataError
 
 VIDEO_PAD = "<|video_pad|>"
+_END = "<|im_end|>"
 _PROMPT = "\ue000"  # stands for the user's text in the chat template
 IGNORED = -100  # label of a token that is not learnt
 VIDEO_TYPE = 2  # mm_token_type_ids: text 0, image 1, video 2
@@ -55,14 +56,35 @@ class DialogueEncoder:
 
     Args:
         tokenizer: The model's tokenizer, with its chat template.
+
+    Raises:
+        DataError: The tokenizer lacks words, control tokens or a chat template that works.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.video_pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
-        self._end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self._end = tokenizer.convert_tokens_to_ids(_END)
         self._control = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
         self._known: dict[tuple, Encoded] = {}
+        self._try()
+
+    def _try(self) -> None:
+        """Encodes a question, since the library loads tokenizers and templates that cannot."""
+        question = "Is it good?"
+        try:
+            trial = self._encode(question, None, None, True)
+            found = self.tokenizer.decode(trial.input_ids)
+            control = self.tokenizer.convert_ids_to_tokens([self.video_pad, self._end])
+            if question not in found or control != [VIDEO_PAD, _END]:
+                raise DataError(f"a question becomes {found[:100]!r}")
+        except Exception as error:  # a template is a program, and may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise DataError(
+                f"{self.tokenizer.name_or_path}: its tokenizer and chat template cannot encode a "
+                f"question on a video ({reason}); expected tokenizer.json and chat_template.jinja "
+                "of a Qwen2.5-VL: copy these files from its base"
+            ) from error
 
     def encode(
         self,

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     GenerationConfig,
@@ -49,23 +47,20 @@ from lmme3dhf.models.weights import (
     save_adapter,
 )
 
-_DAMAGED = (OSError, ValueError, SafetensorError, StrictDataclassError)
-# What the libraries raise besides for JSON of other types than they expect.
-_MISTYPED = (TypeError, KeyError, AttributeError)
-
 
 @contextmanager
-def _reading(folder: str | Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+def _reading(folder: str | Path) -> Iterator[None]:
     """Gives the libraries' many errors about a folder's files one type and one sentence."""
     try:
         yield
-    except ModelError:
+    # A missing package and a full device are not the folder's faults.
+    except (ModelError, ImportError, MemoryError, torch.OutOfMemoryError):
         raise
-    except errors as error:
+    except Exception as error:  # the libraries check few types, and tokenizers raises Exception
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelError(
-            f"{folder}: not a whole model folder ({' '.join(str(error).split())[:300]}); expected "
-            "config.json, safetensors and the processor's files, as merging or save_pretrained "
-            "writes them"
+            f"{folder}: not a whole model folder ({reason}); expected config.json, safetensors and "
+            "the processor's files, as merging or save_pretrained writes them"
         ) from error
 
 
@@ -76,7 +71,7 @@ def load_configuration(folder: str | Path) -> LMME3DHFConfig:
         ModelError: It is missing or damaged, or see `folder.check_folder`.
     """
     folder = model_folder(folder)
-    with _reading(folder, (*_DAMAGED, *_MISTYPED)):
+    with _reading(folder):
         return LMME3DHFConfig.from_pretrained(folder)
 
 
@@ -88,8 +83,16 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
         ModelError: A file is missing or damaged, or see `folder.check_folder`.
     """
     folder = model_folder(folder)
-    with _reading(folder, (*_DAMAGED, *_MISTYPED)):
-        return Qwen2_5_VLProcessor.from_pretrained(folder, trust_remote_code=False)
+    config = load_configuration(folder)
+    with _reading(folder):
+        # With the configuration, or the library would read the file with its unknown keys.
+        processor = Qwen2_5_VLProcessor.from_pretrained(
+            folder, config=config, trust_remote_code=False
+        )
+    if not processor.tokenizer.chat_template:
+        # That of chat_template.json or processor_config.json.
+        processor.tokenizer.chat_template = processor.chat_template
+    return processor
 
 
 def _folded(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,7 +330,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         # Weights of other shapes are reported like missing ones, below.
         kwargs["ignore_mismatched_sizes"] = True
         source: Path | None = folder
-        with _reading(folder, _DAMAGED):
+        with _reading(folder):
             kept = kept_adapter(folder)
             if kwargs.pop("fold_adapter", False) and kept:
                 kwargs |= _folded(folder, kwargs)
@@ -355,7 +358,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         model.missing_parts = sorted(parts)
         if source is None:
             if (folder / GENERATION_CONFIG_NAME).is_file():
-                with _reading(folder, (*_DAMAGED, *_MISTYPED)):
+                with _reading(folder):
                     model.generation_config = GenerationConfig.from_pretrained(folder)
         elif kept:
             keep_adapter(model, kept)

@@ -17,6 +17,7 @@ from lmme3dhf import Scorer
 from lmme3dhf import files as files_module
 from lmme3dhf.cli import main
 from lmme3dhf.config import Config
+from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.files import MANIFEST
 from lmme3dhf.models import configuration
@@ -406,6 +407,7 @@ def test_a_key_with_the_name_of_a_method_replaces_none(plain):
     for name in ("to_dict", "get_metric", "__class__", "__init__"):
         changed(plain / CONFIG, name, value="no method")
     assert load_configuration(plain).to_dict()["model_type"] == "qwen2_5_vl"
+    assert load_processor(plain).tokenizer.vocab_size
 
 
 def test_a_configuration_of_ours_has_no_unknown_keys(published, tiny_folder, capsys, monkeypatch):
@@ -415,6 +417,39 @@ def test_a_configuration_of_ours_has_no_unknown_keys(published, tiny_folder, cap
     for folder in (published, tiny_folder, root / "lmme3dhf" / "models" / "tiny_base"):
         load_configuration(folder)
     assert "unknown" not in capsys.readouterr().err
+
+
+TEMPLATE = "chat_template.jinja"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", None),
+        (TEMPLATE, None),
+        (TEMPLATE, "{% for"),
+        (TEMPLATE, "{{ ''.__class__.__mro__ }}"),
+        (TEMPLATE, "{{ 1 / 0 }}"),
+        (TEMPLATE, "no question"),
+        (TEMPLATE, "<|im_start|>{{ messages[0].content[1].text }}<|im_end|>"),
+    ],
+)
+def test_a_tokenizer_that_encodes_no_question_is_a_sentence(merged, name, content):
+    """Before the first clip. Catches a traceback of Jinja, or about replies, while scoring."""
+    (merged / name).unlink()
+    if content is not None:
+        (merged / name).write_text(content)
+    with pytest.raises(DataError, match=r"tokenizer\.json and chat_template\.jinja"):
+        Scorer.from_pretrained(merged, verify=False)
+
+
+def test_a_template_of_the_processor_alone_is_taken(plain):
+    """As early fine-tunes have it. Catches a folder that cannot be asked anything."""
+    first = DialogueEncoder(load_processor(plain).tokenizer).encode("How good?")
+    template = (plain / TEMPLATE).read_text()
+    (plain / TEMPLATE).unlink()
+    changed(plain / "chat_template.json", "chat_template", value=template)
+    assert DialogueEncoder(load_processor(plain).tokenizer).encode("How good?") == first
 
 
 # Other architectures
