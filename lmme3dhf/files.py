@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -314,7 +315,9 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, {"files": listed})
 
 
-def damage(folder: Path, hashes: Hashes | None = None) -> str | None:
+def damage(
+    folder: Path, hashes: Hashes | None = None, *, ignored: Sequence[str] = ()
+) -> str | None:
     """What is wrong with a folder that should have a manifest; None when every file is as it was
     written.
 
@@ -322,6 +325,7 @@ def damage(folder: Path, hashes: Hashes | None = None) -> str | None:
         folder: The folder.
         hashes: Takes the hash of a file that has not changed since it was last read from there;
             None reads every file.
+        ignored: Patterns of names that are not compared.
     """
     manifest = folder / MANIFEST
     if not manifest.exists():
@@ -333,6 +337,8 @@ def damage(folder: Path, hashes: Hashes | None = None) -> str | None:
         return f"its manifest cannot be read ({type(error).__name__}: {error})"
     if not expected:
         return "its manifest lists no files"
+    for name in [name for name in expected if any(fnmatch(name, p) for p in ignored)]:
+        del expected[name]
     for name, (size, _) in expected.items():
         path = folder / name
         if not path.is_file():

@@ -6,7 +6,7 @@ Also here: which files of a folder are read, and the one hash of those that deci
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ _UNEXPECTED = (
     *("tekken.json", "tokenizer.model*", "tiktoken.model"),
 )
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_TEXTS = ("README.md", "LICENSE*")  # decide nothing
 _MOST_BYTES = 32 * 10**6  # of a configuration; real ones have some 10 kB
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2")
@@ -184,7 +185,9 @@ def model_hash(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def model_damage(folder: Path, hashes: Hashes | None = None) -> str | None:
+def model_damage(
+    folder: Path, hashes: Hashes | None = None, *, ignored: Sequence[str] = ()
+) -> str | None:
     """What is wrong with a model folder that a merge wrote, or None: every file is as its manifest
     says, and a library would read no other.
 
@@ -192,13 +195,14 @@ def model_damage(folder: Path, hashes: Hashes | None = None) -> str | None:
         folder: The folder. One that nothing marks as merged has no manifest, so nothing is known of
             it and nothing is wrong.
         hashes: As in `files.damage`.
+        ignored: Likewise.
     """
     if not (folder / MANIFEST).is_file() and not (folder / REPORT).is_file():
         return None
-    if wrong := damage(folder, hashes):
+    if wrong := damage(folder, hashes, ignored=ignored):
         return wrong
     listed = json.loads((folder / MANIFEST).read_bytes())["files"]
-    if CONFIGURATION not in listed:
+    if not (folder / CONFIGURATION).is_file():
         return None  # a run, not a model
     readable = (*_READ, _GENERATION, INDEX, "*.safetensors", f"{ADAPTER}/*")
     for path in _files(folder, readable):
@@ -210,12 +214,13 @@ def model_damage(folder: Path, hashes: Hashes | None = None) -> str | None:
 
 def verify_folder(folder: Path) -> None:
     """Compares a model folder with its manifest; a folder without one passes. Hashes of files that
-    have not changed since they were last read are remembered (see `files.Hashes`).
+    have not changed since they were last read are remembered (see `files.Hashes`). Texts for
+    readers (README.md, LICENSE) may be edited.
 
     Raises:
         ModelError: Naming the first file that is not as it was written.
     """
-    if wrong := model_damage(folder, Hashes()):
+    if wrong := model_damage(folder, Hashes(), ignored=_TEXTS):
         raise ModelError(
             f"{folder}: not as it was written: {wrong}; copy or fetch it again, or merge its run "
             "again (--verify false, or verify=False, takes it as it is)"

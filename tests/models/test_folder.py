@@ -631,6 +631,30 @@ def test_a_file_that_was_added_and_would_be_read_is_damage(merged, name):
     assert f"{name} was not there" in model_damage(merged)
 
 
+def test_a_manifest_without_the_configuration_hides_no_added_file(merged):
+    """Catches a model that is taken for a run, whose other files nobody reads."""
+    content = json.loads((merged / MANIFEST).read_text())
+    del content["files"][CONFIG]
+    (merged / MANIFEST).write_text(json.dumps(content))
+    assert f"{CONFIG} was not there" in model_damage(merged)
+
+
+def test_an_edited_text_stops_no_model(merged, capsys):
+    """Nor does one that is gone; the command `verify` names it. Catches a page whose author cannot
+    add a sentence.
+    """
+    appended(merged / "README.md")
+    verify_folder(merged)
+    assert "README.md" in model_damage(merged)
+    assert main(["verify", str(merged)]) == 3
+    assert "README.md" in capsys.readouterr().out
+    (merged / "README.md").unlink()
+    verify_folder(merged)
+    appended(merged / "metric.json")
+    with pytest.raises(ModelError, match=r"metric\.json"):
+        verify_folder(merged)
+
+
 def test_a_file_that_nobody_reads_is_no_damage(merged, plain):
     """Notes, pictures, results. And a plain base has no manifest to compare it with."""
     (merged / "notes.txt").write_text("mine")
@@ -752,7 +776,8 @@ def test_a_second_start_reads_nothing(merged, read):
     """
     verify_folder(merged)
     model_hash(merged)
-    assert len(read) == len(set(read)) == len(json.loads((merged / MANIFEST).read_text())["files"])
+    listed = json.loads((merged / MANIFEST).read_text())["files"]
+    assert sorted(read) == sorted(listed.keys() - {"README.md"})
     verify_folder(merged)
     model_hash(merged)
     assert len(read) == len(set(read))
