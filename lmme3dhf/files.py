@@ -333,7 +333,7 @@ def damage(
     try:
         listed = json.loads(manifest.read_bytes())["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest cannot be read ({type(error).__name__}: {error})"
     if not expected:
         return "its manifest lists no files"

@@ -186,7 +186,10 @@ class Scorer:
         self.processor = processor
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
         self.timeout_s = timeout_s
-        self.choice = FrameChoice(**(metric.frames or {}))
+        try:
+            self.choice = FrameChoice(**(metric.frames or {}))
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"config.json, metric.frames: {error}; merge its run again") from error
 
     @classmethod
     def from_pretrained(

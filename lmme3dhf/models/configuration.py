@@ -8,9 +8,14 @@ Qwen2.5-VL folder has no such section and gets the defaults.
 import dataclasses
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from string import Formatter
 from typing import Any
 
+import torch
 from transformers import GenerationConfig, Qwen2_5_VLConfig
 
 from lmme3dhf.distributed import is_main
@@ -39,6 +44,26 @@ _DROPPED_KEYS = frozenset(
 )
 BRANCHES = ("both", "visual", "multimodal")  # of the saliency decoder
 READS = ("answer", "question", "label")  # where the score head reads
+
+
+@contextmanager
+def reading(folder: str | Path) -> Iterator[None]:
+    """Gives the libraries' many errors about a folder's files one type and one sentence.
+
+    Raises:
+        ModelError: In place of any of them.
+    """
+    try:
+        yield
+    # A missing package and a full device are not the folder's faults.
+    except (ModelError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the libraries check few types, and tokenizers raises Exception
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(
+            f"{folder}: not a whole model folder ({reason}); expected config.json, safetensors and "
+            "the processor's files, as merging or save_pretrained writes them"
+        ) from error
 
 
 def published_head(hidden_size: int) -> tuple[int, ...]:
@@ -131,6 +156,20 @@ class MetricConfig:
                 f"metric.level_token_ids: {len(LEVELS)} different tokens are expected, got "
                 f"{self.level_token_ids}"
             )
+        for name in ("head_widths", "level_token_ids"):
+            lowest = 0 if name == "level_token_ids" else 1
+            numbers = getattr(self, name) or ()
+            if not all(isinstance(number, int) and number >= lowest for number in numbers):
+                raise ModelError(
+                    f"metric.{name}: integers from {lowest} are expected, got {numbers}"
+                )
+        # Other fields would read attributes of the word, or fail when a clip is scored.
+        fields = [part[1:] for part in Formatter().parse(self.answer_prefix) if part[1] is not None]
+        if any(field != ("dimension", "", None) for field in fields):
+            raise ModelError(
+                f"metric.answer_prefix: no field but {{dimension}} is expected, got "
+                f"{self.answer_prefix!r}"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MetricConfig":
@@ -186,7 +225,11 @@ class LMME3DHFConfig(Qwen2_5_VLConfig):
         """As the library's, without the keys that no class of the configuration knows (those of
         training tools, say), which are named once on standard error. The library would set them as
         attributes, in place of methods too. The folder's attention kernel is dropped silently.
+
+        Raises:
+            ValueError: A section has no geometry.
         """
+        _check_geometry(config_dict)
         known, ignored = _known_keys(config_dict)
         if ignored:
             _name_ignored(tuple(ignored))
@@ -200,15 +243,33 @@ class LMME3DHFConfig(Qwen2_5_VLConfig):
         """
         try:
             return MetricConfig.from_dict(self.metric or {})
-        except (TypeError, AttributeError) as error:
+        except ModelError:
+            raise
+        except (TypeError, AttributeError, ValueError) as error:
             raise ModelError(
-                f"config.json, section metric: a value of another type than expected ({error}); "
+                f"config.json, section metric: a value of another kind than expected ({error}); "
                 "restore the folder, or merge its run again"
             ) from error
 
     def set_metric(self, metric: MetricConfig) -> None:
         """Replaces the section."""
         self.metric = metric.to_dict()
+
+
+def _check_geometry(content: dict[str, Any]) -> None:
+    """Refuses what the library would complete with the geometry of the 72B, which fills the memory;
+    it reads a pipe in place of a config.json as an empty one.
+    """
+    # Published configurations hold the language model's keys at the top.
+    text = content.get("text_config")
+    text = content if text is None else text
+    for part, section, keys in (
+        ("language model", text, ("hidden_size", "num_hidden_layers")),
+        ("vision tower", content.get("vision_config"), ("hidden_size",)),
+    ):
+        for key in keys:
+            if not isinstance(section, dict) or key not in section:
+                raise ValueError(f"config.json is no regular file, or has no {key} of the {part}")
 
 
 def _known_keys(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -197,7 +197,7 @@ def model_damage(
         hashes: As in `files.damage`.
         ignored: Likewise.
     """
-    if not (folder / MANIFEST).is_file() and not (folder / REPORT).is_file():
+    if not (folder / MANIFEST).exists() and not (folder / REPORT).is_file():
         return None
     if wrong := damage(folder, hashes, ignored=ignored):
         return wrong

@@ -6,8 +6,7 @@ a plain Qwen2.5-VL folder loads here with only the new parts missing, and a fold
 the stock class with only the new parts left over.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -30,6 +29,7 @@ from lmme3dhf.models.configuration import (
     ModelError,
     SaliencyConfig,
     published_head,
+    reading,
 )
 from lmme3dhf.models.folder import ADAPTER
 from lmme3dhf.models.grid import to_raster
@@ -48,22 +48,6 @@ from lmme3dhf.models.weights import (
 )
 
 
-@contextmanager
-def _reading(folder: str | Path) -> Iterator[None]:
-    """Gives the libraries' many errors about a folder's files one type and one sentence."""
-    try:
-        yield
-    # A missing package and a full device are not the folder's faults.
-    except (ModelError, ImportError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # the libraries check few types, and tokenizers raises Exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelError(
-            f"{folder}: not a whole model folder ({reason}); expected config.json, safetensors and "
-            "the processor's files, as merging or save_pretrained writes them"
-        ) from error
-
-
 def load_configuration(folder: str | Path) -> LMME3DHFConfig:
     """Reads the configuration of a model folder, or of a model of the hub.
 
@@ -71,8 +55,13 @@ def load_configuration(folder: str | Path) -> LMME3DHFConfig:
         ModelError: It is missing or damaged, or see `folder.check_folder`.
     """
     folder = model_folder(folder)
-    with _reading(folder):
-        return LMME3DHFConfig.from_pretrained(folder)
+    with reading(folder):
+        config = LMME3DHFConfig.from_pretrained(folder)
+    if not isinstance(config.dtype, torch.dtype | None):
+        raise ModelError(
+            f"{folder}/config.json: dtype is {config.dtype!r}, expected a type such as bfloat16"
+        )
+    return config
 
 
 def load_processor(folder: str | Path) -> ProcessorMixin:
@@ -84,7 +73,7 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
     """
     folder = model_folder(folder)
     config = load_configuration(folder)
-    with _reading(folder):
+    with reading(folder):
         # With the configuration, or the library would read the file with its unknown keys.
         processor = Qwen2_5_VLProcessor.from_pretrained(
             folder, config=config, trust_remote_code=False
@@ -267,6 +256,11 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             raise ModelError(
                 f"config.json, metric.head: {metric.head!r} is not one of {sorted(HEADS)}"
             )
+        if max(metric.level_token_ids or (0,)) >= config.text_config.vocab_size:
+            raise ModelError(
+                f"config.json, metric.level_token_ids: {metric.level_token_ids}, expected tokens "
+                f"below vocab_size {config.text_config.vocab_size}"
+            )
         self.score_head = HEADS[metric.head](
             hidden_size=hidden_size, widths=metric.head_widths or published_head(hidden_size)
         )
@@ -330,7 +324,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         # Weights of other shapes are reported like missing ones, below.
         kwargs["ignore_mismatched_sizes"] = True
         source: Path | None = folder
-        with _reading(folder):
+        with reading(folder):
             kept = kept_adapter(folder)
             if kwargs.pop("fold_adapter", False) and kept:
                 kwargs |= _folded(folder, kwargs)
@@ -358,7 +352,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         model.missing_parts = sorted(parts)
         if source is None:
             if (folder / GENERATION_CONFIG_NAME).is_file():
-                with _reading(folder):
+                with reading(folder):
                     model.generation_config = GenerationConfig.from_pretrained(folder)
         elif kept:
             keep_adapter(model, kept)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
@@ -20,7 +19,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
 )
 
-from lmme3dhf.models.configuration import LMME3DHFConfig
+from lmme3dhf.models.configuration import LMME3DHFConfig, reading
 from lmme3dhf.models.folder import ModelError, check_folder
 from lmme3dhf.models.weights import Adapter, Weights, keep_adapter, kept_adapter
 
@@ -85,7 +84,7 @@ def load_tower(
         ModelError: The folder's tower is missing, damaged or of another geometry.
     """
     check_folder(folder)
-    try:
+    with reading(folder):
         config = LMME3DHFConfig.from_pretrained(folder)
         kept = kept_adapter(Path(folder))
         weights: dict[str, Any] = {"pretrained_model_name_or_path": folder}
@@ -105,11 +104,6 @@ def load_tower(
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder}: the vision tower cannot be loaded ({str(error).splitlines()[0]}); expected "
-            "config.json and safetensors with tensors visual.* as save_pretrained writes them"
-        ) from error
     wrong = sorted(info["missing_keys"]) + sorted(entry[0] for entry in info["mismatched_keys"])
     wrong += sorted(info["unexpected_keys"])
     if wrong:

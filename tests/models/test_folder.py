@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,14 @@ def changed(path: Path, *keys: str | int, value: object) -> None:
     place[keys[-1]] = value
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def nested(depth: int) -> object:
+    """Lists in lists."""
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 # Code and kernels
@@ -298,6 +307,19 @@ def test_a_huge_configuration_is_not_read(plain):
         (("metric", "head_widths"), 3),
         (("metric", "level_edges"), 3),
         (("metric", "saliency"), {"taps": 3}),
+        (("metric", "head_widths"), [-1]),
+        (("metric", "head_widths"), ["x"]),
+        (("metric", "level_token_ids"), [-1, 1, 2, 3, 4]),
+        (("metric", "answer_prefix"), "{x}"),
+        (("metric", "answer_prefix"), "{"),
+        (("metric", "answer_prefix"), "{}"),
+        (("metric", "answer_prefix"), "{dimension!r}"),
+        (("metric", "answer_prefix"), "{dimension:>1000000000}"),
+        (("metric", "answer_prefix"), "{dimension.__class__.__mro__}"),
+        (("dtype",), [1]),
+        (("dtype",), "evil"),
+        (("dtype",), "nn"),
+        (("odd",), nested(900)),
     ],
 )
 def test_a_value_of_another_type_is_a_sentence(plain, keys, value):
@@ -305,6 +327,64 @@ def test_a_value_of_another_type_is_a_sentence(plain, keys, value):
     changed(plain / CONFIG, *keys, value=value)
     with pytest.raises(ModelError):
         load_configuration(plain).get_metric()
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        (CONFIG, ("text_config", "hidden_act"), "evil/kernel"),
+        (CONFIG, ("vision_config", "hidden_act"), "evil/kernel"),
+        (CONFIG, ("text_config", "rope_parameters", "rope_type"), "evil"),
+        (CONFIG, ("text_config", "vocab_size"), -4),
+        (CONFIG, ("metric", "saliency"), {"width": -1}),
+        (CONFIG, ("metric", "level_token_ids"), [10**9, 1, 2, 3, 4]),
+        (CONFIG, ("metric", "frames"), [1]),
+        (CONFIG, ("metric", "frames"), {"fps": -1}),
+        ("generation_config.json", ("pad_token_id",), "evil"),
+        ("tokenizer.json", ("model",), {}),
+    ],
+)
+def test_what_a_model_cannot_be_built_from_is_a_sentence(plain, file, keys, value):
+    """Catches errors that the library has only when it builds the layers, the tokenizer or the
+    scorer.
+    """
+    changed(plain / file, *keys, value=value)
+    with pytest.raises(ModelError):
+        Scorer.from_pretrained(plain)
+
+
+def test_a_tower_that_cannot_be_built_is_a_sentence(plain):
+    """Catches a door of its own."""
+    changed(plain / CONFIG, "vision_config", "hidden_act", value="evil/kernel")
+    with pytest.raises(ModelError, match="evil/kernel"):
+        load_tower(plain, torch.float32, "sdpa")
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (("text_config",), "hidden_size.*language model"),
+        (("text_config", "num_hidden_layers"), "num_hidden_layers.*language model"),
+        (("vision_config",), "hidden_size.*vision tower"),
+        ((), "regular file"),
+    ],
+)
+def test_a_geometry_is_never_the_librarys_default(plain, keys, named):
+    """Which is that of the 72B. Catches a machine that runs out of memory before any message."""
+    content = json.loads((plain / CONFIG).read_text())
+    if keys == ():
+        (plain / CONFIG).unlink()
+        os.mkfifo(plain / CONFIG)
+    else:
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        place.pop(keys[-1])
+        content.setdefault(keys[0], {})
+        (plain / CONFIG).write_text(json.dumps(content))
+    for name in DOORS.keys() - {"hub"}:
+        with pytest.raises(ModelError, match=named):
+            DOORS[name](plain)
 
 
 def test_the_hubs_snapshot_is_looked_at_too(hub, evil):
@@ -559,6 +639,8 @@ def test_every_damage_of_a_model_folder_is_seen(merged):
         (merged / MANIFEST).write_bytes(content)
         assert model_damage(merged)
     (merged / MANIFEST).unlink()
+    assert "manifest" in model_damage(merged)
+    (merged / MANIFEST).mkdir()
     assert "manifest" in model_damage(merged)
 
 
