@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lmme3dhf.data.container import VideoError, probe, verify
 from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, answers
+from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.sources import files_below
 from lmme3dhf.data.strips import read_views
 from lmme3dhf.distributed import cores
@@ -55,9 +56,15 @@ def verdicts(
         memory_mb: What reading a file may take, in 10**6 bytes; on Linux only.
 
     Raises:
-        DataError: As `sources.files_below`.
+        DataError: As `sources.files_below`; or a folder is a model without a manifest.
     """
     folders = [path for path in map(Path, paths) if (path / MANIFEST).is_file()]
+    for path in map(Path, paths):
+        if path not in folders and (path / "config.json").is_file():
+            raise DataError(
+                f"{path}: a model without a {MANIFEST}, so there is nothing to compare it with; "
+                "only folders that lmme3dhf merge wrote have one"
+            )
     others = [path for path in paths if Path(path) not in folders]
     files = files_below(others) if others else []
     yield from with_progress(

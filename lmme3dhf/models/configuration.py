@@ -19,6 +19,7 @@ import torch
 from transformers import GenerationConfig, Qwen2_5_VLConfig
 
 from lmme3dhf.distributed import is_main
+from lmme3dhf.escaping import visible
 from lmme3dhf.models.folder import ModelError
 from lmme3dhf.vocabulary import LEVELS
 
@@ -300,4 +301,5 @@ def _split_keys(section: dict[str, Any], known: set[str]) -> tuple[dict[str, Any
 def _name_ignored(places: tuple[str, ...]) -> None:
     if is_main():
         more = f" and {len(places) - 8} more" if len(places) > 8 else ""
-        print(f"config.json: {', '.join(places[:8])}{more} unknown, ignored", file=sys.stderr)
+        names = ", ".join(visible(place, 60) for place in places[:8])
+        print(f"config.json: {names}{more} unknown, ignored", file=sys.stderr)

@@ -100,6 +100,14 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "merges": (),
     "init_inputs": (),  # a tokenizer's arguments, such as those two
 }
+_IMAGES_FIX = f"write {_IMAGES[0]} there, which a Qwen2.5-VL has"
+# Key -> what helps where deleting it does not.
+_WAYS_ON = {
+    "quantization_config": "quantised weights are not read: give the folder of the unquantised "
+    "model (--load 4bit or 8bit quantises it)",
+    "image_processor_type": _IMAGES_FIX,
+    "feature_extractor_type": _IMAGES_FIX,
+}
 
 
 class ModelError(UserError, ValueError):
@@ -168,8 +176,9 @@ def model_hash(folder: Path) -> str:
     """One hash for all of a model folder that decides a score: its configuration, weights, adapter,
     processors, tokenizer and chat templates, each by name and SHA-256.
 
-    Other files (card, manifest, generation settings, which greedy replies of ours do not take) do
-    not matter. Hashes of the files are remembered between runs, see `files.Hashes`.
+    Other files (card, manifest, generation settings) do not matter. Of the generation settings
+    `eos_token_id` ends replies that are written, so these may differ under one key; scores do not.
+    Hashes of the files are remembered between runs, see `files.Hashes`.
 
     Raises:
         ModelError: There is no `config.json`, or the index of the weights is damaged.
@@ -297,10 +306,8 @@ def _check_keys(path: Path, content: dict[str, Any]) -> None:
         if not chosen:
             continue
         instead = f"only {', '.join(allowed)} can be" if allowed else "nothing is"
-        way_on = (
-            "give the folder of the unquantised model (--load 4bit or 8bit quantises it)"
-            if key == "quantization_config"
-            else f"delete {key} there if the model needs no such thing, or take another model"
+        way_on = _WAYS_ON.get(
+            key, f"delete {key} there if the model needs no such thing, or take another model"
         )
         raise ModelError(
             f"{path}: {place} ({_shown(chosen[0])}) chooses code, kernels or files to load, and "

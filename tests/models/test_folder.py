@@ -26,6 +26,7 @@ from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.folder import (
     REPORT,
     ModelError,
+    check_folder,
     model_damage,
     model_hash,
     verify_folder,
@@ -488,6 +489,42 @@ def test_a_key_with_the_name_of_a_method_replaces_none(plain):
         changed(plain / CONFIG, name, value="no method")
     assert load_configuration(plain).to_dict()["model_type"] == "qwen2_5_vl"
     assert load_processor(plain).tokenizer.vocab_size
+
+
+def test_unknown_keys_are_shown_without_controls(plain, capsys, monkeypatch):
+    """Catches a folder that writes to the terminal what it likes."""
+    monkeypatch.setattr(configuration, "_name_ignored", configuration._name_ignored.__wrapped__)
+    changed(plain / CONFIG, "odd\x1b[2J\nlmme3dhf: done", value=1)
+    load_configuration(plain)
+    text = capsys.readouterr().err
+    assert "odd⟨U+001B⟩" in text
+    assert "\x1b" not in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "named"),
+    [
+        (CONFIG, "quantization_config", {"quant_method": "awq"}, "quantised weights"),
+        (
+            "preprocessor_config.json",
+            "image_processor_type",
+            "Qwen2_5_VLImageProcessor",
+            "write Qwen2VLImageProcessor",
+        ),
+    ],
+)
+def test_a_refusal_names_what_helps(plain, file, key, value, named):
+    """Catches the advice to delete what the model needs."""
+    changed(plain / file, key, value=value)
+    with pytest.raises(ModelError, match=named):
+        check_folder(plain)
+
+
+def test_a_model_without_a_manifest_is_not_compared(plain, capsys):
+    """Catches its weights and settings taken for clips that cannot be decoded."""
+    assert main(["verify", str(plain)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_configuration_of_ours_has_no_unknown_keys(published, tiny_folder, capsys, monkeypatch):
