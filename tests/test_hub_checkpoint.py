@@ -254,5 +254,5 @@ def test_the_chain_runs_on_it(wide_folder, drawn_data, tmp_path, config):
     words = ["--data", drawn_data / "distortion" / "eval.json", "--ratings", "false"]
     words += ["--maps", "false", "--answers", "reply", "--out", replies]
     command("predict", "--model", model, *words)
-    assert len(read_predictions(replies)) == 10
+    assert len({prediction.video for prediction in read_predictions(replies)}) == 10
     assert all(math.isfinite(prediction.score) for prediction in records)
