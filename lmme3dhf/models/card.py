@@ -526,8 +526,8 @@ def _training(record: dict[str, Any]) -> Iterator[str]:
         yield ""
     versions = stages[-1]["versions"] if stages else None
     if versions:
-        told = ", ".join(_shown(f"{name} {number}") for name, number in versions.items())
-        yield f"Versions (last stage): {told}."
+        listed = ", ".join(_shown(f"{name} {number}") for name, number in versions.items())
+        yield f"Versions (last stage): {listed}."
         yield ""
     for entry in stages:
         if entry["settings"]:
@@ -586,9 +586,9 @@ def _limits(config: dict[str, Any], metric: dict[str, Any]) -> Iterator[str]:
 def _licence(record: dict[str, Any]) -> Iterator[str]:
     base = record["base"] or {}
     name = base.get("license_name") or base.get("license")
-    told = f"the licence of the base is {markdown_code(name)}" if name else "its licence stands"
+    licence = f"the licence of the base is {markdown_code(name)}" if name else "its licence stands"
     yield "- Code (`lmme3dhf`): Apache-2.0."
-    yield f"- Weights: derived from {markdown_code(base.get('name') or 'a Qwen2.5-VL')}; {told}."
+    yield f"- Weights: derived from {markdown_code(base.get('name') or 'a Qwen2.5-VL')}; {licence}."
     synthetic = [(entry.get("data") or {}).get("synthetic") for entry in record["stages"]]
     if synthetic and all(synthetic):
         yield "- Training data: drawn by the renderer of `lmme3dhf`; no photograph of anybody."

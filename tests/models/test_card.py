@@ -272,8 +272,8 @@ def test_a_merge_is_told_in_points_and_levels():
     limits = {"relative_difference": 0.01, "score_points_max": 0.5, "level_changes": 0}
     report = {"samples": 16, "limits": limits, "form": "adapter", "folded": FOLDED, **EXACT}
     text = "; ".join(merge_summary(report))
-    for told in ("kept beside", "2.2 points of MOS", "2 of 8 levels", "1 of 28 pairs", "0.025"):
-        assert told in text
+    for words in ("kept beside", "2.2 points of MOS", "2 of 8 levels", "1 of 28 pairs", "0.025"):
+        assert words in text
     # JSON knows no NaN: what overflows in float16 comes back as null.
     lost = FOLDED | {"score_points_max": None, "relative_difference": None}
     assert "undefined points of MOS" in merge_summary(report | {"folded": lost})[-1]
