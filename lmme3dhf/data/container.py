@@ -497,6 +497,7 @@ class Pictures:
         fps: Pictures per second in the clip.
         width: Of the clip as it is shown, in pixels.
         height: Of the clip as it is shown, in pixels.
+        notes: See `data.video.Clip`.
     """
 
     kept: dict[int, Any]
@@ -504,6 +505,7 @@ class Pictures:
     fps: float
     width: int
     height: int
+    notes: tuple[str, ...] = ()
 
 
 def read_pictures(

@@ -154,6 +154,8 @@ class Clip:
         decoder: What decoded it.
         width: Of the clip as it is shown, in pixels.
         height: Of the clip as it is shown, in pixels.
+        notes: What a reader of the scores should know about how the clip was read, such as that
+            transparent pixels are shown on black; short sentences without the clip's name.
     """
 
     frames: torch.Tensor
@@ -164,6 +166,7 @@ class Clip:
     decoder: str
     width: int
     height: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -273,6 +276,7 @@ def _read(path: Path, *wishes: _Wish) -> list[Clip]:
             decoder=DECODER,
             width=read.width,
             height=read.height,
+            notes=read.notes,
         )
         for number, indices in enumerate(asked)
     ]
