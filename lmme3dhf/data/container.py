@@ -66,6 +66,12 @@ _SETTINGS = {7, 8, 13, 15}
 # FFmpeg's own limit: a header may tell a small size, and the pictures behind it are large.
 # Some decoders count the margin that they add.
 _LIMITS = {"max_pixels": str((MAX_SIDE_PX + 128) ** 2)}
+# A good file may be one that FFmpeg cannot decode.
+_UNSUPPORTED = (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)
+# Said of what is shown otherwise than the file stores it.
+TRANSPARENT = "transparent pixels are shown on black"
+# FFmpeg's own decoders of VP8 and VP9 drop the alpha that WebM has beside each frame.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # What reads clips; a part of the key of everything that is stored.
 DECODER = "pyav"
 
@@ -143,16 +149,24 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         with av.open(str(path.absolute()), metadata_errors="replace", options=_LIMITS) as container:
             stream = _video_stream(path, container, start)
             # Clips are read side by side by several workers; more threads cost more than they give.
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = _LIMITS
+            codec = stream.codec_context
+            codec.thread_count, codec.options = 1, _LIMITS
+            # The fourth byte of an uncompressed AVI (BI_RGB) is not alpha, and often 0.
+            if (codec.name, codec.codec_tag, codec.pix_fmt) == ("rawvideo", "\0" * 4, "bgra"):
+                codec.pix_fmt = "bgr0"
             yield container, stream
     except MemoryError as error:  # numpy's, torch's and FFmpeg's
         raise VideoError(
             "out_of_memory", f"{path} needs more memory than there is; allow more, or scale it"
         ) from error
-    except av.error.DecoderNotFoundError as error:
+    except (av.error.DecoderNotFoundError, av.codec.codec.UnknownCodecError) as error:
         raise VideoError(
             "unsupported_codec", f"{path}: FFmpeg has no decoder for it; convert it to H.264 in MP4"
+        ) from error
+    except av.error.PatchWelcomeError as error:
+        raise VideoError(
+            "unsupported_codec",
+            f"{path} uses what FFmpeg does not support; convert it to H.264 in MP4",
         ) from error
     except av.error.FFmpegError as error:
         raise _unreadable(path, start, error.strerror) from error
@@ -196,6 +210,11 @@ def _unreadable(path: Path, start: bytes, cause: str | None) -> VideoError:
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return VideoError(
             "not_a_video", f"{path} is a web page; the download went wrong, fetch the video itself"
+        )
+    if start.startswith(b"\x89PNG"):
+        return VideoError(
+            "unsupported_codec",
+            f"{path} is a PNG that FFmpeg cannot open ({cause}); convert it to H.264 in MP4",
         )
     if start[4:8] == b"ftyp":
         return VideoError(
@@ -310,17 +329,21 @@ def _walk(
     h264 = codec.codec.canonical_name == "h264"
     length_bytes = _length_bytes(codec.extradata or b"")
     unreferenced, fresh, settings = set(), set(), set()
-    times, keyframes, damaged, first = [], 0, None, None
+    gif = container.format.name == "gif"
+    times, keyframes, damaged, first, refused = [], 0, None, None, None
     begin, rewind, start, end = None, None, math.inf, -math.inf
     try:
         for packet in container.demux(stream):
-            if decode_first and first is None:
-                first = next(iter(packet.decode()), None)
+            if decode_first and first is None and refused is None:
+                try:
+                    first = next(iter(packet.decode()), None)
+                except av.error.FFmpegError as error:
+                    refused = error  # unless it is no clip at all
             if rewind is None:
                 begin, rewind = packet.pts, packet.pts if packet.dts is None else packet.dts
             # An edit list discards pictures that are stored but not shown; the last packet is an
             # empty mark.
-            if not packet.size or packet.is_discard:
+            if not packet.size or packet.is_discard or (gif and not _holds_image(bytes(packet))):
                 continue
             times.append(packet.pts)
             if len(times) > MAX_PICTURES:
@@ -339,20 +362,8 @@ def _walk(
             if packet.pts is not None:
                 start = min(start, float(packet.pts * packet.time_base))
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    except (av.error.DecoderNotFoundError, MemoryError):
-        raise
-    except av.error.ArgumentError as error:
-        # What FFmpeg says to a picture above its limit; damage is "invalid data" to it.
-        raise VideoError(
-            "too_large",
-            f"{path} has pictures that FFmpeg refuses, as it does above {MAX_SIDE_PX}x{MAX_SIDE_PX}"
-            "; scale it, or replace it",
-        ) from error
     except av.error.FFmpegError as error:
-        _check_room(stream)
-        raise VideoError(
-            "decode_error", f"{path} is damaged at its beginning ({error.strerror}); replace it"
-        ) from error
+        raise _undecodable(path, stream, error) from error
     frames = len(times)
     rate = stream.average_rate or stream.guessed_rate
     if not stream.average_rate and frames > 1 and end > start:
@@ -373,10 +384,18 @@ def _walk(
         )
     if frames > 1 and not fps:
         raise VideoError("decode_error", f"{path} tells no frame rate; convert it to H.264 in MP4")
+    if frames < 2 and gif and stream.frames > 1:
+        raise VideoError(
+            "unsupported_codec",
+            f"{path} is a GIF of {stream.frames} images without times, of which FFmpeg reads one; "
+            "convert it to H.264 in MP4",
+        )
     if frames < 2:
         if container.format.name in _ANIMATED_PICTURE_FORMATS:
             raise _still_image(path)
         raise VideoError("too_short", f"{path} holds fewer than 2 pictures; expected a clip")
+    if refused is not None:
+        raise _undecodable(path, stream, refused) from refused
     return _Packets(
         times=times,
         begin=begin,
@@ -388,6 +407,36 @@ def _walk(
         fps=fps,
         first=first,
     )
+
+
+def _undecodable(path: Path, stream: av.VideoStream, error: av.error.FFmpegError) -> Exception:
+    """The error for a file whose first frame or packets FFmpeg refuses."""
+    if isinstance(error, _UNSUPPORTED):
+        return error
+    if isinstance(error, av.error.ArgumentError):
+        # What FFmpeg says to a picture above its limit; damage is "invalid data" to it.
+        return VideoError(
+            "too_large",
+            f"{path} has pictures that FFmpeg refuses, as it does above {MAX_SIDE_PX}x{MAX_SIDE_PX}"
+            "; scale it, or replace it",
+        )
+    _check_room(stream)
+    return VideoError(
+        "decode_error", f"{path} is damaged at its beginning ({error.strerror}); replace it"
+    )
+
+
+def _holds_image(packet: bytes) -> bool:
+    """Whether a GIF packet has an image: after the last one, comments and other extensions make a
+    packet of their own (GIF89a, sections 20 to 27).
+    """
+    at = 0
+    while packet[at : at + 1] == b"\x21":  # an extension: label, then blocks up to an empty one
+        at += 2
+        while at < len(packet) and packet[at]:
+            at += 1 + packet[at]
+        at += 1
+    return packet[at : at + 1] not in (b"", b"\x3b")
 
 
 def _too_many(path: Path) -> VideoError:
@@ -533,7 +582,7 @@ def read_pictures(
         try:
             pictures = _pictures_by_time(container, stream, packets, wanted)
             return _kept(pictures, keep, packets.frames, packets.fps)
-        except MemoryError:
+        except (MemoryError, *_UNSUPPORTED):
             raise
         except (_DoubtError, av.error.FFmpegError):
             pass  # to the reader that knows better, below
@@ -597,11 +646,16 @@ def _kept(
     total: int,
     fps: float,
 ) -> Pictures:
-    kept, size = {}, (0, 0)
+    kept, size, notes = {}, (0, 0), {}
     for index, picture in pictures:
         size = _shown_size(picture)
-        kept[index] = keep(index, _rgb(picture))
-    return Pictures(kept=kept, total=total, fps=fps, width=size[0], height=size[1])
+        alpha_HW = _alpha(picture)
+        if alpha_HW is not None:
+            notes[TRANSPARENT] = None
+        kept[index] = keep(index, _rgb(picture, alpha_HW))
+    return Pictures(
+        kept=kept, total=total, fps=fps, width=size[0], height=size[1], notes=tuple(notes)
+    )
 
 
 class _DoubtError(Exception):
@@ -630,13 +684,14 @@ def _pictures_by_time(
     codec = stream.codec_context
     shown = {(codec.width, codec.height), (codec.height, codec.width)}
     container.seek(packets.rewind, stream=stream)
+    decoder = _decoder(stream)
     for number, packet in enumerate(container.demux(stream)):
         if number == 0 and packet.pts != packets.begin:
             raise _DoubtError
         # What an edit list discards is not among the times, and may be referred to.
         if packet.pts in times and packet.pts not in needed:
             continue
-        for picture in packet.decode():
+        for picture in decoder.decode(packet):
             index, time = next(expected, (0, None))
             if picture.pts != time or picture.is_corrupt or _shown_size(picture) not in shown:
                 raise _DoubtError
@@ -670,18 +725,24 @@ def _pictures_by_count(
     count, cause = 0, None
     with _opened(path) as (container, stream):
         try:
-            for picture in container.decode(stream):
+            decoder = _decoder(stream)
+            for picture in (
+                p for packet in container.demux(stream) for p in decoder.decode(packet)
+            ):
                 shown = _shown_size(picture)
                 if picture.is_corrupt:
                     cause = "a damaged picture"
                     break
                 if shown != (header.width, header.height):
-                    cause = f"pictures of {shown[0]}x{shown[1]} follow"
-                    break
+                    raise VideoError(
+                        "unsupported_codec",
+                        f"{path} goes on at {shown[0]}x{shown[1]} after {count} frames of "
+                        f"{header.width}x{header.height}; convert it to one size",
+                    )
                 if count in wanted:
                     yield count, picture
                 count += 1
-        except MemoryError:
+        except (MemoryError, *_UNSUPPORTED):
             raise
         except av.error.FFmpegError as error:
             cause = error.strerror
@@ -695,7 +756,42 @@ def _pictures_by_count(
         )
 
 
-def _rgb(picture: av.VideoFrame) -> np.ndarray:
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    """The stream's own decoder, or the one that reads the alpha in a WebM file."""
+    own = stream.codec_context
+    if stream.metadata.get("alpha_mode") != "1" or own.name not in _ALPHA_DECODERS:
+        return own
+    decoder = av.CodecContext.create(_ALPHA_DECODERS[own.name], "r")
+    decoder.thread_count, decoder.options = 1, _LIMITS
+    return decoder
+
+
+def _alpha(picture: av.VideoFrame) -> np.ndarray | None:
+    """The opacity of a picture as it is stored, uint8 (H, W); None where all of it is opaque. Taken
+    as straight: PyAV does not give the frame's alpha mode.
+    """
+    component = next((c for c in picture.format.components if c.is_alpha), None)
+    if component is None and not picture.format.has_palette:
+        return None
+    if component is None or sum(c.plane == component.plane for c in picture.format.components) > 1:
+        alpha_HW = picture.to_ndarray(format="rgba")[..., 3]
+    else:
+        # swscale gets the last columns of such a plane wrong for some sizes.
+        plane, is_float = picture.planes[component.plane], "f" in picture.format.name
+        kind = f"{'<>'[picture.format.is_big_endian]}{'uf'[is_float]}{-(-component.bits // 8)}"
+        rows = np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : picture.width]
+        full = 1 if is_float else 2**component.bits - 1
+        alpha_HW = np.rint(rows.clip(0, full) * (255 / full)).astype(np.uint8)
+    return None if alpha_HW.min() == 255 else alpha_HW
+
+
+def on_black(colours_HW3: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
+    """Straight colours over black, rounded to the nearest: what is transparent decides nothing."""
+    opaque_HW3 = colours_HW3.astype(np.uint16) * alpha_HW[..., None]
+    return ((opaque_HW3 + 127) // 255).astype(np.uint8)
+
+
+def _rgb(picture: av.VideoFrame, alpha_HW: np.ndarray | None) -> np.ndarray:
     """uint8 (H, W, 3) as it is shown."""
     # FFmpeg would upsample the colours of interlaced pictures field by field, decord does not; a
     # copy of the planes has no such mark.
@@ -703,4 +799,7 @@ def _rgb(picture: av.VideoFrame) -> np.ndarray:
     if picture.interlaced_frame and picture.format.name in ("yuv420p", "yuvj420p"):
         planes = av.VideoFrame.from_ndarray(picture.to_ndarray(), format=picture.format.name)
         planes.colorspace, planes.color_range = picture.colorspace, picture.color_range
-    return np.rot90(planes.to_ndarray(format="rgb24"), _quarter_turns(picture))
+    colours_HW3 = planes.to_ndarray(format="rgb24")
+    if alpha_HW is not None:
+        colours_HW3 = on_black(colours_HW3, alpha_HW)
+    return np.rot90(colours_HW3, _quarter_turns(picture))

@@ -26,6 +26,7 @@ from lmme3dhf.annotations.fixations import (
 )
 from lmme3dhf.data.container import VideoError, read_strip
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.data.strips import image_rgb
 from lmme3dhf.distributed import cores
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import VIEWS
@@ -105,7 +106,7 @@ def read_picture(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return image_rgb(picture, str(path))[0]
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise AnnotationError(
             f"{path}: cannot be read as a picture ({error}); save it again"

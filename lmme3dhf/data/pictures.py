@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from lmme3dhf.data import strips
 from lmme3dhf.data.container import VideoError, check_sides, view_indices
@@ -37,6 +38,9 @@ def clips_in_memory(
         VideoError: See `pictures_of` and `clip_of_frames`.
         ValueError: See `rate_of`.
     """
+    notes: tuple[str, ...] = ()
+    if isinstance(clip, Image.Image):
+        clip, notes = strips.image_rgb(clip, name)
     pictures = pictures_of(clip, name)
     if pictures.ndim == 3:
         try:
@@ -46,7 +50,7 @@ def clips_in_memory(
                 raise
             hint = "stack the pictures of a clip to one array (T, H, W, 3)"
             raise VideoError("still_image", f"{error}; {hint}") from error
-        return _strip_clips(three, choice, MEMORY, frames=frames, views=views)
+        return _strip_clips(three, choice, MEMORY, notes, frames=frames, views=views)
     return Clips(
         frames=clip_of_frames(pictures, choice, fps, name=name) if frames else None,
         views=views_of_frames(pictures, choice, name=name) if views else None,
@@ -59,19 +63,27 @@ def strip_clips(path: Path, choice: FrameChoice, *, frames: bool, views: bool) -
     Raises:
         VideoError: See `data.strips.read_views`.
     """
-    three = torch.from_numpy(strips.read_views(path))
-    return _strip_clips(three, choice, strips.DECODER, frames=frames, views=views)
+    three, notes = strips.read_views(path)
+    return _strip_clips(
+        torch.from_numpy(three), choice, strips.DECODER, notes, frames=frames, views=views
+    )
 
 
 def _strip_clips(
-    views_3HW3: torch.Tensor, choice: FrameChoice, decoder: str, *, frames: bool, views: bool
+    views_3HW3: torch.Tensor,
+    choice: FrameChoice,
+    decoder: str,
+    notes: tuple[str, ...],
+    *,
+    frames: bool,
+    views: bool,
 ) -> Clips:
     """The views as a clip of three seconds, in which each is seen for one; and as views."""
     seen = [i for i in range(len(VIEWS)) for _ in range(_TIMES)]
     each = list(range(len(VIEWS)))
     return Clips(
-        frames=_clip(views_3HW3, seen, choice, 1.0, decoder) if frames else None,
-        views=_clip(views_3HW3, each, choice, 1.0, decoder) if views else None,
+        frames=_clip(views_3HW3, seen, choice, 1.0, decoder, notes) if frames else None,
+        views=_clip(views_3HW3, each, choice, 1.0, decoder, notes) if views else None,
     )
 
 
@@ -126,7 +138,9 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
     if len(shape) == 5:
         hint = "; several clips are given as a list"
     elif shape[-1] == 4:
-        hint = "; leave the alpha channel out, [..., :3]"
+        hint = (
+            "; leave the alpha channel out, [..., :3], where it is opaque, and multiply by it else"
+        )
     elif len(shape) == 4 and shape[1] == 3:
         hint = "; the colours come last, permute(0, 2, 3, 1)"
     elif len(shape) == 3 and shape[0] == 3:
@@ -205,7 +219,12 @@ def _check_clip(frames_THW3: torch.Tensor, name: str) -> int:
 
 
 def _clip(
-    frames_THW3: torch.Tensor, indices: list[int], choice: FrameChoice, fps: float, decoder: str
+    frames_THW3: torch.Tensor,
+    indices: list[int],
+    choice: FrameChoice,
+    fps: float,
+    decoder: str,
+    notes: tuple[str, ...] = (),
 ) -> Clip:
     total, height, width, _ = frames_THW3.shape
     size = choice.size(width, height, len(indices))
@@ -219,4 +238,5 @@ def _clip(
         decoder=decoder,
         width=width,
         height=height,
+        notes=notes,
     )

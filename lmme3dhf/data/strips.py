@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from lmme3dhf.data.container import VideoError, check_sides
+from lmme3dhf.data.container import TRANSPARENT, VideoError, check_sides, on_black
 from lmme3dhf.vocabulary import VIEWS
 
 # What decodes them; clips have another decoder, see `data.container`.
@@ -43,8 +43,9 @@ def views_of_strip(strip_HW3: np.ndarray, name: str) -> np.ndarray:
     return np.stack([strip_HW3[:, side * i : side * (i + 1)] for i in range(len(VIEWS))])
 
 
-def read_views(path: Path) -> np.ndarray:
-    """Reads the views of a strip's file, as `views_of_strip` gives them; transparency is dropped.
+def read_views(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads the views of a strip's file, as `views_of_strip` gives them, and the notes on how (see
+    `data.video.Clip`).
 
     Raises:
         VideoError: As `views_of_strip`; still_image too for other kinds of pictures,
@@ -54,7 +55,7 @@ def read_views(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             # Of damage that does no harm.
             warnings.simplefilter("ignore")
-            strip = _decoded(path)
+            strip, notes = _decoded(path)
     except Image.UnidentifiedImageError as error:
         raise VideoError(
             "still_image",
@@ -68,22 +69,41 @@ def read_views(path: Path) -> np.ndarray:
     except _ERRORS as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise VideoError("decode_error", f"{path} is damaged ({cause}); replace it") from error
-    return views_of_strip(strip, str(path))
+    return views_of_strip(strip, str(path)), notes
 
 
-def _decoded(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3); the header is looked at before anything is decoded."""
+def image_rgb(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """An image's colours, uint8 (H, W, 3), over black where it is transparent, and the notes that
+    say so.
+
+    Args:
+        image: Of any mode with 8 bits a colour.
+        name: For the message.
+
+    Raises:
+        VideoError: unsupported_codec for another mode.
+    """
+    if image.mode not in _MODES:
+        raise VideoError(
+            "unsupported_codec",
+            f"{name} holds {image.mode} values; expected 8 bits a colour, convert it to an RGB PNG",
+        )
+    colours = np.asarray(image.convert("RGB"))
+    if not image.has_transparency_data:
+        return colours, ()
+    rgba = np.asarray(image.convert("RGBA"))
+    if rgba[..., 3].min() == 255:
+        return colours, ()
+    return on_black(rgba[..., :3], rgba[..., 3]), (TRANSPARENT,)
+
+
+def _decoded(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """As `image_rgb`; the header is looked at before anything is decoded."""
     with Image.open(path, formats=_FORMATS) as picture:
         width, height = picture.size
         _check_proportions(str(path), width, height)
         check_sides(str(path), width // len(VIEWS), height)
-        if picture.mode not in _MODES:
-            raise VideoError(
-                "unsupported_codec",
-                f"{path} holds {picture.mode} values; expected 8 bits a colour, convert it to an "
-                "RGB PNG",
-            )
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return image_rgb(ImageOps.exif_transpose(picture), str(path))
 
 
 def _check_proportions(name: str, width: int, height: int) -> None:

@@ -18,6 +18,7 @@ from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import read_saliency_png
 from lmme3dhf.data.container import read_strip
 from lmme3dhf.data.sources import is_picture
+from lmme3dhf.data.strips import image_rgb
 from lmme3dhf.errors import UserError
 from lmme3dhf.escaping import visible
 from lmme3dhf.files import FileState, file_state, is_inside, read_unchanged
@@ -199,7 +200,7 @@ def _decoded(path: Path) -> np.ndarray:
     if not is_picture(path):
         return read_strip(path, [view.clip_fraction for view in VIEWS])
     with Image.open(path) as picture:  # a strip already
-        return np.asarray(picture.convert("RGB"))
+        return image_rgb(picture, str(path))[0]
 
 
 def _map(row: ScoreRow, folder: Path, strip_HW3: np.ndarray) -> np.ndarray | None:

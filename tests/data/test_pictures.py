@@ -174,7 +174,7 @@ def test_a_strip_of_gen3dhf_and_one_from_a_figure():
     assert views.shape == (3, 512, 512, 3)
     assert [np.unique(view).tolist() for view in views] == [[0], [1], [2]]
     figure = shared_data("strips", "gen3dhf_fig_saliency_overlay_3views.png")
-    assert read_views(figure).shape == (3, 643, 652, 3)
+    assert read_views(figure)[0].shape == (3, 643, 652, 3)
     for other in ("gen3dhf_fig_filmstrip_8views.png", "spherehead_fig_row_a_5views.png"):
         with pytest.raises(VideoError, match="expected a clip, or a strip of 3 views"):
             read_views(shared_data("strips", other))
