@@ -139,7 +139,7 @@ class Reward(nn.Module):
     def _media(self, frames_THW3: torch.Tensor, fps: float | None, *, name: str) -> Media:
         rounded = _rounded if self.round_to_8_bit else nn.Identity()
         rate = rate_of(len(frames_THW3), fps, self.choice)
-        indices = self.choice.indices(len(frames_THW3), rate, name=name)
+        indices = self.choice.indices(len(frames_THW3), rate)
         # From here on a clip of the chosen frames alone: only they are moved and converted.
         chosen = frames_THW3[indices].to(self.model.device)
         floats = chosen.to(torch.promote_types(chosen.dtype, torch.float32))

@@ -49,6 +49,9 @@ REASONS = (
 # smaller.
 TOKEN_SIDE_PX = 28
 MAX_SIDE_PX = 4096
+# The model joins frames in pairs. There is no other rule on length, for files and for frames in
+# memory: a model that takes more frames than a clip has gets those (`video.FrameChoice`).
+MIN_FRAMES = 2
 # 27 minutes at 60 pictures per second, 400 times a clip of Gen3DHF. The walk through so many takes
 # a second or two; the model sees 768 of them at most.
 MAX_PICTURES = 100_000
@@ -333,7 +336,7 @@ def _walk(
     times, keyframes, damaged, first, refused = [], 0, None, None, None
     begin, rewind, start, end = None, None, math.inf, -math.inf
     try:
-        for packet in container.demux(stream):
+        for packet in _demuxed(container, stream):
             if decode_first and first is None and refused is None:
                 try:
                     first = next(iter(packet.decode()), None)
@@ -343,7 +346,7 @@ def _walk(
                 begin, rewind = packet.pts, packet.pts if packet.dts is None else packet.dts
             # An edit list discards pictures that are stored but not shown; the last packet is an
             # empty mark.
-            if not packet.size or packet.is_discard or (gif and not _holds_image(bytes(packet))):
+            if not packet.size or packet.is_discard:
                 continue
             times.append(packet.pts)
             if len(times) > MAX_PICTURES:
@@ -374,7 +377,8 @@ def _walk(
             "decode_error",
             f"{path} is damaged after {damaged - 1} of {frames} pictures; replace it",
         )
-    announced = _announced_end_s(stream)
+    # FFmpeg adds up the times of a GIF, also those of blocks that are no images.
+    announced = None if gif else _announced_end_s(stream)
     # The last packet may not tell how long it lasts, hence the tolerance.
     cut = announced is not None and fps > 0 and end < announced - max(2 / fps, 0.02 * announced)
     if damaged is not None or cut:
@@ -384,16 +388,15 @@ def _walk(
         )
     if frames > 1 and not fps:
         raise VideoError("decode_error", f"{path} tells no frame rate; convert it to H.264 in MP4")
-    if frames < 2 and gif and stream.frames > 1:
+    if frames < MIN_FRAMES and gif and stream.frames > 1:
         raise VideoError(
             "unsupported_codec",
             f"{path} is a GIF of {stream.frames} images without times, of which FFmpeg reads one; "
             "convert it to H.264 in MP4",
         )
-    if frames < 2:
-        if container.format.name in _ANIMATED_PICTURE_FORMATS:
-            raise _still_image(path)
-        raise VideoError("too_short", f"{path} holds fewer than 2 pictures; expected a clip")
+    if frames < MIN_FRAMES and container.format.name in _ANIMATED_PICTURE_FORMATS:
+        raise _still_image(path)
+    check_length(str(path), frames)
     if refused is not None:
         raise _undecodable(path, stream, refused) from refused
     return _Packets(
@@ -424,6 +427,14 @@ def _undecodable(path: Path, stream: av.VideoStream, error: av.error.FFmpegError
     return VideoError(
         "decode_error", f"{path} is damaged at its beginning ({error.strerror}); replace it"
     )
+
+
+def _demuxed(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The stream's packets, without those of a GIF that have no image."""
+    gif = container.format.name == "gif"
+    for packet in container.demux(stream):
+        if not gif or not packet.size or _holds_image(bytes(packet)):
+            yield packet
 
 
 def _holds_image(packet: bytes) -> bool:
@@ -499,6 +510,20 @@ def _still_image(path: Path) -> VideoError:
     return VideoError(
         "still_image", f"{path} is a still picture; expected a clip of at least 2 pictures"
     )
+
+
+def check_length(name: str, frames: int) -> None:
+    """Refuses what is no clip.
+
+    Args:
+        name: The file, for the message.
+        frames: How many it has.
+
+    Raises:
+        VideoError: too_short.
+    """
+    if frames < MIN_FRAMES:
+        raise VideoError("too_short", f"{name} holds fewer than 2 pictures; expected a clip")
 
 
 def check_sides(name: str, width: int, height: int) -> None:
@@ -685,7 +710,7 @@ def _pictures_by_time(
     shown = {(codec.width, codec.height), (codec.height, codec.width)}
     container.seek(packets.rewind, stream=stream)
     decoder = _decoder(stream)
-    for number, packet in enumerate(container.demux(stream)):
+    for number, packet in enumerate(_demuxed(container, stream)):
         if number == 0 and packet.pts != packets.begin:
             raise _DoubtError
         # What an edit list discards is not among the times, and may be referred to.
@@ -726,9 +751,8 @@ def _pictures_by_count(
     with _opened(path) as (container, stream):
         try:
             decoder = _decoder(stream)
-            for picture in (
-                p for packet in container.demux(stream) for p in decoder.decode(packet)
-            ):
+            packets = _demuxed(container, stream)
+            for picture in (p for packet in packets for p in decoder.decode(packet)):
                 shown = _shown_size(picture)
                 if picture.is_corrupt:
                     cause = "a damaged picture"

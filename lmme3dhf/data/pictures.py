@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lmme3dhf.data import strips
-from lmme3dhf.data.container import VideoError, check_sides, view_indices
+from lmme3dhf.data.container import VideoError, check_length, check_sides, view_indices
 from lmme3dhf.data.video import Clip, Clips, FrameChoice, resized
 from lmme3dhf.vocabulary import VIEWS
 
@@ -197,7 +197,8 @@ def clip_of_frames(
     """
     total = _check_clip(frames_THW3, name)
     fps = rate_of(total, fps, choice)
-    return _clip(frames_THW3, choice.indices(total, fps, name=name), choice, fps, MEMORY)
+    indices = choice.indices(total, fps)
+    return _clip(frames_THW3, indices, choice, fps, MEMORY, choice.notes(total))
 
 
 def views_of_frames(frames_THW3: torch.Tensor, choice: FrameChoice, *, name: str) -> Clip:
@@ -212,8 +213,7 @@ def views_of_frames(frames_THW3: torch.Tensor, choice: FrameChoice, *, name: str
 def _check_clip(frames_THW3: torch.Tensor, name: str) -> int:
     """The number of pictures, where they can be a clip."""
     total, height, width, _ = frames_THW3.shape
-    if total < 2:
-        raise VideoError("too_short", f"{name} holds fewer than 2 pictures; expected a clip")
+    check_length(name, total)
     check_sides(name, width, height)
     return total
 

@@ -12,7 +12,6 @@ word (open groups of pictures, H.264 in AVI, MPEG-TS).
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ from torchvision.transforms.functional import InterpolationMode, resize
 from lmme3dhf.data.container import (
     DECODER,
     TOKEN_SIDE_PX,
-    VideoError,
     read_pictures,
     view_indices,
 )
@@ -49,7 +47,8 @@ class FrameChoice:
     Attributes:
         fps: Pictures per second, evenly spaced from the first to the last picture; not used where
             `frames` is given.
-        frames: A fixed even number of pictures.
+        frames: A fixed even number of pictures (or all, rounded down to an even number, where the
+            clip has fewer).
         min_frames: At least so many (or all, rounded down to an even number, where the clip has
             fewer).
         max_frames: At most so many.
@@ -90,26 +89,16 @@ class FrameChoice:
                 f"expected {TOKEN_SIDE_PX**2} <= min_pixels <= max_pixels <= {MAX_PIXELS}"
             )
 
-    def indices(self, total: int, fps: float, *, name: str) -> list[int]:
+    def indices(self, total: int, fps: float) -> list[int]:
         """Which pictures of a clip are read, in rising order, evenly spaced from the first to the
         last.
 
         Args:
             total: Pictures in the clip, 2 or more.
             fps: Pictures per second in the clip.
-            name: Of the clip, for the message.
-
-        Raises:
-            VideoError: too_short where more are asked for than the clip has.
         """
-        if self.frames is not None and self.frames > total:
-            raise VideoError(
-                "too_short",
-                f"{name} has {total} pictures, {self.frames} were asked for; take a longer clip "
-                "or fewer frames",
-            )
         if self.frames is not None:
-            wanted = {"nframes": self.frames}
+            wanted = {"nframes": min(self.frames, total // FRAME_FACTOR * FRAME_FACTOR)}
         else:
             wanted = {
                 "fps": self.fps,
@@ -118,6 +107,13 @@ class FrameChoice:
             }
         count = smart_nframes(wanted, total_frames=total, video_fps=fps)
         return torch.linspace(0, total - 1, count).round().long().tolist()
+
+    def notes(self, total: int) -> tuple[str, ...]:
+        """Whether a clip of so many frames has fewer than the model takes, as a `Clip` notes it."""
+        least = self.min_frames if self.frames is None else self.frames
+        if total >= least:
+            return ()
+        return (f"the clip has {total} frames, fewer than the {least} that the model takes",)
 
     def size(self, width: int, height: int, count: int) -> list[int]:
         """(height, width) of the resized pictures, by qwen-vl-utils' budget: nine tenths of the
@@ -194,10 +190,9 @@ def read_clip(path: Path, choice: FrameChoice) -> Clip:
     are left out or come after the last wanted one.
 
     Raises:
-        VideoError: As `probe`; too_short where `choice.frames` asks for more than the clip has;
-            decode_error where it breaks.
+        VideoError: As `probe`, and decode_error where the clip breaks.
     """
-    return _read(Path(path), _frames(Path(path), choice))[0]
+    return _read(Path(path), _frames(choice))[0]
 
 
 def read_views(path: Path, views: Sequence[float], choice: FrameChoice) -> Clip:
@@ -223,7 +218,7 @@ def read_both(path: Path, views: Sequence[float], choice: FrameChoice) -> tuple[
         VideoError: As `read_clip`.
         ValueError: As `read_views`.
     """
-    frames, at_views = _read(Path(path), _frames(Path(path), choice), _views(views, choice))
+    frames, at_views = _read(Path(path), _frames(choice), _views(views, choice))
     return frames, at_views
 
 
@@ -234,14 +229,16 @@ class _Wish:
     Attributes:
         indices: (pictures in the clip, pictures per second) -> which of them.
         size: (width, height, how many) -> height and width to which they are resized.
+        notes: Frames in the clip -> what there is to note about their number.
     """
 
     indices: Callable[[int, float], list[int]]
     size: Callable[[int, int, int], list[int]]
+    notes: Callable[[int], tuple[str, ...]] = lambda _: ()
 
 
-def _frames(path: Path, choice: FrameChoice) -> _Wish:
-    return _Wish(indices=partial(choice.indices, name=str(path)), size=choice.size)
+def _frames(choice: FrameChoice) -> _Wish:
+    return _Wish(indices=choice.indices, size=choice.size, notes=choice.notes)
 
 
 def _views(views: Sequence[float], choice: FrameChoice) -> _Wish:
@@ -276,7 +273,7 @@ def _read(path: Path, *wishes: _Wish) -> list[Clip]:
             decoder=DECODER,
             width=read.width,
             height=read.height,
-            notes=read.notes,
+            notes=read.notes + wishes[number].notes(read.total),
         )
         for number, indices in enumerate(asked)
     ]
