@@ -139,7 +139,8 @@ class Scorer:
         workers: Processes that decode ahead, and that can be stopped when a file hangs or eats
             memory; None for one a core, at most 16. 0 decodes in this one, unprotected. Results do
             not depend on it.
-        timeout_s: Seconds that decoding one file may take, where there are workers.
+        timeout_s: Seconds of processor time that decoding one file may take, where there are
+            workers; by the clock ten times as many.
         scores: Whether ratings have scores. False takes models that have no trained head, such as a
             merged stage 1: their ratings are levels and level probabilities.
 
@@ -218,7 +219,7 @@ class Scorer:
                 is stored.
             batch_size: As of the class, as are the next three.
             workers: Processes that decode ahead; None for one a core.
-            timeout_s: Seconds that decoding one file may take.
+            timeout_s: As of the class.
             scores: Whether ratings have scores; False for models without a trained head.
             verify: Compare every file of the folder with its manifest first, where it has one.
                 Reading the files takes about a second a GB, once: hashes are remembered while

@@ -34,7 +34,12 @@ def add_scorer_arguments(parser: ArgumentParser) -> None:
         type=NonNegativeInt | None,
         help="processes that decode ahead (default: one a core, at most 16)",
     )
-    add("--timeout", type=PositiveFloat, default=60.0, help="seconds to decode one file")
+    add(
+        "--timeout",
+        type=PositiveFloat,
+        default=60.0,
+        help="seconds of processor time to decode one file; by the clock ten times as many",
+    )
     add_verify_argument(parser)
 
 

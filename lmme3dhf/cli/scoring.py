@@ -114,7 +114,12 @@ def verify_parser() -> ArgumentParser:
     add = parser.add_argument
     add("paths", nargs="+", help="clips, folders of clips, patterns; folders with a manifest.json")
     add("--out", type=Path, help="CSV file, a row a file")
-    add("--timeout", type=float, default=60.0, help="seconds that a file may take to decode")
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        help="seconds of processor time to decode one file; by the clock ten times as many",
+    )
     add("--memory_mb", type=float, default=2048.0, help="MB that decoding a file may take (Linux)")
     return parser
 

@@ -89,7 +89,7 @@ def decoded(
         read: From a path to what was read; picklable.
         workers: Processes. 0 reads in this one, each clip when it is asked for, and nothing stops
             one that hangs.
-        timeout_s: Seconds for one clip.
+        timeout_s: As of `processes.answers`.
         memory_mb: What reading may take, in 10**6 bytes; on Linux only.
     """
     if not workers:

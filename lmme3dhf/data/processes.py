@@ -1,5 +1,5 @@
-"""Processes that read files from strangers and can be stopped: one file at a time, under a deadline
-and a memory limit. A thread cannot be ended from outside; a process can.
+"""Processes that read files from strangers and can be stopped: one file at a time, with limits on
+time and memory. A thread cannot be ended from outside; a process can.
 
 What goes wrong with a file stays with it: a process that hangs, eats memory or crashes is ended and
 replaced, and the file gets a `VideoError`. Needs no torch.
@@ -26,15 +26,20 @@ import numpy as np
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.errors import UserError
 
-# For one file: seconds, and memory in 10**6 bytes. A clip of 4096x4096 pixels takes about 400,
-# 768 pictures for the model about 1300.
+# For one file: seconds of processor time, and memory in 10**6 bytes. A clip of 4096x4096 pixels
+# takes about 400, 768 pictures for the model about 1300.
 TIMEOUT_S = 60.0
 MEMORY_MB = 2048
+# Other work on the machine does not use up a file's processor time, and neither does a disk that
+# hangs: by the clock a file may take so many times as long, and no longer than system calls wait.
+WALL_FACTOR = 10
+_LONGEST_WAIT_S = 10**6
 # Results that a process may be ahead of the caller; so many wait in memory for each.
 AHEAD = 2
 # How long a process may take before its first file, where it has to import everything anew.
 START_S = 120.0
-# A process whose parent was killed in the middle of a file ends itself after the deadline and this.
+# A process whose parent was killed in the middle of a file ends itself after its time by the clock
+# and this.
 ORPHAN_S = 5.0
 # Forking starts in milliseconds and shares what is loaded. Python's default for Linux has become
 # "forkserver", which imports torch anew for each process; elsewhere forking is unsafe or unknown.
@@ -88,7 +93,8 @@ def answers(
             the file's decode_error.
         files: Taken one by one in the caller's thread, as far ahead as answers wait.
         workers: Processes, 1 or more; fewer are started for fewer files.
-        timeout_s: Seconds for one file.
+        timeout_s: Seconds of processor time for one file, and `WALL_FACTOR` times as many by the
+            clock; by the clock alone on Windows.
         memory_mb: What a process may take on top of what it has before its first file, in 10**6
             bytes.
         prepare: Called once in each process.
@@ -185,7 +191,7 @@ class _Crew:
                         dead, child = child, None
                         self._end(dead)
                         child = self._start()
-                    answer = child.answer(self._timeout_s)
+                    answer = child.answer(_wall_s(self._timeout_s))
                 except (ProcessError, OSError) as error:
                     future.set_exception(error)
                     continue
@@ -237,7 +243,9 @@ class _Failure:
         """The same as a sentence about the file."""
         if self.reason == "time_out":
             message = (
-                f"{file} was not read within {timeout_s:g} s; give it more time, or replace it"
+                f"{file} was not read within {timeout_s:g} s of processor time and "
+                f"{_wall_s(timeout_s):g} s by the clock; try again when disk and machine are less "
+                "busy, or allow more (--timeout, timeout_s)"
             )
         elif self.reason == "out_of_memory":
             message = (
@@ -279,10 +287,10 @@ class _Child:
             return False
         return True
 
-    def answer(self, timeout_s: float) -> Answer | _Failure:
+    def answer(self, wall_s: float) -> Answer | _Failure:
         """Waits for the answer."""
         try:
-            if not self._pipe.poll(timeout_s):
+            if not self._pipe.poll(wall_s):
                 return _Failure("time_out")
             given = self._pipe.recv()
             if isinstance(given, _Failure):
@@ -315,7 +323,7 @@ class _Child:
         name = signal.Signals(-status).name
         if name == "SIGKILL":  # not ours; the system kills whoever takes the most memory
             return _Failure("out_of_memory")
-        if name == "SIGALRM":
+        if name in ("SIGPROF", "SIGALRM"):
             return _Failure("time_out")
         return _Failure("decode_error", f"its reader crashed ({name})")
 
@@ -347,9 +355,9 @@ def _work(
         pipe.send(True)
         while True:
             file = pipe.recv()
-            _alarm(timeout_s + ORPHAN_S)
+            _alarms(timeout_s, _wall_s(timeout_s) + ORPHAN_S)
             _answer(pipe, read, file)
-            _alarm(0)
+            _alarms(0, 0)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
 
@@ -393,8 +401,17 @@ def _limit_memory(memory_mb: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _alarm(seconds: float) -> None:
-    """Lets the system end this process after so many seconds; 0 calls it off."""
+def _wall_s(timeout_s: float) -> float:
+    """Seconds by the clock for a file that may take `timeout_s` of processor time."""
+    return min(WALL_FACTOR * timeout_s, _LONGEST_WAIT_S)
+
+
+def _alarms(processor_s: float, wall_s: float) -> None:
+    """Lets the system end this process after so much time of either kind; 0 calls it off."""
     if hasattr(signal, "setitimer"):  # not on Windows
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        for ending, timer, seconds in (
+            (signal.SIGPROF, signal.ITIMER_PROF, processor_s),
+            (signal.SIGALRM, signal.ITIMER_REAL, wall_s),
+        ):
+            signal.signal(ending, signal.SIG_DFL)
+            signal.setitimer(timer, seconds)

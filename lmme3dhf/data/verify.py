@@ -52,7 +52,7 @@ def verdicts(
         paths: Clips, strips, folders of them, patterns, and folders with a manifest (a model, a
             run), which are compared with it alone.
         compare: What is wrong with such a folder; None for nothing.
-        timeout_s: Seconds for one file.
+        timeout_s: As of `processes.answers`.
         memory_mb: What reading a file may take, in 10**6 bytes; on Linux only.
 
     Raises:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lmme3dhf.data import processes
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import MOST_WORKERS, ClipReader, decoded, worker_count
 from lmme3dhf.data.processes import AHEAD
@@ -163,8 +164,11 @@ class Hostile:
     ("does", "reason"),
     [("sleep", "time_out"), ("numpy", "out_of_memory"), ("torch", "out_of_memory")],
 )
-def test_a_clip_that_hangs_or_eats_memory_is_refused_and_the_rest_is_read(clips, does, reason):
+def test_a_clip_that_hangs_or_eats_memory_is_refused_and_the_rest_is_read(
+    clips, does, reason, monkeypatch
+):
     """Catches a run that ends, or stands still, for one file."""
+    monkeypatch.setattr(processes, "WALL_FACTOR", 0.4)
     reader = Hostile(clips[1].name, does)
     first, bad, last = decoded(clips, reader, 1, timeout_s=5, memory_mb=500)
     assert (bad.reason, str(clips[1]) in str(bad)) == (reason, True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmme3dhf.data import processes
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.processes import AHEAD, Answer, Done, ProcessError, answers
 
@@ -42,6 +43,16 @@ def hostile(path: Path) -> Answer:
         os._exit(7)
     elif path.name == "raise":
         raise ZeroDivisionError("by nothing")
+    elif path.name == "spin":
+        while True:
+            pass
+    elif path.name == "spin in native code":
+        pow(3, 10**8)  # holds the interpreter's lock for longer than any test waits
+    elif path.name == "starve":
+        # Other work has the processors for a second.
+        wake = f"sleep 1; kill -CONT {os.getpid()}"
+        with subprocess.Popen(["sh", "-c", wake]):
+            os.kill(os.getpid(), signal.SIGSTOP)
     elif path.name == "nap":
         time.sleep(0.5)
     elif path.name == "flood":
@@ -56,16 +67,37 @@ def read(*names: str, workers: int = 1, timeout_s: float = 20.0, memory_mb: floa
     return [r.reason if isinstance(r, VideoError) else r for r in results]
 
 
-@pytest.mark.parametrize("name", ["sleep", "sleep in native code"])
-def test_what_hangs_is_ended_at_the_deadline(name):
-    """Catches a run that stands still for ever, a deadline that only Python code obeys, and files
-    after it that are late too.
+@pytest.mark.parametrize("name", ["sleep", "sleep in native code", "spin", "spin in native code"])
+def test_what_takes_too_long_is_ended(name):
+    """Whether it waits or computes. Catches a run that stands still for ever, a deadline that only
+    Python code obeys, and files after it that are late too.
     """
-    first, bad, after = read("good", name, "good", timeout_s=0.5)
+    first, bad, after = read("good", name, "good", timeout_s=0.2)
     assert bad == "time_out"
     assert first[0] != after[0], "the process was not replaced"
-    (error,) = answers(hostile, [Path("x/sleep")], 1, timeout_s=0.25, memory_mb=200)
-    assert str(error).startswith("x/sleep was not read within 0.25 s")
+
+
+def test_a_time_out_says_what_to_do():
+    """Catches "replace it" for a good file on a busy machine."""
+    (error,) = answers(hostile, [Path("x/sleep")], 1, timeout_s=0.02, memory_mb=200)
+    assert str(error).startswith("x/sleep was not read within 0.02 s")
+    assert "--timeout" in str(error)
+    assert "replace" not in str(error)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal on Windows")
+def test_other_work_on_the_machine_is_not_the_files_fault():
+    """Stopped for a second, of which it may compute 0.3. Catches a deadline by the clock, at which
+    good files fail on a loaded machine.
+    """
+    assert isinstance(read("starve", timeout_s=0.3)[0], tuple)
+
+
+@linux_only
+def test_what_computes_is_ended_by_its_processor_time(monkeypatch):
+    """Long before its time by the clock. Catches a file that keeps a core for ten times as long."""
+    monkeypatch.setattr(processes, "WALL_FACTOR", 10_000)
+    assert read("spin", "spin in native code", timeout_s=0.2) == ["time_out"] * 2
 
 
 @linux_only
@@ -232,7 +264,7 @@ import itertools, multiprocessing, sys, time
 from pathlib import Path
 from lmme3dhf.data import processes
 from tests.data.test_processes import hostile
-processes.ORPHAN_S = 0.2
+processes.ORPHAN_S, processes.WALL_FACTOR = 0.2, 1
 # Each of the three gets one: the others sleep while it is handed out.
 names = itertools.chain(["nap"] * 3, itertools.repeat(sys.argv[1]))
 files = processes.answers(hostile, map(Path, names), 3, timeout_s=2, memory_mb=200)
