@@ -189,7 +189,7 @@ def verify(path: Path) -> None:
 def _first_bytes(path: Path) -> bytes:
     """The file's first bytes; opening alone would wait for ever on a pipe."""
     if not path.is_file():
-        what = "is not an ordinary file" if path.exists() else "does not exist"
+        what = "is not an ordinary file" if path.exists() else missing(path)
         raise VideoError("missing", f"{path} {what}; check the path and the video root")
     try:
         with path.open("rb") as file:
@@ -201,6 +201,13 @@ def _first_bytes(path: Path) -> bytes:
     if not start:
         raise VideoError("empty", f"{path} has 0 bytes; copy or download it again")
     return start
+
+
+def missing(path: Path) -> str:
+    """What is wrong with a path that does not exist, after its name."""
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which does not exist"
+    return "does not exist"
 
 
 def _unreadable(path: Path, start: bytes, cause: str | None) -> VideoError:

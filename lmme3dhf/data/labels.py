@@ -23,12 +23,14 @@ from lmme3dhf.annotations.ratings import read_ratings
 from lmme3dhf.annotations.rules import load_rules
 from lmme3dhf.annotations.screening import SCREENINGS
 from lmme3dhf.data.card import CARD, LabelReport, data_card
+from lmme3dhf.data.container import missing
 from lmme3dhf.data.gen3dhf import PROMPTS, VIDEO_FOLDER, level_reply, write_list
 from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
 from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.data.sources import files_below
 from lmme3dhf.data.splits import Split, check_split, grouped_split, write_split
-from lmme3dhf.files import replace_file, write_csv, write_json
+from lmme3dhf.files import is_inside, replace_file, write_csv, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 CLIP_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
@@ -127,7 +129,8 @@ def clips_in(folder: Path) -> dict[str, Path]:
     """Video -> clip, sorted by name.
 
     Raises:
-        DataError: No such folder, no clip in it, or two clips of one name.
+        DataError: No such folder, no clip in it, two clips of one name, or a link that leads
+            nowhere.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of the clips")
@@ -135,6 +138,10 @@ def clips_in(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in CLIP_SUFFIXES or path.name.startswith("."):
             continue
+        if path.is_dir():
+            continue
+        if not path.exists():
+            raise DataError(f"{path} {missing(path)}; mend the link, or remove it")
         if path.stem in clips:
             raise DataError(
                 f"{folder}: {clips[path.stem].name} and {path.name} are both clips of "
@@ -142,7 +149,11 @@ def clips_in(folder: Path) -> dict[str, Path]:
             )
         clips[path.stem] = path
     if not clips:
-        raise DataError(f"{folder}: no clips ({', '.join(CLIP_SUFFIXES)}) in it")
+        deeper = [path for path in files_below([folder]) if path.suffix.lower() in CLIP_SUFFIXES]
+        hint = (
+            f", but in {deeper[0].parent}; give the folder that the clips are in" if deeper else ""
+        )
+        raise DataError(f"{folder}: no clips ({', '.join(CLIP_SUFFIXES)}) in it{hint}")
     return clips
 
 
@@ -448,10 +459,13 @@ def _take_raw(sources: Sources, staging: Path) -> None:
 
 
 def _take_clips(clips: Iterable[Path], root: Path, staging: Path) -> None:
-    """Links the clips into the data set, or copies them where the disk cannot link."""
+    """Links the clips into the data set, or copies them where the disk cannot link; symbolic links
+    that lead out of it are replaced.
+    """
     folder = root / VIDEO_FOLDER
     for clip in clips:
-        if folder.exists() and clip.parent.samefile(folder):
+        there = folder.exists() and clip.parent.samefile(folder)
+        if there and is_inside(clip, folder):
             continue
         (staging / VIDEO_FOLDER).mkdir(exist_ok=True)
         target = staging / VIDEO_FOLDER / clip.name

@@ -3,6 +3,7 @@ annotators marked on them (paper, Sections 3.2 and 3.3).
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -114,9 +115,9 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def strip_path(folder: Path, video: str) -> Path | None:
-    """A video's strip in a folder, None where it has none."""
+    """A video's strip in a folder, None where it has none; a link that leads nowhere is one too."""
     paths = (folder / f"{video}{suffix}" for suffix in _STRIP_SUFFIXES)
-    return next((path for path in paths if path.exists()), None)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def write_strips(folder: Path, clips: Mapping[str, Path], known: Path) -> int:

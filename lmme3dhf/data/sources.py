@@ -1,10 +1,13 @@
 """What a user points at: files, folders, patterns and pictures in memory -> single clips, in order.
 
-Nothing is opened here, so neither FFmpeg nor torch is needed; what a file holds shows on reading.
+Nothing but the header of an image is opened here, so neither FFmpeg nor torch is needed; what a
+file holds shows on reading.
 """
 
+import fnmatch
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +61,7 @@ def single_clips(clips: Any) -> Iterator[Any]:
     piece by piece, so that it may be endless.
 
     Raises:
-        DataError: A folder or pattern without files.
+        DataError: A folder or pattern without files, or a folder that holds the frames of a clip.
         TypeError: A piece that is no clip.
     """
     if in_memory(clips):
@@ -81,7 +84,9 @@ def files_below(paths: Iterable[Path | str]) -> list[Path]:
             ** stands for any folders.
 
     Raises:
-        DataError: A path does not exist, or a folder or pattern has no files.
+        DataError: A path does not exist, a folder or pattern has no files, or a folder holds the
+            frames of a clip.
+        OSError: A folder that cannot be read.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -99,9 +104,10 @@ def _files(path: Path | str) -> list[Path]:
     folder = Path(path)
     if folder.is_dir():
         found = _below(folder)
+        _refuse_frames(folder, found)
     elif _is_pattern(path):
         found = []
-        for match in sorted(map(Path, glob.iglob(str(path), recursive=True))):
+        for match in _matches(Path(path)):
             found += _below(match) if match.is_dir() else [match]
     else:
         return [folder]
@@ -111,16 +117,90 @@ def _files(path: Path | str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _below(folder: Path) -> list[Path]:
-    """All files below a folder, but for hidden ones; links that lead nowhere are among them, so
-    that nothing is left out without a word.
+def _matches(pattern: Path) -> list[Path]:
+    """What a pattern stands for, sorted. The folders of ** are searched here: the standard library
+    follows links in circles.
     """
-    found = []
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and (path.is_file() or (path.is_symlink() and not path.exists())):
-            found.append(path)
-    return sorted(found)
+    if "**" not in pattern.parts:
+        return sorted(map(Path, glob.iglob(str(pattern))))
+    at = pattern.parts.index("**")
+    tops = _matches(Path(*pattern.parts[:at])) if at else [Path()]
+    return [
+        file
+        for top in tops
+        if top.is_dir()
+        for file in _below(top)
+        if _fits(file.relative_to(top).parts, pattern.parts[at:])
+    ]
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a path, or a folder that it lies in, fits a pattern."""
+    if not pattern:
+        return True
+    if pattern[0] == "**" and _fits(parts, pattern[1:]):
+        return True
+    if not parts or not (pattern[0] == "**" or fnmatch.fnmatch(parts[0], pattern[0])):
+        return False
+    return _fits(parts[1:], pattern if pattern[0] == "**" else pattern[1:])
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files below a folder, but for hidden ones, sorted. Linked folders are searched too, each
+    folder once, and none that this one lies in, so that loops of links end. Links that lead nowhere
+    are among the files, so that nothing is left out silently.
+    """
+    above = {str(path) for path in Path(os.path.realpath(folder)).parents}
+    found, searched, links = [], set(above), [str(folder)]
+    while links:
+        for name, subfolders, files in os.walk(links.pop(0), onerror=_raise):
+            real = os.path.realpath(name)
+            shown = [] if real in searched else sorted(n for n in subfolders if n[0] != ".")
+            links += [path for n in shown if os.path.islink(path := os.path.join(name, n))]
+            if real not in searched:
+                found += [Path(name, n) for n in files if n[0] != "."]
+            searched.add(real)
+            subfolders[:] = shown  # os.walk itself follows no links
+    return sorted(path for path in found if path.is_file() or not path.exists())
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _refuse_frames(folder: Path, files: list[Path]) -> None:
+    """Refuses a folder that holds the frames of clips as numbered images.
+
+    Raises:
+        DataError: It does, and the first is no strip of three views.
+    """
+    numbered = [re.fullmatch(r"(.*?)(\d+)", path.stem) for path in files]
+    if len(files) < 2 or not all(map(is_picture, files)) or not all(numbered):
+        return
+    first = files[0]
+    same = [
+        p
+        for p, n in zip(files, numbered, strict=True)
+        if p.parent == first.parent and n[1] == numbered[0][1]
+    ]
+    try:
+        from PIL import Image
+
+        with Image.open(first) as image:
+            width, height = image.size
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return
+    if len(same) < 2 or 2 * height < width < 4 * height:
+        return
+    digits = numbered[0][2]
+    pattern = first.with_name(
+        f"{numbered[0][1]}%{f'0{len(digits)}' if digits[0] == '0' else ''}d{first.suffix}"
+    )
+    raise DataError(
+        f"{folder}: images numbered like the frames of a clip, first {first}; encode them (ffmpeg "
+        f"-framerate 30 -start_number {int(digits)} -i '{pattern}' -pix_fmt yuv420p clip.mp4), or "
+        "give a pattern for the files that you mean"
+    )
 
 
 def _is_pattern(path: Path | str) -> bool:

@@ -1,6 +1,7 @@
 """Labels from the raw annotations of a few hand-made videos, and what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -562,3 +563,47 @@ def test_clips_that_are_links_become_files_of_the_data_set(root, tmp_path):
     assert [clip.stem for clip in clips] == sorted(VIDEOS)
     assert not any(clip.is_symlink() for clip in clips)
     assert len(read_list(out / "text/train_quality.json")) == 3
+
+
+def test_links_in_the_data_sets_own_folder_become_files(root, tmp_path_factory):
+    """Relative ones, to another folder: the lists refuse clips that lie outside. Catches a data set
+    that is written and cannot be read.
+    """
+    disk = tmp_path_factory.mktemp("disk")
+    for video in VIDEOS:
+        clip = root / "video_RGB" / f"{video}.mp4"
+        (disk / clip.name).write_bytes(video.encode())
+        clip.unlink()
+        clip.symlink_to(Path(os.path.relpath(disk / clip.name, clip.parent)))
+    build(root)
+    for video in VIDEOS:
+        clip = root / "video_RGB" / f"{video}.mp4"
+        assert not clip.is_symlink()
+        assert clip.read_bytes() == video.encode()
+    assert read_list(root / "text" / "train_quality.json")
+
+
+def test_a_clip_that_is_a_link_to_nowhere_is_named(root):
+    """Catches labels of a set whose clips are gone, with status 0."""
+    clip = root / "video_RGB" / "seed0003.mp4"
+    clip.unlink()
+    clip.symlink_to("gone.mp4")
+    for call in (lambda: clips_in(root / "video_RGB"), lambda: build(root)):
+        with pytest.raises(DataError, match=r"seed0003\.mp4 is a link to gone\.mp4"):
+            call()
+
+
+def test_clips_in_subfolders_and_frames_are_pointed_out(tmp_path):
+    """Linked subfolders too. Catches "no clips in it" for a folder full of them."""
+    folder, disk = tmp_path / "videos", tmp_path / "disk"
+    (disk / "seed0000").mkdir(parents=True)
+    folder.mkdir()
+    (disk / "seed0000.mp4").touch()
+    (folder / "all").symlink_to(disk)
+    with pytest.raises(DataError, match=r"videos/all; give the folder"):
+        clips_in(folder)
+    (disk / "seed0000.mp4").unlink()
+    for number in range(3):
+        Image.new("RGB", (32, 32)).save(disk / "seed0000" / f"{number:03d}.png")
+    with pytest.raises(DataError, match=r"ffmpeg"):
+        clips_in(folder)

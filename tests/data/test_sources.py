@@ -135,3 +135,67 @@ def test_torch_is_not_needed(module):
     code = f"import {module}, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+@pytest.fixture
+def linked(tmp_path) -> Path:
+    """A folder of clips with links to a folder elsewhere, to itself, to the one around it, in a
+    circle, and to nowhere.
+    """
+    root, disk = tmp_path / "around" / "clips", tmp_path / "disk"
+    for name in ("a.mp4", "sub/b.mp4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (tmp_path / "around" / "not_asked_for.mp4").touch()
+    (disk / "deep").mkdir(parents=True)
+    (disk / "c.mp4").touch()
+    (disk / "deep" / "d.mp4").touch()
+    (root / "big").symlink_to(disk)
+    (root / "here").symlink_to(".")
+    (root / "sub" / "back").symlink_to("../sub")
+    (root / "up").symlink_to("..")
+    (disk / "deep" / "clips").symlink_to(root)
+    (root / "file.mp4").symlink_to(disk / "c.mp4")
+    (root / "lost.mp4").symlink_to("nowhere.mp4")
+    (root / "itself.mp4").symlink_to("itself.mp4")
+    return root
+
+
+LINKED = ["a.mp4", "big/c.mp4", "big/deep/d.mp4", "file.mp4", "itself.mp4", "lost.mp4", "sub/b.mp4"]
+
+
+def test_linked_folders_are_searched_once(linked):
+    """Catches clips on another disk that are left out silently, a loop that does not end, and the
+    files of the folder around the one that is asked for.
+    """
+    assert names(files_below([linked]), linked) == LINKED
+    assert names(single_clips(str(linked)), linked) == LINKED
+    # The same folder by a link to it, and by a path with a link in it.
+    (linked.parent / "link").symlink_to(linked)
+    assert names(files_below([linked.parent / "link"]), linked.parent / "link") == LINKED
+
+
+def test_patterns_do_not_go_in_circles(linked):
+    """`**` of the standard library follows a link in a circle 40 times, and two for ever."""
+    assert names(files_below([linked / "**" / "*.mp4"]), linked) == LINKED
+
+
+def numbered(folder: Path, size: tuple[int, int], name: str = "frame_{:04d}.png") -> Path:
+    folder.mkdir()
+    for number in range(1, 4):
+        Image.new("RGB", size).save(folder / name.format(number))
+    return folder
+
+
+def test_frames_of_a_clip_are_told_how_to_become_one(tmp_path):
+    """Catches a row for each frame that calls it a still picture. Strips are numbered too, and a
+    pattern means what it says.
+    """
+    frames = numbered(tmp_path / "frames", (64, 48))
+    for given in (frames, tmp_path):
+        with pytest.raises(DataError, match=r"frame_%04d\.png.*pattern") as error:
+            files_below([given])
+        assert "ffmpeg" in str(error.value)
+    assert len(files_below([frames / "*.png"])) == 3
+    assert len(files_below([numbered(tmp_path / "strips", (96, 32), "seed{:04d}.png")])) == 3
+    assert len(files_below([numbered(tmp_path / "faces", (64, 48), "face{}_a.png")])) == 3

@@ -12,6 +12,7 @@ from lmme3dhf.annotations.fixations import fixation_map, read_saliency, read_sal
 from lmme3dhf.data.check.kinds import PICTURE_ERRORS
 from lmme3dhf.data.check.reading import Found
 from lmme3dhf.data.check.report import Report
+from lmme3dhf.data.container import missing as missing_because
 from lmme3dhf.data.gen3dhf import VIDEO_FOLDER
 from lmme3dhf.data.marks import MAP_FOLDER, STRIP_FOLDER
 from lmme3dhf.data.verify import faults
@@ -65,7 +66,8 @@ def check_media(
 def _by_video(folder: Path) -> dict[str, Path]:
     """Video -> its file in a folder of media."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.stem: path for path in files if path.is_file() and not path.name.startswith(".")}
+    there = (path for path in files if path.is_file() or not path.exists())  # or a broken link
+    return {path.stem: path for path in there if not path.name.startswith(".")}
 
 
 def _named_videos(found: Found) -> set[str]:
@@ -105,7 +107,7 @@ def check_clips(clips: Mapping[Path, str], decode: str, report: Report) -> None:
             in_folder[folder] = 0
     for clip in missing:
         if in_folder[clip.parent]:
-            report.add_error("missing clip", clips[clip], f"{clip} does not exist")
+            report.add_error("missing clip", clips[clip], f"{clip} {missing_because(clip)}")
     there = [clip for clip in clips if clip.is_file()]
     if there:
         report.looked_at["clips"] += len(there)
