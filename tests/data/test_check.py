@@ -834,3 +834,28 @@ def test_every_odd_file_by_itself_gives_a_report():
     assert told["pillow__images_hopper_orientation_2.jpg"] == [("odd", "strip")]
     assert told["small__jxl.jxl"] == [("error", "clip")]
     assert told["llamafactory__3.mp4"] == []
+
+
+def test_links_that_lead_nowhere_are_errors(root):
+    """A label file, a list, one clip, and a folder. Catches a set whose files are gone and that
+    passes because none of them is looked at, and a check that ends at the first.
+    """
+    for name in ("MOS.json", EVAL, "video_RGB/seed0001.mp4", "saliency_map"):
+        path = root / name
+        path.rename(root.parent / path.name)
+        path.symlink_to("nowhere")
+    levels = found(root)
+    places = {place for _, _, place in levels}
+    assert {"MOS.json", EVAL, "saliency_map"} <= places
+    said = check(root).text()
+    assert "seed0001.mp4 is a link to nowhere" in said
+    assert said.count("is a link to nowhere") == 4
+
+
+def test_clips_in_a_subfolder_of_the_video_root_are_pointed_out(root):
+    """Catches advice to give what was given."""
+    deeper = root / "video_RGB" / "all"
+    deeper.mkdir()
+    for clip in sorted((root / "video_RGB").glob("*.mp4")):
+        clip.rename(deeper / clip.name)
+    assert f"but {deeper.relative_to(root)} has them" in check(root).text().replace(f"{root}/", "")

@@ -108,7 +108,7 @@ def _check_folder(
     for path in lists:
         read(path, LIST, report=report, found=found)
     for name, kind in LAYOUT.items():
-        if (root / name).is_file():
+        if (root / name).is_file() or (root / name).is_symlink():
             read(root / name, kind, report=report, found=found)
     if found.split is not None:
         check_split_file(root / "splits.json", found.split, report)

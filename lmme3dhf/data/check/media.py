@@ -31,6 +31,9 @@ def check_media(
     none names any.
     """
     clip_folder = root / VIDEO_FOLDER if video_root is None else video_root
+    for folder in (clip_folder, root / STRIP_FOLDER, root / MAP_FOLDER):
+        if folder.is_symlink() and not folder.exists():
+            report.add_error("missing folder", folder, f"{missing_because(folder)}; mend the link")
     clips, strips, maps = map(_by_video, (clip_folder, root / STRIP_FOLDER, root / MAP_FOLDER))
     videos = _named_videos(found)
     own = (strips, maps) if video_root is not None else (clips, strips, maps)
@@ -102,7 +105,14 @@ def check_clips(clips: Mapping[Path, str], decode: str, report: Report) -> None:
     in_folder = Counter(clip.parent for clip in clips)
     for folder, count in Counter(clip.parent for clip in missing).items():
         if count > 1 and count == in_folder[folder]:
-            says = f"none of {count} clips is there; give the folder of the clips as video root"
+            first = next(clip for clip in missing if clip.parent == folder)
+            says = f"none of {count} clips is there"
+            if first.is_symlink():
+                says += f", the first {missing_because(first)}; mend the links"
+            elif deeper := next(folder.rglob(first.name), None):
+                says += f", but {deeper.parent} has them; give it as video root"
+            else:
+                says += "; give the folder of the clips as video root"
             report.add_error("missing clip", folder, says)
             in_folder[folder] = 0
     for clip in missing:

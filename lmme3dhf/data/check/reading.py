@@ -30,6 +30,7 @@ from lmme3dhf.data.check.kinds import (
     kind_of,
 )
 from lmme3dhf.data.check.report import Report
+from lmme3dhf.data.container import missing
 from lmme3dhf.data.gen3dhf import is_absolute, require_inside, scan_list
 from lmme3dhf.data.release import Labels, read_json, scan_distortion_labels, scan_mos
 from lmme3dhf.data.samples import DataError, Sample
@@ -97,6 +98,9 @@ def read_file(
     Returns:
         Its kind; None where it is not known or not the expected one.
     """
+    if not path.exists():
+        report.add_error("file", path, f"{missing(path)}; mend the link, or remove it")
+        return expected
     try:
         kind = kind_of(path) or expected  # the reader of what is expected says what it misses
         if expected not in (None, kind):
