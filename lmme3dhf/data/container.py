@@ -812,7 +812,9 @@ def _alpha(picture: av.VideoFrame) -> np.ndarray | None:
         kind = f"{'<>'[picture.format.is_big_endian]}{'uf'[is_float]}{-(-component.bits // 8)}"
         rows = np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : picture.width]
         full = 1 if is_float else 2**component.bits - 1
-        alpha_HW = np.rint(rows.clip(0, full) * (255 / full)).astype(np.uint8)
+        alpha_HW = rows
+        if full != 255:
+            alpha_HW = np.rint(rows.clip(0, full) * np.float32(255 / full)).astype(np.uint8)
     return None if alpha_HW.min() == 255 else alpha_HW
 
 
