@@ -19,11 +19,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from lmme3dhf.errors import UserError
@@ -107,6 +109,8 @@ class VideoHeader:
         codec: FFmpeg's name ("h264").
         rotation_deg: By which the display matrix turns the stored picture, counter-clockwise, a
             multiple of 90; included in width and height.
+        mirrored: Whether the stored picture is mirrored left to right before it is turned.
+        pixel_ratio: Width of a stored pixel by its height; included in width and height.
         frames: Pictures that the stream holds, counted by its packets, for what headers say is not
             reliable.
         fps: Average pictures per second.
@@ -123,6 +127,8 @@ class VideoHeader:
     fps: float
     keyframes: int
     bits: int
+    mirrored: bool = False
+    pixel_ratio: Fraction = Fraction(1)
 
 
 def probe(path: Path) -> VideoHeader:
@@ -281,16 +287,18 @@ def _header(
             f"{path}: none of its {packets.frames} pictures can be decoded; it is damaged, "
             "replace it",
         )
-    check_sides(str(path), first.width, first.height)
-    width, height = _shown_size(first)
+    width, height = _shown_size(path, first, packets.pixel_ratio)
+    orientation = _orientation(first)
     return VideoHeader(
         width=width,
         height=height,
         container=container.format.name,
         codec=stream.codec_context.codec.canonical_name,
-        rotation_deg=90 * _quarter_turns(first),
+        rotation_deg=90 * orientation.turns,
+        mirrored=orientation.mirrored,
+        pixel_ratio=packets.pixel_ratio,
         frames=packets.frames,
-        fps=packets.fps,
+        fps=packets.timeline.fps,
         keyframes=packets.keyframes,
         bits=first.format.components[0].bits,
     )
@@ -308,7 +316,8 @@ class _Packets:
         fresh: Times of pictures beyond which no later one refers, as far as the stream tells.
         settings: Times of pictures with which the decoder gets settings for later ones.
         keyframes: Pictures that decode by themselves.
-        fps: Average pictures per second.
+        timeline: When the pictures are shown.
+        pixel_ratio: Width of a stored pixel by its height.
         first: The first picture, where it was asked for and can be decoded.
     """
 
@@ -319,7 +328,8 @@ class _Packets:
     fresh: set[int | None]
     settings: set[int | None]
     keyframes: int
-    fps: float
+    timeline: "Timeline"
+    pixel_ratio: Fraction
     first: av.VideoFrame | None
 
     @property
@@ -340,8 +350,9 @@ def _walk(
     length_bytes = _length_bytes(codec.extradata or b"")
     unreferenced, fresh, settings = set(), set(), set()
     gif = container.format.name == "gif"
-    times, keyframes, damaged, first, refused = [], 0, None, None, None
+    times, durations, keyframes, damaged, first, refused = [], [], 0, None, None, None
     begin, rewind, start, end = None, None, math.inf, -math.inf
+    stored, lasting = 0, 0
     try:
         for packet in _demuxed(container, stream):
             if decode_first and first is None and refused is None:
@@ -351,11 +362,14 @@ def _walk(
                     refused = error  # unless it is no clip at all
             if rewind is None:
                 begin, rewind = packet.pts, packet.pts if packet.dts is None else packet.dts
+            stored += bool(packet.size)
+            lasting += packet.duration or 0
             # An edit list discards pictures that are stored but not shown; the last packet is an
             # empty mark.
             if not packet.size or packet.is_discard:
                 continue
             times.append(packet.pts)
+            durations.append(packet.duration or 0)
             if len(times) > MAX_PICTURES:
                 raise _too_many(path)
             units = _units(bytes(packet), length_bytes) if h264 else []
@@ -387,13 +401,23 @@ def _walk(
     # FFmpeg adds up the times of a GIF, also those of blocks that are no images.
     announced = None if gif else _announced_end_s(stream)
     # The last packet may not tell how long it lasts, hence the tolerance.
-    cut = announced is not None and fps > 0 and end < announced - max(2 / fps, 0.02 * announced)
+    slack = max(2 / fps, 0.02 * announced) if announced is not None and fps else math.inf
+    cut = announced is not None and end < announced - slack
+    if cut and stream.duration is not None and stored >= stream.frames:
+        # With B-frames, fragmented files announce the sum of what packets last, or add the delay
+        # of the first picture. A file with less than the smallest of these is cut.
+        delay = 0 if begin is None else begin - rewind
+        covered = max(float(lasting * stream.time_base), end - start)
+        cut = covered + float(delay * stream.time_base) < (
+            float(stream.duration * stream.time_base) - slack
+        )
     if damaged is not None or cut:
         raise VideoError(
             "truncated",
             f"{path} breaks off after {frames} pictures; it was cut off, copy or download it again",
         )
-    if frames > 1 and not fps:
+    timeline = _timeline(times, durations, stream.time_base, fps)
+    if frames > 1 and not timeline.fps:
         raise VideoError("decode_error", f"{path} tells no frame rate; convert it to H.264 in MP4")
     if frames < MIN_FRAMES and gif and stream.frames > 1:
         raise VideoError(
@@ -414,7 +438,9 @@ def _walk(
         fresh=fresh,
         settings=settings,
         keyframes=keyframes,
-        fps=fps,
+        timeline=timeline,
+        # PyAV gives the container's, then the codec's, as players take them.
+        pixel_ratio=stream.sample_aspect_ratio or Fraction(1),
         first=first,
     )
 
@@ -455,6 +481,73 @@ def _holds_image(packet: bytes) -> bool:
             at += 1 + packet[at]
         at += 1
     return packet[at : at + 1] not in (b"", b"\x3b")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Timeline:
+    """When the frames of a clip are shown.
+
+    Attributes:
+        frames: Frames in the clip.
+        fps: Frames per second, the average over the duration.
+        starts_s: (frames,) when each frame appears, in seconds after the first; None where frames
+            are evenly spaced, or where their time stamps are missing or repeated.
+    """
+
+    frames: int
+    fps: float
+    starts_s: np.ndarray | None = None
+
+    def at(self, fractions: Sequence[float]) -> list[int]:
+        """Indices of the frames that are shown at fractions of the duration, or, where frames are
+        evenly spaced, as `view_indices` gives them.
+
+        Raises:
+            ValueError: No fraction, or one outside 0..1.
+        """
+        even = view_indices(fractions, self.frames)
+        if self.starts_s is None:
+            return even
+        # Containers round time stamps, Matroska to milliseconds: a frame is never missed by that.
+        times_s = np.asarray(fractions) * self.frames / self.fps + 1e-3
+        return (np.searchsorted(self.starts_s, times_s, side="right") - 1).tolist()
+
+
+def _timeline(
+    times: Sequence[int | None], durations: Sequence[int], time_base: Fraction, header_fps: float
+) -> Timeline:
+    """The header's rate where it agrees with the time stamps to half a frame, else the stamps."""
+    total = len(times)
+    if total < 2 or None in times or len(set(times)) < total:
+        return Timeline(frames=total, fps=header_fps)
+    order = np.argsort(times)
+    starts = np.array(times)[order] - min(times)
+    span, longest_gap = int(starts[-1]), int(np.diff(starts).max())
+    interval = span / (total - 1)
+    # Not every container tells how long the last frame lasts, and some guess: it lasts as long as
+    # the one before it, except where all durations agree with the stamps and it is held for long.
+    last = int(starts[-1] - starts[-2])
+    held = durations[order[-1]]
+    is_held = held > 2 * longest_gap and (abs(sum(durations) - held - span) <= total + span // 10)
+    is_even = not is_held and bool(
+        (np.abs(starts - interval * np.arange(total)) < interval / 2).all()
+    )
+    if is_even and header_fps:
+        off_s = abs((total - 1) / header_fps - float(span * time_base))
+        if off_s < 0.5 / header_fps:
+            return Timeline(frames=total, fps=header_fps)
+    ticks = Fraction(span * total, total - 1) if is_even else span + (held if is_held else last)
+    duration = ticks * time_base
+    # Half a millisecond decides on the number of frames and their positions in the model, so that
+    # a duration is taken for a simple one where stamps are not exact enough to tell them apart.
+    simple = duration.limit_denominator(60)
+    if abs(simple - duration) <= time_base:
+        duration = simple
+    return Timeline(
+        frames=total,
+        fps=float(total / duration),
+        starts_s=None if is_even else starts * float(time_base),
+    )
 
 
 def _too_many(path: Path) -> VideoError:
@@ -557,15 +650,64 @@ def check_sides(name: str, width: int, height: int) -> None:
         )
 
 
-def _quarter_turns(picture: av.VideoFrame) -> int:
-    """How often a stored picture is turned by 90 degrees, counter-clockwise, to be shown; 0..3."""
-    return round(picture.rotation / 90) % 4
+@dataclass(frozen=True, kw_only=True)
+class _Orientation:
+    """How a stored picture is shown: mirrored left to right, then turned.
+
+    Attributes:
+        turns: By 90 degrees, counter-clockwise; 0..3.
+        mirrored: Whether it is mirrored.
+        notes: What the display matrix asks for beyond that.
+    """
+
+    turns: int = 0
+    mirrored: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
-    """(width, height) after turning."""
+def _orientation(picture: av.VideoFrame) -> _Orientation:
+    """What the display matrix asks for; FFmpeg hands it out for every container, and for EXIF."""
+    side_data = picture.side_data.get(SideDataType.DISPLAYMATRIX)
+    if side_data is None:
+        return _Orientation()
+    # A stored point (p, q) is shown at (a p + c q, b p + d q).
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])
+    sides = math.hypot(a, b) * math.hypot(c, d)
+    if not sides:
+        return _Orientation()
+    mirrored = a * d < b * c
+    clockwise_deg = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))
+    turns = round(-clockwise_deg / 90)
+    notes = ()
+    # One degree is FFmpeg's own tolerance.
+    off_deg = abs(clockwise_deg + 90 * turns)
+    if off_deg > 1 or abs(a * c + b * d) > math.sin(math.radians(1)) * sides:
+        asked = f"turned by {clockwise_deg:.0f} degrees" if off_deg > 1 else "slanted"
+        notes = (
+            f"its display matrix asks for frames {asked}, they are shown at the nearest multiple "
+            "of 90 degrees",
+        )
+    return _Orientation(turns=turns % 4, mirrored=mirrored, notes=notes)
+
+
+def _upright_size(picture: av.VideoFrame) -> tuple[int, int]:
+    """(width, height) in stored pixels after turning."""
     sides = picture.width, picture.height
-    return sides[::-1] if _quarter_turns(picture) % 2 else sides
+    return sides[::-1] if _orientation(picture).turns % 2 else sides
+
+
+def _shown_size(path: Path, picture: av.VideoFrame, pixel_ratio: Fraction) -> tuple[int, int]:
+    """(width, height) in square pixels after turning: as in players, the stored width is scaled.
+
+    Raises:
+        VideoError: too_small, too_large, before or after scaling.
+    """
+    check_sides(str(path), picture.width, picture.height)
+    sides = round(picture.width * pixel_ratio), picture.height
+    if sides[0] != picture.width:
+        name = f"{path} has a sample aspect ratio of {pixel_ratio} and so"
+        check_sides(name, *sides)
+    return sides[::-1] if _orientation(picture).turns % 2 else sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -574,16 +716,14 @@ class Pictures:
 
     Attributes:
         kept: Index of each wanted picture -> what was kept of it.
-        total: Pictures in the clip.
-        fps: Pictures per second in the clip.
-        width: Of the clip as it is shown, in pixels.
-        height: Of the clip as it is shown, in pixels.
+        timeline: When the clip's pictures are shown.
+        width: Of the clip as it is shown, in square pixels.
+        height: Of the clip as it is shown, in square pixels.
         notes: See `data.video.Clip`.
     """
 
     kept: dict[int, Any]
-    total: int
-    fps: float
+    timeline: Timeline
     width: int
     height: int
     notes: tuple[str, ...] = ()
@@ -591,8 +731,8 @@ class Pictures:
 
 def read_pictures(
     path: Path,
-    choose: Callable[[int, float], Iterable[int]],
-    keep: Callable[[int, np.ndarray], Any],
+    choose: Callable[[Timeline], Iterable[int]],
+    keep: Callable[[int, np.ndarray, tuple[int, int]], Any],
 ) -> Pictures:
     """Reads pictures of a clip in one pass; no more than one is in memory, but for what is kept.
 
@@ -601,8 +741,9 @@ def read_pictures(
 
     Args:
         path: The clip.
-        choose: (pictures in the clip, pictures per second) -> indices of the wanted ones, from 0.
-        keep: (index, uint8 (H, W, 3), RGB, as it is shown) -> what is kept of it.
+        choose: When the clip's pictures are shown -> indices of the wanted ones, from 0.
+        keep: (index, uint8 (H, W, 3), RGB, upright, in stored pixels; width and height at which it
+            is shown, which differ from (W, H) where pixels are not square) -> what is kept of it.
 
     Raises:
         VideoError: As `probe`, and decode_error where the clip breaks.
@@ -610,22 +751,22 @@ def read_pictures(
     path = Path(path)
     with _opened(path) as (container, stream):
         packets = _walk(path, container, stream, decode_first=False)
-        wanted = set(choose(packets.frames, packets.fps))
+        timeline, ratio = packets.timeline, packets.pixel_ratio
+        wanted = set(choose(timeline))
         try:
             pictures = _pictures_by_time(container, stream, packets, wanted)
-            return _kept(pictures, keep, packets.frames, packets.fps)
+            return _kept(path, pictures, keep, timeline, ratio)
         except (MemoryError, *_UNSUPPORTED):
             raise
         except (_DoubtError, av.error.FFmpegError):
             pass  # to the reader that knows better, below
     header = probe(path)
     pictures = _pictures_by_count(path, header, wanted)
-    return _kept(pictures, keep, header.frames, header.fps)
+    return _kept(path, pictures, keep, timeline, ratio)
 
 
 def view_pictures(path: Path, fractions: Sequence[float]) -> list[np.ndarray]:
-    """Single pictures at the clip's own size, at round(fraction * (pictures - 1)), halves to the
-    even number.
+    """Single pictures at the size at which the clip is shown, see `Timeline.at`.
 
     Args:
         path: The clip.
@@ -640,11 +781,17 @@ def view_pictures(path: Path, fractions: Sequence[float]) -> list[np.ndarray]:
     """
     indices: list[int] = []
 
-    def choose(total: int, fps: float) -> list[int]:
-        indices[:] = view_indices(fractions, total)
+    def choose(timeline: Timeline) -> list[int]:
+        indices[:] = timeline.at(fractions)
         return indices
 
-    kept = read_pictures(path, choose, lambda _, picture_HW3: picture_HW3).kept
+    def keep(_: int, picture_HW3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if picture_HW3.shape[1::-1] == size:
+            return picture_HW3
+        stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW3), format="rgb24")
+        return stored.reformat(*size, interpolation="BICUBIC").to_ndarray()
+
+    kept = read_pictures(path, choose, keep).kept
     return [kept[index] for index in indices]
 
 
@@ -673,21 +820,21 @@ def view_indices(fractions: Sequence[float], total: int) -> list[int]:
 
 
 def _kept(
+    path: Path,
     pictures: Iterator[tuple[int, av.VideoFrame]],
-    keep: Callable[[int, np.ndarray], Any],
-    total: int,
-    fps: float,
+    keep: Callable[[int, np.ndarray, tuple[int, int]], Any],
+    timeline: Timeline,
+    pixel_ratio: Fraction,
 ) -> Pictures:
     kept, size, notes = {}, (0, 0), {}
     for index, picture in pictures:
-        size = _shown_size(picture)
+        size = _shown_size(path, picture, pixel_ratio)
         alpha_HW = _alpha(picture)
+        kept[index] = keep(index, _upright(_rgb(picture, alpha_HW), picture), size)
+        notes |= dict.fromkeys(_orientation(picture).notes)
         if alpha_HW is not None:
             notes[TRANSPARENT] = None
-        kept[index] = keep(index, _rgb(picture, alpha_HW))
-    return Pictures(
-        kept=kept, total=total, fps=fps, width=size[0], height=size[1], notes=tuple(notes)
-    )
+    return Pictures(kept=kept, timeline=timeline, width=size[0], height=size[1], notes=tuple(notes))
 
 
 class _DoubtError(Exception):
@@ -725,9 +872,9 @@ def _pictures_by_time(
             continue
         for picture in decoder.decode(packet):
             index, time = next(expected, (0, None))
-            if picture.pts != time or picture.is_corrupt or _shown_size(picture) not in shown:
+            if picture.pts != time or picture.is_corrupt or _upright_size(picture) not in shown:
                 raise _DoubtError
-            shown = {_shown_size(picture)}
+            shown = {_upright_size(picture)}
             if index in wanted:
                 yield index, picture
             if index == last:
@@ -760,7 +907,7 @@ def _pictures_by_count(
             decoder = _decoder(stream)
             packets = _demuxed(container, stream)
             for picture in (p for packet in packets for p in decoder.decode(packet)):
-                shown = _shown_size(picture)
+                shown = _shown_size(path, picture, header.pixel_ratio)
                 if picture.is_corrupt:
                     cause = "a damaged picture"
                     break
@@ -825,7 +972,7 @@ def on_black(colours_HW3: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
 
 
 def _rgb(picture: av.VideoFrame, alpha_HW: np.ndarray | None) -> np.ndarray:
-    """uint8 (H, W, 3) as it is shown."""
+    """uint8 (H, W, 3) as it is stored, over black."""
     # FFmpeg would upsample the colours of interlaced pictures field by field, decord does not; a
     # copy of the planes has no such mark.
     planes = picture
@@ -835,4 +982,10 @@ def _rgb(picture: av.VideoFrame, alpha_HW: np.ndarray | None) -> np.ndarray:
     colours_HW3 = planes.to_ndarray(format="rgb24")
     if alpha_HW is not None:
         colours_HW3 = on_black(colours_HW3, alpha_HW)
-    return np.rot90(colours_HW3, _quarter_turns(picture))
+    return colours_HW3
+
+
+def _upright(stored_HW3: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
+    """The colours of a picture, mirrored and turned by its display matrix."""
+    orientation = _orientation(picture)
+    return np.rot90(stored_HW3[:, ::-1] if orientation.mirrored else stored_HW3, orientation.turns)

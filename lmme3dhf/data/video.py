@@ -32,8 +32,8 @@ from torchvision.transforms.functional import InterpolationMode, resize
 from lmme3dhf.data.container import (
     DECODER,
     TOKEN_SIDE_PX,
+    Timeline,
     read_pictures,
-    view_indices,
 )
 
 MIN_PIXELS = VIDEO_MIN_TOKEN_NUM * TOKEN_SIDE_PX**2
@@ -183,8 +183,10 @@ def read_clip(path: Path, choice: FrameChoice) -> Clip:
     as qwen-vl-utils chooses.
 
     The frames equal those of `qwen_vl_utils.fetch_video` with its decord reader on the same file
-    bit for bit, except where that reader is wrong (see above), and for more than 8 bits per colour,
-    which the two decoders convert differently.
+    bit for bit, except where that reader is wrong (see above), for more than 8 bits per colour,
+    which the two decoders convert differently, and for clips that it does not show as players do:
+    of a variable frame rate, those frames are read that are shown at evenly spaced times, and
+    flips and pixels that are not square are applied.
 
     Known limit: damage that a codec conceals goes unnoticed, and so does damage to pictures that
     are left out or come after the last wanted one.
@@ -196,8 +198,8 @@ def read_clip(path: Path, choice: FrameChoice) -> Clip:
 
 
 def read_views(path: Path, views: Sequence[float], choice: FrameChoice) -> Clip:
-    """Reads one picture per view, at round(fraction * (pictures - 1)), halves to the even number;
-    resized as by `read_clip`.
+    """Reads one picture per view, at round(fraction * (pictures - 1)), halves to the even number,
+    or at a fraction of the duration where the frame rate varies; resized as by `read_clip`.
 
     Args:
         path: The clip.
@@ -227,53 +229,61 @@ class _Wish:
     """Pictures to read from a clip.
 
     Attributes:
-        indices: (pictures in the clip, pictures per second) -> which of them.
+        indices: When the clip's pictures are shown -> which of them.
         size: (width, height, how many) -> height and width to which they are resized.
         notes: Frames in the clip -> what there is to note about their number.
     """
 
-    indices: Callable[[int, float], list[int]]
+    indices: Callable[[Timeline], list[int]]
     size: Callable[[int, int, int], list[int]]
     notes: Callable[[int], tuple[str, ...]] = lambda _: ()
 
 
 def _frames(choice: FrameChoice) -> _Wish:
-    return _Wish(indices=choice.indices, size=choice.size, notes=choice.notes)
+    def indices(timeline: Timeline) -> list[int]:
+        even = choice.indices(timeline.frames, timeline.fps)
+        if timeline.starts_s is None:
+            return even
+        return timeline.at(np.linspace(0, 1, len(even)).tolist())
+
+    return _Wish(indices=indices, size=choice.size, notes=choice.notes)
 
 
 def _views(views: Sequence[float], choice: FrameChoice) -> _Wish:
-    return _Wish(indices=lambda total, _: view_indices(views, total), size=choice.size)
+    return _Wish(indices=lambda timeline: timeline.at(views), size=choice.size)
 
 
 def _read(path: Path, *wishes: _Wish) -> list[Clip]:
     """One clip per wish, from one pass through the file."""
     asked: list[list[int]] = []
 
-    def choose(total: int, fps: float) -> set[int]:
-        asked[:] = [wish.indices(total, fps) for wish in wishes]
+    def choose(timeline: Timeline) -> set[int]:
+        asked[:] = [wish.indices(timeline) for wish in wishes]
         return {index for indices in asked for index in indices}
 
-    def keep(index: int, picture_HW3: np.ndarray) -> list[torch.Tensor | None]:
-        height, width = picture_HW3.shape[:2]
+    def keep(
+        index: int, picture_HW3: np.ndarray, shown: tuple[int, int]
+    ) -> list[torch.Tensor | None]:
         return [
-            resized(_tensor(picture_HW3), wish.size(width, height, len(indices)))
+            resized(_tensor(picture_HW3), wish.size(*shown, len(indices)))
             if index in indices
             else None
             for wish, indices in zip(wishes, asked, strict=True)
         ]
 
     read = read_pictures(path, choose, keep)
+    timeline = read.timeline
     return [
         Clip(
             frames=torch.stack([read.kept[index][number] for index in indices]),
             indices=tuple(indices),
-            total_frames=read.total,
-            source_fps=read.fps,
-            sample_fps=len(indices) / read.total * read.fps,
+            total_frames=timeline.frames,
+            source_fps=timeline.fps,
+            sample_fps=len(indices) / timeline.frames * timeline.fps,
             decoder=DECODER,
             width=read.width,
             height=read.height,
-            notes=read.notes + wishes[number].notes(read.total),
+            notes=read.notes + wishes[number].notes(read.timeline.frames),
         )
         for number, indices in enumerate(asked)
     ]

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lmme3dhf.data.container import TRANSPARENT, probe, read_pictures, verify
+from lmme3dhf.data.container import TRANSPARENT, probe, verify, view_pictures
 from lmme3dhf.data.decoding import ClipReader
 from lmme3dhf.data.pictures import clips_in_memory
 from lmme3dhf.data.video import Clip, FrameChoice, read_clip
 from tests.conftest import shared_data
 from tests.data.test_video import noise
 
-CHOICE = FrameChoice(min_pixels=4 * 28 * 28)
+CHOICE = FrameChoice(min_frames=2, min_pixels=4 * 28 * 28)
 # Codec and pixel format -> suffix, and by how much the codec changes a colour.
 LOSSLESS = {
     ("ffv1", "bgra"): (".mkv", 0),
@@ -79,8 +79,9 @@ def hiding(pictures, alpha_HW: np.ndarray, value: int) -> list[np.ndarray]:
 
 def shown(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """All frames of a clip at its own size (T, H, W, 3), and the notes."""
-    read = read_pictures(path, lambda total, fps: range(total), lambda index, rgb: rgb.copy())
-    return np.stack([read.kept[index] for index in range(read.total)]), read.notes
+    last = probe(path).frames - 1
+    frames = view_pictures(path, [index / last for index in range(last + 1)])
+    return np.stack(frames), read_clip(path, CHOICE).notes
 
 
 def over_black(pictures, alpha_HW: np.ndarray) -> np.ndarray:

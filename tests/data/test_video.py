@@ -153,7 +153,7 @@ STREAMS = {
     "closed.mp4": x264("keyint=12:bframes=3"),
     "fields.mp4": x264("interlaced=1:tff=1"),
     "colours.mp4": {"colour": {"colorspace": 1, "color_range": 2}, "pix_fmt": "yuv420p"},
-    "uneven.mp4": {"times": [20 * i + 7 * (i % 3) for i in range(45)]},
+    "uneven.mp4": {"times": [20 * i + 4 * (i % 3) for i in range(45)]},
     "vp9.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "cpu-used": "8"},
     "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=none:bframes=4:b-adapt=0"},
     "layers.mp4": {"codec": "libx265", "x265-params": "log-level=none:temporal-layers=3"},
@@ -209,7 +209,8 @@ def test_pictures_that_bring_settings_are_kept():
     other. Catches a decoder that never gets the settings that came with a picture left out.
     """
     told = {"unreferenced": {1, 4}, "fresh": {0, 2}, "begin": 0, "rewind": 0, "first": None}
-    rest = {"times": list(range(6)), "keyframes": 2, "fps": 1.0}
+    rest = {"times": list(range(6)), "keyframes": 2, "pixel_ratio": Fraction(1)}
+    rest["timeline"] = reader.Timeline(frames=6, fps=1.0)
     packets = reader._Packets(settings=set(), **told, **rest)
     assert reader._needed(packets, {5}) == {2, 3, 5}
     assert reader._needed(packets, {1, 3}) == {0, 1, 2, 3}
