@@ -68,8 +68,9 @@ _SETTINGS = {7, 8, 13, 15}
 # FFmpeg's own limit: a header may tell a small size, and the pictures behind it are large.
 # Some decoders count the margin that they add.
 _LIMITS = {"max_pixels": str((MAX_SIDE_PX + 128) ** 2)}
-# What reads clips; a part of the key of everything that is stored.
-DECODER = "pyav"
+# What reads clips; a part of the key of everything that is stored. The number rises when the same
+# file gives other frames: 2 since flips, pixel shapes and time stamps are applied.
+DECODER = "pyav2"
 
 
 class VideoError(UserError):
@@ -389,7 +390,7 @@ def _walk(
         cut = covered + float(delay * stream.time_base) < (
             float(stream.duration * stream.time_base) - slack
         )
-    if damaged is not None or cut:
+    if damaged is not None or cut or _is_cut_between_fragments(path, container):
         raise VideoError(
             "truncated",
             f"{path} breaks off after {frames} pictures; it was cut off, copy or download it again",
@@ -529,6 +530,28 @@ def _units(packet: bytes, length_bytes: int | None) -> list[int]:
             return []
         headers.append(packet[unit])
     return headers
+
+
+def _is_cut_between_fragments(path: Path, container: av.container.InputContainer) -> bool:
+    """Whether an MP4 file in fragments ends inside a box, outside the frames that were read."""
+    if not container.format.name.startswith("mov"):
+        return False
+    at, fragments = 0, False
+    with path.open("rb") as file:
+        end = path.stat().st_size
+        for _ in range(2 * MAX_PICTURES):
+            if at + 8 > end:
+                break
+            file.seek(at)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:  # 64 bits follow (ISO/IEC 14496-12, 4.2)
+                size = int.from_bytes(header[8:], "big")
+            if size < 8:  # 0: to the end of the file
+                return False
+            fragments |= header[4:8] == b"moof"
+            at += size
+    return fragments and at != end
 
 
 def _announced_end_s(stream: av.VideoStream) -> float | None:
