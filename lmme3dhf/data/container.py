@@ -632,12 +632,6 @@ def _orientation(picture: av.VideoFrame) -> _Orientation:
     return _Orientation(turns=turns % 4, mirrored=mirrored, notes=notes)
 
 
-def _upright_size(picture: av.VideoFrame) -> tuple[int, int]:
-    """(width, height) in stored pixels after turning."""
-    sides = picture.width, picture.height
-    return sides[::-1] if _orientation(picture).turns % 2 else sides
-
-
 def _shown_size(path: Path, picture: av.VideoFrame, pixel_ratio: Fraction) -> tuple[int, int]:
     """(width, height) in square pixels after turning: as in players, the stored width is scaled.
 
@@ -768,9 +762,12 @@ def _kept(
     timeline: Timeline,
     pixel_ratio: Fraction,
 ) -> Pictures:
-    kept, size, notes = {}, (0, 0), ()
+    kept, size, notes = {}, None, ()
     for index, picture in pictures:
-        size = _shown_size(path, picture, pixel_ratio)
+        shown = _shown_size(path, picture, pixel_ratio)
+        if size not in (None, shown):  # turned in the middle
+            raise _DoubtError
+        size = shown
         kept[index] = keep(index, _upright(_rgb(picture), picture), size)
         notes = _orientation(picture).notes
     return Pictures(kept=kept, timeline=timeline, width=size[0], height=size[1], notes=notes)
@@ -800,7 +797,7 @@ def _pictures_by_time(
     last = max(wanted)
     expected = ((i, t) for i, t in enumerate(in_order) if t in needed)
     codec = stream.codec_context
-    shown = {(codec.width, codec.height), (codec.height, codec.width)}
+    size = codec.width, codec.height
     container.seek(packets.rewind, stream=stream)
     for number, packet in enumerate(container.demux(stream)):
         if number == 0 and packet.pts != packets.begin:
@@ -810,9 +807,8 @@ def _pictures_by_time(
             continue
         for picture in packet.decode():
             index, time = next(expected, (0, None))
-            if picture.pts != time or picture.is_corrupt or _upright_size(picture) not in shown:
+            if picture.pts != time or picture.is_corrupt or (picture.width, picture.height) != size:
                 raise _DoubtError
-            shown = {_upright_size(picture)}
             if index in wanted:
                 yield index, picture
             if index == last:
