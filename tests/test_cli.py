@@ -456,7 +456,7 @@ class FakeScorer:
                 authenticity=rating,
                 distortions=("Eye Distortions", "Hair Distortions"),
                 saliency=np.zeros((8, 24), np.float32) if options.get("maps") else None,
-                decoder="pyav",
+                decoder="pyav2",
             )
 
 

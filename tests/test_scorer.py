@@ -262,7 +262,7 @@ def test_decoded_pictures_score_as_their_file(finished, processor, clips, choice
         result = scorer.score(way, fps=4)
         assert same(result, expected)
         assert (result.path, result.decoder) == (None, "memory")
-    assert (expected.path, expected.decoder) == (clips[1], "pyav")
+    assert (expected.path, expected.decoder) == (clips[1], "pyav2")
     slower = scorer.score(pictures, fps=1)
     assert slower.quality != expected.quality
     assert np.array_equal(slower.saliency, expected.saliency)

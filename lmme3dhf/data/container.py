@@ -77,8 +77,9 @@ _UNSUPPORTED = (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)
 TRANSPARENT = "transparent pixels are shown on black"
 # FFmpeg's own decoders of VP8 and VP9 drop the alpha that WebM has beside each frame.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-# What reads clips; a part of the key of everything that is stored.
-DECODER = "pyav"
+# What reads clips; a part of the key of everything that is stored. The number rises when the same
+# file gives other frames: 2 since flips, pixel shapes, time stamps and transparency are applied.
+DECODER = "pyav2"
 
 
 class VideoError(UserError):
@@ -411,7 +412,7 @@ def _walk(
         cut = covered + float(delay * stream.time_base) < (
             float(stream.duration * stream.time_base) - slack
         )
-    if damaged is not None or cut:
+    if damaged is not None or cut or _is_cut_between_fragments(path, container):
         raise VideoError(
             "truncated",
             f"{path} breaks off after {frames} pictures; it was cut off, copy or download it again",
@@ -598,6 +599,28 @@ def _units(packet: bytes, length_bytes: int | None) -> list[int]:
     return headers
 
 
+def _is_cut_between_fragments(path: Path, container: av.container.InputContainer) -> bool:
+    """Whether an MP4 file in fragments ends inside a box, outside the frames that were read."""
+    if not container.format.name.startswith("mov"):
+        return False
+    at, fragments = 0, False
+    with path.open("rb") as file:
+        end = path.stat().st_size
+        for _ in range(2 * MAX_PICTURES):
+            if at + 8 > end:
+                break
+            file.seek(at)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:  # 64 bits follow (ISO/IEC 14496-12, 4.2)
+                size = int.from_bytes(header[8:], "big")
+            if size < 8:  # 0: to the end of the file
+                return False
+            fragments |= header[4:8] == b"moof"
+            at += size
+    return fragments and at != end
+
+
 def _announced_end_s(stream: av.VideoStream) -> float | None:
     """When the stream is to end by its own header, in seconds; Matroska has it in a tag."""
     if stream.duration is not None:
@@ -688,12 +711,6 @@ def _orientation(picture: av.VideoFrame) -> _Orientation:
             "of 90 degrees",
         )
     return _Orientation(turns=turns % 4, mirrored=mirrored, notes=notes)
-
-
-def _upright_size(picture: av.VideoFrame) -> tuple[int, int]:
-    """(width, height) in stored pixels after turning."""
-    sides = picture.width, picture.height
-    return sides[::-1] if _orientation(picture).turns % 2 else sides
 
 
 def _shown_size(path: Path, picture: av.VideoFrame, pixel_ratio: Fraction) -> tuple[int, int]:
@@ -826,9 +843,12 @@ def _kept(
     timeline: Timeline,
     pixel_ratio: Fraction,
 ) -> Pictures:
-    kept, size, notes = {}, (0, 0), {}
+    kept, size, notes = {}, None, {}
     for index, picture in pictures:
-        size = _shown_size(path, picture, pixel_ratio)
+        shown = _shown_size(path, picture, pixel_ratio)
+        if size not in (None, shown):  # turned in the middle
+            raise _DoubtError
+        size = shown
         alpha_HW = _alpha(picture)
         kept[index] = keep(index, _upright(_rgb(picture, alpha_HW), picture), size)
         notes |= dict.fromkeys(_orientation(picture).notes)
@@ -861,7 +881,7 @@ def _pictures_by_time(
     last = max(wanted)
     expected = ((i, t) for i, t in enumerate(in_order) if t in needed)
     codec = stream.codec_context
-    shown = {(codec.width, codec.height), (codec.height, codec.width)}
+    size = codec.width, codec.height
     container.seek(packets.rewind, stream=stream)
     decoder = _decoder(stream)
     for number, packet in enumerate(_demuxed(container, stream)):
@@ -872,9 +892,8 @@ def _pictures_by_time(
             continue
         for picture in decoder.decode(packet):
             index, time = next(expected, (0, None))
-            if picture.pts != time or picture.is_corrupt or _upright_size(picture) not in shown:
+            if picture.pts != time or picture.is_corrupt or (picture.width, picture.height) != size:
                 raise _DoubtError
-            shown = {_upright_size(picture)}
             if index in wanted:
                 yield index, picture
             if index == last:

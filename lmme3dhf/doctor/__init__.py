@@ -320,7 +320,7 @@ def _model(name: str, folder: Path | None, steps: Steps) -> Iterator[Finding]:
         yield Finding(check="model", status=WARNING, message=f"{told}; no metric.json", fix=merge)
     else:
         yield Finding(check="model", status=OK, message=told)
-    if metric["decoder"] not in (None, "pyav"):
+    if metric["decoder"] not in (None, "pyav", "pyav2"):
         yield Finding(
             check="model",
             status=WARNING,

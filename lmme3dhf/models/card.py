@@ -20,7 +20,7 @@ from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, VIEWS
 
 METRIC, CARD, README = "metric.json", "card.json", "README.md"
 FORMAT = 1
-DECODER = "pyav"  # the one of `data.container`; models do not know data
+DECODER = "pyav2"  # the one of `data.container`; models do not know data
 
 
 # What `card.json` keeps of a folder of which nothing is known; see `write_card`.

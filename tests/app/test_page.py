@@ -429,7 +429,7 @@ def test_a_clip_that_changes_while_it_is_scored_has_its_own_hash(tmp_path, monke
                 authenticity=rated,
                 distortions=(),
                 saliency=None,
-                decoder="pyav",
+                decoder="pyav2",
                 distortion_log_odds={},
             )
 

@@ -56,7 +56,7 @@ def test_decoded_pictures_give_what_their_file_gives(tmp_path, choice, count):
             assert torch.equal(one.frames, other.frames)
             assert (one.indices, one.width, one.height) == (other.indices, 120, 96)
         assert found.frames.sample_fps == expected.frames.sample_fps
-        assert (found.frames.decoder, expected.frames.decoder) == (MEMORY, "pyav")
+        assert (found.frames.decoder, expected.frames.decoder) == (MEMORY, "pyav2")
 
 
 def test_only_what_is_asked_for_is_made(tmp_path):

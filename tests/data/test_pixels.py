@@ -66,7 +66,7 @@ def clip_of(frames: torch.Tensor) -> Clip:
         total_frames=len(frames),
         source_fps=1.0,
         sample_fps=1.0,
-        decoder="pyav",
+        decoder="pyav2",
         width=frames.shape[3],
         height=frames.shape[2],
     )
@@ -95,7 +95,7 @@ def test_clip_of_known_length(processor, grey_clip):
     assert pixels.grid_thw == (4, 4, 6)
     assert pixels.tokens == 4 * 2 * 3
     assert pixels.size == (84, 56)
-    assert pixels.decoder == "pyav"
+    assert pixels.decoder == "pyav2"
     assert pixels.second_per_grid == pytest.approx(2 / (8 / 41 * 10))
     indices = (greys(pixels.values, processor) / 6).round().view(4, -1, 2)
     assert torch.equal(indices, indices[:, :1].expand_as(indices))

@@ -104,7 +104,7 @@ def assert_equals_fetch_video(path: Path, choice: FrameChoice) -> video.Clip:
         element, return_video_sample_fps=True, return_video_metadata=True
     )
     clip = read_clip(path, choice)
-    assert (metadata["video_backend"], clip.decoder) == ("decord", "pyav")
+    assert (metadata["video_backend"], clip.decoder) == ("decord", "pyav2")
     assert clip.frames.dtype == torch.uint8
     assert torch.equal(clip.frames.float(), expected)
     assert list(clip.indices) == list(metadata["frames_indices"])
@@ -527,17 +527,17 @@ def test_import_is_silent():
 
 WELL_KNOWN = {
     "decord__corrupted.mp4": "decode_error",
-    "elite-next3d__test_0_.mp4": "pyav",
+    "elite-next3d__test_0_.mp4": "pyav2",
     "liveportrait-lfspointer__showcase.gif": "not_a_video",
-    "llamafactory__2.avi": "pyav",
-    "llamafactory__4.mp4": "pyav",
-    "pillow__apng_blend_op_over.png": "pyav",
+    "llamafactory__2.avi": "pyav2",
+    "llamafactory__4.mp4": "pyav2",
+    "pillow__apng_blend_op_over.png": "pyav2",
     "pillow__avif_rot0mir0.avif": "still_image",
-    "pillow__images_dispose_bgnd.gif": "pyav",
+    "pillow__images_dispose_bgnd.gif": "pyav2",
     "pillow__images_duplicate_frame.gif": "too_small",
     "pillow__images_hopper.gif": "still_image",
     "pillow__images_hopper_orientation_6.jpg": "still_image",
-    "pillow__images_iss634.apng": "pyav",
+    "pillow__images_iss634.apng": "pyav2",
     "pillow__images_iss634.webp": "unsupported_codec",
     "pillow__images_zero_width.gif": "not_a_video",
     "piq__goldhill_jpeg.gif": "still_image",
@@ -546,9 +546,9 @@ WELL_KNOWN = {
     "small__Mpeg4.mp4": "no_video_stream",
     "small__jxl.jxl": "still_image",
     "small__webm.webm": "too_small",
-    "torchcodec__av1_video.mkv": "pyav",
-    "torchcodec__h264_10bits.mp4": "pyav",
-    "torchcodec__h265_video.mp4": "pyav",
+    "torchcodec__av1_video.mkv": "pyav2",
+    "torchcodec__h264_10bits.mp4": "pyav2",
+    "torchcodec__h265_video.mp4": "pyav2",
     "torchcodec__sine_mono_s16.wav": "no_video_stream",
 }
 
@@ -573,5 +573,5 @@ def test_every_odd_file_gives_frames_or_a_reason():
                 outcomes[path.name] = clip.decoder
     finally:
         faulthandler.cancel_dump_traceback_later()
-    assert set(outcomes.values()) <= {"pyav", *REASONS}
+    assert set(outcomes.values()) <= {"pyav2", *REASONS}
     assert {name: outcomes[name] for name in WELL_KNOWN} == WELL_KNOWN

@@ -56,7 +56,7 @@ class FakeScorer:
                 authenticity=Rating(score=-score, level="bad", level_probabilities=WORDS),
                 distortions=DISTORTIONS[:1],
                 saliency=np.full((8, 24), score / 100, np.float32) if maps else None,
-                decoder="pyav",
+                decoder="pyav2",
                 distortion_log_odds=dict.fromkeys(DISTORTIONS, 0.0),
             )
 
@@ -110,7 +110,7 @@ def test_every_file_gets_its_row(clips):
     assert first.quality_probabilities == WORDS
     assert first.distortions == DISTORTIONS[:1]
     assert first.distortion_probabilities == dict.fromkeys(DISTORTIONS, 0.5)
-    assert (first.decoder, first.model, first.map) == ("pyav", MODEL, None)
+    assert (first.decoder, first.model, first.map) == ("pyav2", MODEL, None)
     assert first.content == file_hash(clips / "a.mp4")
     assert second.message == f"{clips / 'b.mp4'} is not_a_video; replace it"
     assert (second.content, third.content) == (file_hash(clips / "b.mp4"), None)
@@ -598,7 +598,7 @@ def row_of_part(path: Path, score: float) -> Callable[[], ScoreRow]:
         quality=score,
         authenticity=-score,
         distortions=(),
-        decoder="pyav",
+        decoder="pyav2",
         content=file_hash(path),
         model=MODEL,
     )

@@ -1,0 +1,153 @@
+"""Clips as players show them: flips, pixels that are not square, time stamps, whole fragments."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lmme3dhf.data.container import VideoError, probe, view_pictures
+from lmme3dhf.data.video import FrameChoice, read_clip, read_views
+from tests.data.test_video import SMALL, greys, noise, write_clip
+
+# a, b, c, d of the display matrix: (p, q) is shown at (a p + c q, b p + d q).
+SHOWN = {
+    (1, 0, 0, 1): lambda stored: stored,
+    (-1, 0, 0, 1): lambda stored: stored[:, ::-1],
+    (1, 0, 0, -1): lambda stored: stored[::-1],
+    (-1, 0, 0, -1): lambda stored: stored[::-1, ::-1],
+    (0, 1, -1, 0): lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
+    (0, -1, 1, 0): lambda stored: stored.transpose(1, 0, 2)[::-1],
+    (0, 1, 1, 0): lambda stored: stored.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
+}
+
+
+def with_matrix(path: Path, matrix: tuple[float, float, float, float]) -> Path:
+    """The same MP4 with another matrix in its track header (ISO/IEC 14496-12, 8.3.2)."""
+
+    def fields(a: float, b: float, c: float, d: float) -> bytes:
+        numbers = [a, b, 0, c, d, 0, 0, 0]
+        words = [round(number * 65536) for number in numbers] + [1 << 30]
+        return b"".join(word.to_bytes(4, "big", signed=True) for word in words)
+
+    content, plain = path.read_bytes(), fields(1, 0, 0, 1)
+    at = content.index(plain, content.index(b"tkhd"))
+    turned = path.with_name(f"turned{path.suffix}")
+    turned.write_bytes(content[:at] + fields(*matrix) + content[at + len(plain) :])
+    return turned
+
+
+@pytest.mark.parametrize("matrix", SHOWN)
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_the_whole_display_matrix_is_applied(tmp_path, matrix, suffix):
+    """Catches flips that are read as rotations. The expectation follows the matrix's definition."""
+    path = write_clip(tmp_path / f"clip.{suffix}", noise(4))
+    stored = view_pictures(path, [0.5])[0]
+    shown = view_pictures(with_matrix(path, matrix), [0.5])[0]
+    assert np.array_equal(shown, SHOWN[matrix](stored))
+    clip = read_clip(tmp_path / f"turned.{suffix}", SMALL)
+    assert (clip.height, clip.width) == shown.shape[:2]
+    assert clip.notes == ()
+
+
+def test_other_angles_are_noted(tmp_path):
+    """By 30 degrees; catches an angle that is dropped silently."""
+    path = write_clip(tmp_path / "clip.mp4", noise(4))
+    clip = read_clip(with_matrix(path, (0.866, 0.5, -0.5, 0.866)), SMALL)
+    assert torch.equal(clip.frames, read_clip(path, SMALL).frames)
+    (note,) = clip.notes
+    assert "30 degrees" in note
+
+
+def with_ratio(path: Path, ratio: Fraction, pictures: list[np.ndarray]) -> Path:
+    write_clip(path, pictures, colour={"sample_aspect_ratio": ratio}, qp="0")
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+def test_pixels_that_are_not_square_are_shown_square(tmp_path, suffix):
+    """Stored at 64x96 with pixels twice as wide as high. Catches squeezed frames, and sizes that
+    are computed from the stored width.
+    """
+    pictures = [np.ascontiguousarray(p[:, ::2]) for p in noise(4)]
+    path = with_ratio(tmp_path / f"clip.{suffix}", Fraction(2), pictures)
+    clip = read_clip(path, SMALL)
+    assert (clip.width, clip.height) == (128, 96)
+    assert tuple(clip.frames.shape[2:]) == tuple(SMALL.size(128, 96, 4)[:2])
+    assert view_pictures(path, [0.5])[0].shape == (96, 128, 3)
+    assert (probe(path).width, probe(path).height) == (128, 96)
+
+
+def test_a_turned_clip_has_its_pixels_stretched_before_turning(tmp_path):
+    """Catches a ratio that is applied to the shown width."""
+    pictures = [np.ascontiguousarray(p[:, ::2]) for p in noise(4)]
+    path = with_ratio(tmp_path / "clip.mp4", Fraction(2), pictures)
+    clip = read_clip(with_matrix(path, (0, 1, -1, 0)), SMALL)
+    assert (clip.width, clip.height) == (96, 128)
+
+
+def test_an_absurd_ratio_is_refused(tmp_path):
+    """By hand: 128 pixels at 1:100 are one. Catches limits that hold for stored sizes alone."""
+    path = with_ratio(tmp_path / "clip.mp4", Fraction(1, 100), noise(4))
+    with pytest.raises(VideoError, match="aspect ratio") as error:
+        read_clip(path, SMALL)
+    assert error.value.reason == "too_small"
+
+
+# In 600ths of a second: one second at 10 frames per second, one at 60.
+SLOW_START = [60 * i for i in range(10)] + [600 + 10 * i for i in range(60)]
+FILES = {
+    "a.mp4": {},
+    "b.mov": {},
+    "c.mkv": {},
+    "d.ts": {},
+    "e.mp4": {"movflags": "empty_moov+frag_keyframe"},
+    "f.mp4": {"movflags": "frag_keyframe+delay_moov"},
+    "g.mp4": {"movflags": "dash+frag_keyframe+global_sidx"},
+    "h.mp4": {"movflags": "hybrid_fragmented"},
+    "i.mp4": {"use_editlist": "0"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_frames_and_views_by_time_stamp_in_every_container(tmp_path, name):
+    """By hand: 2 s, so 4 frames at 0, 2/3, 4/3 and 2 s: 6 starts at 0.6 s, 30 at 4/3 s. 1/4, 1/2
+    and 3/4 are 0.5, 1 and 1.5 s. Catches the header's rate, and a whole file called cut.
+    """
+    path = tmp_path / name
+    write_clip(path, greys(70, step=3), times=SLOW_START, muxer=FILES[name], bf="3", g="20", qp="0")
+    clip = read_clip(path, SMALL)
+    assert clip.indices == (0, 6, 30, 69)
+    assert (clip.source_fps, clip.sample_fps) == (35, 2)
+    assert (clip.frames.float().mean(dim=(1, 2, 3)) / 3).round().tolist() == [0, 6, 30, 69]
+    assert read_views(path, (0.25, 0.5, 0.75), SMALL).indices == (5, 10, 40)
+
+
+def test_a_pause_is_seen_for_as_long_as_it_lasts(tmp_path):
+    """0.5 s, a frame that stays for a second, 0.5 s. Catches a pause that counts as one frame."""
+    times = [10 * i for i in range(30)] + [900 + 10 * i for i in range(30)]
+    path = write_clip(tmp_path / "clip.mkv", greys(60, step=4), times=times)
+    clip = read_clip(path, FrameChoice(frames=8, min_pixels=28 * 28))
+    assert clip.indices == (0, 17, 29, 29, 29, 29, 42, 59)
+    assert clip.source_fps == 30
+
+
+def test_a_fragmented_file_that_is_cut_in_a_box_is_truncated(tmp_path):
+    """Catches a cut in what stands between the frames."""
+    path = write_clip(
+        tmp_path / "clip.mp4",
+        noise(70),
+        times=SLOW_START,
+        muxer={"movflags": "empty_moov+frag_keyframe"},
+        bf="3",
+        g="20",
+    )
+    content = path.read_bytes()
+    at = content.rindex(b"moof", 0, content.rindex(b"moof"))
+    for cut in (at + 8, at + 40, content.rindex(b"moof") + 60):
+        path.write_bytes(content[:cut])
+        with pytest.raises(VideoError) as error:
+            probe(path)
+        assert error.value.reason == "truncated"
