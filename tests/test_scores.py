@@ -236,7 +236,7 @@ def test_a_second_process_is_refused(tmp_path):
     """Catches two writers, whose rows would mix."""
     out = tmp_path / "scores.csv"
     with opened(out) as table:
-        with pytest.raises(ScoreError, match="another process is writing this table"):
+        with pytest.raises(ScoreError, match="another process is writing it"):
             opened(out.with_suffix(".jsonl")).__enter__()
         table.append(good("a"))
     assert len(written(out, good("b"))[0].splitlines()) == 2

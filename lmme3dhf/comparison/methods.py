@@ -22,7 +22,7 @@ from lmme3dhf.annotations import csv_text
 from lmme3dhf.annotations.descriptions import parse_distortions
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import csv_cells
-from lmme3dhf.predictions import FIELDS, Prediction, map_path, read_predictions
+from lmme3dhf.predictions import FIELDS, Prediction, map_path, predicted, read_predictions
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 STATUSES = ("retrained", "external")  # what somebody else's predictions can be
@@ -80,7 +80,8 @@ def of_records(
     """The method behind prediction records.
 
     Args:
-        records: Of one method.
+        records: Of one method. Videos that it could not predict are without a prediction, and named
+            in a note.
         path: Their file, from which the maps' paths count.
         name: As in the tables; None for the name in the records.
         status: See `Method`.
@@ -95,7 +96,13 @@ def of_records(
             f"{path}: records of {len(methods)} methods ({', '.join(methods)}); expected one a file"
         )
     method = Method(name=name or methods[0], path=path, status=status)
+    records, failed = predicted(records)
     notes = []
+    if failed:
+        video, first = next(iter(failed.items()))
+        notes.append(
+            f"{len(failed)} videos could not be predicted, the first is {video} ({first.reason})"
+        )
     if any(r.score is None and r.level is not None for r in records):
         notes.append("records without a score count by their level word, bad 1 to excellent 5")
     for record in records:
@@ -125,7 +132,7 @@ def level_expectations(path: Path) -> Method | None:
     Args:
         path: Predictions file of a run of ours.
     """
-    records = read_predictions(path)
+    records, _ = predicted(read_predictions(path))
     if not records or any(r.level_probabilities is None for r in records):
         return None
     method = Method(name=f"{records[0].method}, level probabilities", path=path, status="real")
