@@ -6,10 +6,8 @@ table is opened. A kill at any byte leaves whole rows and at most the beginning 
 dropped. Rows are read here too, from either file; nothing here needs the model.
 """
 
-import csv
 import dataclasses
 import difflib
-import io
 import json
 import math
 import numbers
@@ -22,8 +20,9 @@ from typing import Any, BinaryIO
 
 from lmme3dhf.assessment import Assessment
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import csv_cells, csv_lines, replace_file
+from lmme3dhf.files import csv_lines, replace_file
 from lmme3dhf.jsonl import RecordFile, append, json_line, whole_lines
+from lmme3dhf.sheets import read_sheet, sheet_header
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 OK, FAILED = "ok", "failed"
@@ -220,22 +219,16 @@ def _lines(path: Path) -> list[tuple[ScoreRow, bytes]]:
 
 
 def _read_csv(path: Path) -> list[ScoreRow]:
-    # Some spreadsheets put a mark before the first column.
-    text = path.read_bytes().decode("utf-8-sig", "backslashreplace")
-    header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    header, rows = read_sheet(path, ScoreError, fits=_fits, exact=True)
     _check_fields(header, f"{path}:1")
-    if rows and len(rows[-1]) < len(header):
-        rows.pop()
-    found = []
-    for number, cells in enumerate(rows, 2):
-        where = f"{path}: row {number}"
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise ScoreError(f"{where}: {len(cells)} cells below {len(header)} columns; mend it")
-        fields = dict(zip(header, csv_cells(cells), strict=True))
-        found.append(_row(lambda fields=fields: _content(fields), where))
-    return found
+    return [
+        _row(lambda cells=cells: _content(dict(zip(header, cells, strict=True))), f"{path}:{line}")
+        for line, cells in rows
+    ]
+
+
+def _fits(header: tuple[str, ...]) -> bool:
+    return set(REQUIRED) <= set(header)
 
 
 def _row(content: Callable[[], object], where: str) -> ScoreRow:
@@ -382,10 +375,9 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         """Refuses to write over a CSV file that is not made from the record."""
         if not self.sheet.exists():
             return
-        with self.sheet.open("rb") as file:
-            first = file.readline(10_000).decode("utf-8-sig", "backslashreplace").strip()
-        if first != ",".join(FIELDS):
-            raise self._foreign(self.sheet, first[:300])
+        header = sheet_header(self.sheet, ScoreError, _fits)
+        if header != FIELDS:
+            raise self._foreign(self.sheet, ",".join(header)[:300])
         if not self.record.exists():
             raise ScoreError(
                 f"{self.sheet} is there without {self.record.name}, from which the table goes on; "

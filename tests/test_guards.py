@@ -22,6 +22,7 @@ FLOORS = {
     "escaping": 0,
     "files": 0.5,
     "jsonl": 1,
+    "sheets": 1,
     "progress": 0,
     "distributed": 0,
     "departures": 0,

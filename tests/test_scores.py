@@ -313,8 +313,8 @@ def test_damaged_tables_are_refused_with_their_place(tmp_path):
         (b"", "field 'file' is missing"),
         (b"name,score\r\na,1\r\n", "field 'file' is missing"),
         (lines[0].replace(b"map", b"mapp") + lines[1], "unknown field 'mapp'; the nearest.*'map'"),
-        (lines[0] + b"a,ok\r\n" + lines[1], "row 2: 2 cells below 18 columns"),
-        (sheet.replace(b"-3.25", b"many", 1), "row 2: cannot be read"),
+        (lines[0] + b"a,ok\r\n" + lines[1], ":2: 2 cells, expected 18"),
+        (sheet.replace(b"-3.25", b"many", 1), ":2: cannot be read"),
         (sheet + lines[1], "2 rows of 'a'"),
     ):
         out.write_bytes(data)

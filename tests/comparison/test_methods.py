@@ -135,7 +135,6 @@ def test_what_is_not_used_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("video;quality\nseed0001;1\n", ":1: columns are separated by ';'"),
         ("clip,quality\nseed0001,1\n", ":1: keys clip, quality; expected video"),
         ("video,niqe\nseed0001,1\n", ":1: keys video, niqe; expected video"),
         ("video,quality,quality\nseed0001,1,2\n", "column 'quality' is there twice"),
