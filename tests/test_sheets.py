@@ -8,8 +8,10 @@ import re
 
 import pytest
 
+from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.fixations import read_points
 from lmme3dhf.comparison.methods import read_method
+from lmme3dhf.data.check.kinds import POINTS, RATINGS, REMARKS, kind_of
 from lmme3dhf.errors import UserError
 from lmme3dhf.scores import ScoreRow, read_scores, scores_csv
 from lmme3dhf.sheets import read_sheet
@@ -84,6 +86,59 @@ def test_what_is_not_clear_is_refused_with_the_way_out(tmp_path, content, said):
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"{re.escape(str(path))}.*{said}"):
         read(path, advice=lambda header: "mend it")
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("subject,video,dimension,rating", RATINGS),
+        ("video,dimension,ann,ben", RATINGS),
+        ("marker,video,remark", REMARKS),
+        ("marker,video,x,y", POINTS),
+        ("this,that", None),
+    ],
+)
+def test_a_check_knows_the_table_whatever_wrote_it(tmp_path, header, kind):
+    """`lmme3dhf data check` goes by content. Catches a table of ratings that is called a clip, or
+    passed over.
+    """
+    path = tmp_path / "t"
+    for separator in ",;\t":
+        text = header.replace(",", separator).title() + "\n"
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            path.write_bytes(text.encode(encoding))
+            assert kind_of(path) == kind
+
+
+@pytest.mark.parametrize(
+    ("values", "maximum", "said"),
+    [
+        ([20, 60, 80, 100], 5, "0 to 100, divide them by 20"),
+        ([2, 6, 8, 9.5], 5, "0 to 10, divide them by 2"),
+        ([0, 0.25, 0.5, 0.75, 1], 5, "0 to 1, multiply them by 5"),
+        ([20, 600, 800, 900], 5, "convert"),
+        ([1, 2, 3, 4, 5], 100, "multiply them by 20, or subtract 1 and multiply by 25"),
+        ([0.5, 2, 3, 4, 5], 100, "0 to 5, multiply them by 20"),
+        ([1, 2, 3, 4, 9], 100, "0 to 10, multiply them by 10"),
+        ([0.1, 0.2, 0.3, 0.4, 0.9], 100, "0 to 1, multiply them by 100"),
+        ([1, 2, 3, 4, 5], 5, None),
+        ([0.5, 1, 1, 1, 5], 5, None),
+        ([4, 5, 1, 2, 3, 2, 1, 4, 5, 50], 5, None),  # a slip of one rater
+        ([1, 1, 1, 1, 1], 5, None),
+        ([3, 4], 100, None),
+        ([5, 20, 30, 40, 50], 100, None),
+        ([], 100, None),
+    ],
+)
+def test_another_scale_is_known_by_all_its_values(values, maximum, said):
+    """With the conversion, worked by hand. Catches a slip that is taken for a scale, and a scale
+    that is taken for slips.
+    """
+    found = other_scale(values, maximum)
+    assert (found is None) == (said is None)
+    assert said is None or said in found
+    if said and "divide" in said:
+        assert max(values) / float(said.split()[-1]) <= maximum
 
 
 def test_points_predictions_and_scores_are_read_so_too(tmp_path):
