@@ -539,7 +539,8 @@ def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, 
     argv = ["predict", "--model", "m", "--data", str(lists), "--out", str(tmp_path / "p.jsonl")]
     assert cli.main([*argv, *words.split()]) == 0
     names = ("ratings", "answers", "maps", "write_text")
-    assert calls == [{"model": "0" * 16} | dict(zip(names, arrived, strict=True))]
+    asked = dict(zip(names, arrived, strict=True))
+    assert calls == [{"model": "0" * 16, "scores": asked["ratings"]} | asked]
 
 
 def fake_model(monkeypatch) -> None:

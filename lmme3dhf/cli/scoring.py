@@ -57,6 +57,7 @@ def predict(args: Namespace, config: Config | None) -> int:
         args.out,
         model=model_key(model, args.load),
         ratings=args.ratings,
+        scores=args.scores and args.ratings,
         answers=None if args.answers == "none" else args.answers,
         maps=args.maps,
         write_text=args.write_text,

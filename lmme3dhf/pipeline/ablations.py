@@ -167,6 +167,7 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
         path,
         model=model_key(model),
         ratings=row.scores != "none",
+        scores=row.scores == "head",
         answers="likelihood" if row.answers else None,
         maps=row.maps,
     ).require_all()

@@ -85,6 +85,7 @@ def predict(
     maps: bool,
     write_text: bool = False,
     ratings: bool = True,
+    scores: bool = True,
     answers: str | None = "likelihood",
 ) -> Outcome:
     """Predicts every video of a list and writes one record per video and dimension, in the order of
@@ -100,6 +101,7 @@ def predict(
         maps: Predict saliency maps when the model can.
         write_text: Let the model write its ratings as sentences too.
         ratings: Rate quality and authenticity.
+        scores: Whether the scorer that `load` gives has scores.
         answers: How the distortions are answered (`Scorer.assess`); None for no answer.
 
     Returns:
@@ -121,7 +123,7 @@ def predict(
         "maps": maps,
         "write_text": write_text,
     }
-    decided_by = json.dumps([options, list(asked), DECODERS], sort_keys=True)
+    decided_by = json.dumps([options, scores, asked, DECODERS], sort_keys=True)
     settings = hashlib.sha256(decided_by.encode()).hexdigest()[:16]
     known = {"method": METHOD, "model": model, "settings": settings}
     clips = {sample.video: sample.path for sample in samples}
