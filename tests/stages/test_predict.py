@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from lmme3dhf import distributed
+from lmme3dhf.config import Config
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.files import file_state
+from lmme3dhf.pipeline import chain
 from lmme3dhf.predictions import Prediction, PredictionError, read_predictions, write_predictions
 from lmme3dhf.scorer import Assessment, Failure, Rating
 from lmme3dhf.stages.predict import predict as predict_clips
@@ -386,3 +388,10 @@ def test_the_parts_of_killed_ranks_are_taken_over(tmp_path):
     predict(scorer, samples, out)
     assert scorer.clips == ["seed0000", "seed0001"]
     assert out.read_bytes() == b"".join(lines)
+
+
+def test_a_chain_without_scores_has_no_figures(tmp_path, monkeypatch):
+    """Of a predictions file whose scores were emptied. Catches a KeyError of the ceiling."""
+    monkeypatch.setattr(chain, "evaluate_file", lambda *given, **more: {"quality": {"srcc": 0.5}})
+    with pytest.raises(PredictionError, match=r"p\.jsonl: no scores of authenticity; remove"):
+        chain.figures(Config(), tmp_path / "p.jsonl")
