@@ -15,7 +15,7 @@ from lmme3dhf.comparison.command import read_methods
 from lmme3dhf.comparison.figures import dataset_records, draw, of_data_set, write_index
 from lmme3dhf.comparison.sources import read_source
 from lmme3dhf.describe import describe
-from lmme3dhf.errors import UserError, told
+from lmme3dhf.errors import UserError, format_error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             records = [*dataset_records(described, "dataset"), *records]
         write_index(args.out, records)
     except (UserError, OSError) as error:
-        print(f"figures: {told(error)}", file=sys.stderr)
+        print(f"figures: {format_error(error)}", file=sys.stderr)
         return 1
     for record in records:
         print(f"{record.name}: {record.png or record.reason}")

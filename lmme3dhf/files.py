@@ -246,6 +246,9 @@ def replace_file(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

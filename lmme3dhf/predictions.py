@@ -1,5 +1,5 @@
-"""The record that every method writes, and its one writer and one reader: JSON lines, a record per
-video and dimension.
+"""The record that every method writes, and its writers and its one reader: JSON lines, a record
+per video and dimension. A video that a method could not predict has records too, with the reason.
 
 Our own stages and every baseline end here; metrics and reports begin here and never see a model.
 """
@@ -9,12 +9,15 @@ import difflib
 import json
 import math
 import numbers
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import is_inside, replace_file
+from lmme3dhf.jsonl import RecordFile, json_line, whole_lines
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 
@@ -43,6 +46,12 @@ class Prediction:
         decoder: Name of the video decoder.
         distortion_log_odds: Category -> log P(it is there) - log P(it is not), natural; of
             `DISTORTIONS`, not necessarily all.
+        reason: Why the video could not be predicted, one word; None where it was.
+        message: The reason as a sentence, with what to do.
+        content: SHA-256 of the clip's bytes, hexadecimal.
+        model: Hash of the model, 16 hexadecimal digits, as in a table of scores.
+        settings: Hash of what was asked and how clips are decoded, 16 hexadecimal digits: a
+            command that continues a file takes records of its own settings only.
 
     Raises:
         PredictionError: A field has a wrong type or value.
@@ -59,14 +68,25 @@ class Prediction:
     map: str | None = None
     decoder: str | None = None
     distortion_log_odds: dict[str, float] | None = None
+    reason: str | None = None
+    message: str | None = None
+    content: str | None = None
+    model: str | None = None
+    settings: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("video", "dimension", "method"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
                 self._refuse(field, "a text that is not empty")
-        for field in ("text", "map", "decoder"):
+        for field in ("text", "map", "decoder", "reason", "message"):
             if not isinstance(getattr(self, field), str | None):
                 self._refuse(field, "a text or null")
+        for field, digits in _HASHES.items():
+            value = getattr(self, field)
+            if value is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", str(value)):
+                self._refuse(field, f"{digits} hexadecimal digits, or null")
+        if self.reason is not None and any(getattr(self, said) is not None for said in _SAID):
+            self._refuse("reason", "null where something was predicted")
         if self.dimension not in DIMENSIONS:
             self._refuse("dimension", f"one of {', '.join(DIMENSIONS)}")
         if self.level is not None and self.level not in LEVELS:
@@ -127,6 +147,10 @@ class Prediction:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Prediction))
+_HASHES = {"content": 64, "model": 16, "settings": 16}
+_SAID = ("score", "level", "level_probabilities", "distortions", "text", "map")
+# Fields that only our own commands write: they are left out where there is nothing to say.
+_OPTIONAL = ("reason", "message", *_HASHES)
 REQUIRED = tuple(
     field.name for field in dataclasses.fields(Prediction) if field.default is dataclasses.MISSING
 )
@@ -157,11 +181,15 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
     lines = []
     for prediction in predictions:
         _note(prediction, seen, str(path))
-        lines.append(
-            json.dumps(dataclasses.asdict(prediction), ensure_ascii=False, allow_nan=False) + "\n"
-        )
-    replace_file(path, "".join(lines))
+        lines.append(json_line(content_of(prediction)))
+    replace_file(path, b"".join(lines))
     return len(seen)
+
+
+def content_of(prediction: Prediction) -> dict[str, Any]:
+    """The fields of a record as its line in the file has them."""
+    content = dataclasses.asdict(prediction)
+    return {k: v for k, v in content.items() if v is not None or k not in _OPTIONAL}
 
 
 def _note(prediction: Prediction, seen: set[tuple[str, str, str]], where: str) -> None:
@@ -175,19 +203,20 @@ def _note(prediction: Prediction, seen: set[tuple[str, str, str]], where: str) -
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Reads the records in the order of the file; fields that are absent are None, empty lines are
-    passed over.
+    """Reads the records in the order of the file; fields that are absent are None, empty lines and
+    a last line that was cut off are passed over. Failures are among them (`predicted`).
 
     Raises:
         PredictionError: With path and line: no JSON object, unknown or missing field, wrong value,
             or a second record of the same video, dimension and method.
         FileNotFoundError: No such file.
     """
-    predictions = []
+    return [prediction for prediction, _ in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[Prediction, bytes]]:
     seen: set[tuple[str, str, str]] = set()
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in whole_lines(path):
         where = f"{path}:{number}"
         try:
             content = json.loads(line.decode("utf-8"))
@@ -195,9 +224,80 @@ def read_predictions(path: Path) -> list[Prediction]:
             raise PredictionError(
                 f"{where}: not a JSON object in UTF-8 ({error}); each line holds one record"
             ) from error
-        predictions.append(_prediction(content, where))
-        _note(predictions[-1], seen, where)
-    return predictions
+        prediction = _prediction(content, where)
+        _note(prediction, seen, where)
+        yield prediction, line
+
+
+def predicted(
+    records: Iterable[Prediction],
+) -> tuple[list[Prediction], dict[str, Prediction]]:
+    """Records that say something, and for each video that could not be predicted the first of its
+    failures.
+    """
+    records = list(records)
+    failed: dict[str, Prediction] = {}
+    for record in records:
+        if record.reason is not None:
+            failed.setdefault(record.video, record)
+    return [record for record in records if record.reason is None], failed
+
+
+def require_predicted(
+    records: Iterable[Prediction], videos: Collection[str], where: str = "predictions"
+) -> list[Prediction]:
+    """The records that say something.
+
+    Args:
+        records: Records of a file, failures among them.
+        videos: The videos of a test.
+        where: The file, for the message.
+
+    Raises:
+        PredictionError: There are none, or some of the videos could not be predicted.
+    """
+    good, failed = predicted(records)
+    lacking = [failed[video] for video in videos if video in failed]
+    if lacking:
+        first = lacking[0]
+        raise PredictionError(
+            f"{where}: {len(lacking)} of {len(videos)} labelled videos could not be predicted, the "
+            f"first is {first.video} ({first.reason}: {first.message}); replace the clips and "
+            "predict again, or evaluate on lists without them"
+        )
+    if videos and not good:
+        raise PredictionError(f"{where}: no predictions; `lmme3dhf predict` writes them")
+    return good
+
+
+class PredictionFile(RecordFile[tuple[str, str], Prediction]):
+    """A predictions file of one method that is open for writing (see `jsonl.RecordFile`); the keys
+    are video and dimension.
+
+    Args:
+        record: The file. One of another method that no command of ours wrote is not touched.
+    """
+
+    error = PredictionError
+
+    def __init__(self, record: Path, method: str) -> None:
+        super().__init__(record)
+        self.method = method
+
+    def _read(self) -> Iterator[tuple[Prediction, bytes]]:
+        for prediction, line in _lines(self.record) if self.record.exists() else ():
+            if prediction.method != self.method and prediction.settings is None:
+                raise PredictionError(
+                    f"{self.record} holds predictions of {prediction.method}, expected those of "
+                    f"{self.method}; give another --out, or remove the file"
+                )
+            yield prediction, line
+
+    def _key(self, record: Prediction) -> tuple[str, str]:
+        return record.video, record.dimension
+
+    def _content(self, record: Prediction) -> dict[str, Any]:
+        return content_of(record)
 
 
 def map_path(prediction: Prediction, path: Path) -> Path:

@@ -6,38 +6,29 @@ table is opened. A kill at any byte leaves whole rows and at most the beginning 
 dropped. Rows are read here too, from either file; nothing here needs the model.
 """
 
-import csv
 import dataclasses
 import difflib
-import glob
-import io
 import json
 import math
 import numbers
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
-
-from filelock import FileLock, Timeout
 
 from lmme3dhf.assessment import Assessment
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import csv_cells, csv_lines, replace_file
+from lmme3dhf.files import csv_lines, replace_file
+from lmme3dhf.jsonl import RecordFile, append, json_line, whole_lines
+from lmme3dhf.sheets import read_sheet, sheet_header
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
 
 OK, FAILED = "ok", "failed"
 # A score on 0..100 is not better than that, and batches differ below it.
 _SCORE_DIGITS, _PROBABILITY_DIGITS = 3, 6
 _ELSEWHERE = "give another --out, or remove the table"
-# The processes that decode hold the lock too, and those of a command that was killed end when their
-# clip is read.
-PATIENCE_S = 5.0
 _HASHES = {"content": re.compile("[0-9a-f]{64}"), "model": re.compile("[0-9a-f]{16}")}
 
 
@@ -221,38 +212,23 @@ def _read_jsonl(path: Path) -> list[ScoreRow]:
 
 def _lines(path: Path) -> list[tuple[ScoreRow, bytes]]:
     """Rows of a JSONL file with their lines (without line ends)."""
-    *whole, rest = path.read_bytes().split(b"\n")
-    found = [
+    return [
         (_row(lambda line=line: json.loads(line.decode("utf-8")), f"{path}:{number}"), line)
-        for number, line in enumerate(whole, 1)
-        if line.strip()
+        for number, line in whole_lines(path)
     ]
-    if rest.strip():
-        try:
-            content = json.loads(rest.decode("utf-8"))
-        except ValueError:  # the beginning of a row
-            return found
-        found.append((_row(lambda: content, f"{path}:{len(whole) + 1}"), rest))
-    return found
 
 
 def _read_csv(path: Path) -> list[ScoreRow]:
-    # Some spreadsheets put a mark before the first column.
-    text = path.read_bytes().decode("utf-8-sig", "backslashreplace")
-    header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    header, rows = read_sheet(path, ScoreError, fits=_fits, exact=True)
     _check_fields(header, f"{path}:1")
-    if rows and len(rows[-1]) < len(header):
-        rows.pop()
-    found = []
-    for number, cells in enumerate(rows, 2):
-        where = f"{path}: row {number}"
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise ScoreError(f"{where}: {len(cells)} cells below {len(header)} columns; mend it")
-        fields = dict(zip(header, csv_cells(cells), strict=True))
-        found.append(_row(lambda fields=fields: _content(fields), where))
-    return found
+    return [
+        _row(lambda cells=cells: _content(dict(zip(header, cells, strict=True))), f"{path}:{line}")
+        for line, cells in rows
+    ]
+
+
+def _fits(header: tuple[str, ...]) -> bool:
+    return set(REQUIRED) <= set(header)
 
 
 def _row(content: Callable[[], object], where: str) -> ScoreRow:
@@ -327,14 +303,6 @@ def _csv_lines(rows: Iterable[Iterable[str]]) -> bytes:
     return csv_lines(rows).encode("utf-8", "backslashreplace")
 
 
-def _json_line(row: ScoreRow) -> bytes:
-    content = dataclasses.asdict(row)
-    try:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-    except UnicodeEncodeError:  # a name that is no UTF-8
-        return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
-
-
 # Writing
 
 
@@ -351,20 +319,12 @@ def table_files(out: Path) -> tuple[Path, Path]:
 
 def append_row(file: BinaryIO, row: ScoreRow) -> None:
     """Adds a row to a JSONL file; when this returns, it is on the disk."""
-    _append(file, _json_line(row))
+    append(file, json_line(dataclasses.asdict(row)))
 
 
-def _append(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-class ScoreTable:
-    """A table that is open for writing, by one process at a time.
-
-    Opening it makes it whole: a last row that was cut off is dropped, and the CSV file is made from
-    the record. A table that is closed without a row leaves nothing behind.
+class ScoreTable(RecordFile[str, ScoreRow]):
+    """A table that is open for writing, by one process at a time (see `jsonl.RecordFile`); the CSV
+    file is made from the record on opening.
 
     Args:
         out: Either file of the table; both and their folder are made where they are missing.
@@ -379,93 +339,45 @@ class ScoreTable:
             decoder or version of the row; or one of the files is something else.
     """
 
+    error = ScoreError
+
     def __init__(self, out: Path, *, model: str, decoders: Collection[str]) -> None:
-        self.record, self.sheet = table_files(out)
+        record, self.sheet = table_files(out)
+        super().__init__(record)
         self.model, self.decoders = model, decoders
-        self.rows: dict[str, ScoreRow] = {}
-        self._lines: dict[str, bytes] = {}
-        self._lock = FileLock(
-            self.record.with_name(f".{self.record.stem}.lock"), timeout=PATIENCE_S
-        )
-        self._open: list[BinaryIO] = []
-        self._made: list[Path] = []
 
-    def __enter__(self) -> "ScoreTable":
-        folder = self.record.parent
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise ScoreError(
-                f"{self.sheet}: another process is writing this table; wait for it, or give "
-                "another --out"
-            ) from None
-        try:
-            for left in self.record.parent.glob(f".{glob.escape(self.record.stem)}.*.tmp"):
-                left.unlink(missing_ok=True)
-            self._check_sheet()
-            self._check_record()
-            for row, line in _lines(self.record) if self.record.exists() else ():
-                self._check_row(row)
-                self._keep(row, line + b"\n")
-            self._write_whole()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-        if self.rows:
-            self._lock.release()
-            return
-        for path in (self.record, self.sheet):
-            path.unlink(missing_ok=True)
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        with suppress(OSError):  # somebody else put something there
-            for made in self._made:
-                made.rmdir()
-
-    def append(self, row: ScoreRow) -> None:
-        """Adds a row to both files; when this returns, it is on the disk.
+    def append(self, *records: ScoreRow) -> None:
+        """Adds rows to both files; when this returns, they are on the disk.
 
         Raises:
             ScoreError: The table has a row of this file, or the row is of another model.
         """
-        self._check_row(row)
-        line = _json_line(row)
-        self._keep(row, line)
-        for file, data in zip(self._open, (line, _csv_lines([_cells(row)])), strict=True):
-            _append(file, data)
+        for row in records:
+            self._check_row(row)
+        # The record first: a row that is in the CSV file alone would be lost.
+        super().append(*records)
+        append(self._open[1], _csv_lines(map(_cells, records)))
 
-    def forget(self, files: Iterable[str]) -> None:
-        """Removes rows, whose files are to be scored anew; the others stay byte for byte."""
-        gone = [file for file in files if file in self.rows]
-        for file in gone:
-            del self.rows[file], self._lines[file]
-        if gone:
-            self._write_whole()
+    def _read(self) -> Iterator[tuple[ScoreRow, bytes]]:
+        self._check_sheet()
+        self._check_record()
+        for row, line in _lines(self.record) if self.record.exists() else ():
+            self._check_row(row)
+            yield row, line
 
-    def _keep(self, row: ScoreRow, line: bytes) -> None:
-        if row.file in self.rows:
-            raise ScoreError(f"{self.record}: two rows of {row.file!r}; keep one")
-        self.rows[row.file], self._lines[row.file] = row, line
+    def _key(self, record: ScoreRow) -> str:
+        return record.file
+
+    def _files(self) -> tuple[Path, ...]:
+        return self.record, self.sheet
 
     def _check_sheet(self) -> None:
         """Refuses to write over a CSV file that is not made from the record."""
         if not self.sheet.exists():
             return
-        with self.sheet.open("rb") as file:
-            first = file.readline(10_000).decode("utf-8-sig", "backslashreplace").strip()
-        if first != ",".join(FIELDS):
-            raise self._foreign(self.sheet, first[:300])
+        header = sheet_header(self.sheet, ScoreError, _fits)
+        if header != FIELDS:
+            raise self._foreign(self.sheet, ",".join(header)[:300])
         if not self.record.exists():
             raise ScoreError(
                 f"{self.sheet} is there without {self.record.name}, from which the table goes on; "
@@ -503,14 +415,7 @@ class ScoreTable:
                 f"{' and '.join(self.decoders)}; {_ELSEWHERE}"
             )
 
-    def _write_whole(self) -> None:
-        self._close()
-        replace_file(self.record, b"".join(self._lines.values()))
+    def _replace(self) -> None:
+        # The record first: a CSV file without one is refused on opening.
+        super()._replace()
         replace_file(self.sheet, scores_csv(self.rows.values()))
-        # The record first: a row that is in the CSV file alone would be lost.
-        self._open = [path.open("ab") for path in (self.record, self.sheet)]
-
-    def _close(self) -> None:
-        for file in self._open:
-            file.close()
-        self._open = []

@@ -206,6 +206,23 @@ def as_json(name: str, change: Callable[[object], object]) -> Spoil:
     return spoil
 
 
+def rated(change: Callable[[str, float], float]) -> Spoil:
+    """Every rating, given its dimension, changed."""
+
+    def spoil(root: Path) -> None:
+        rows = [row.split(",") for row in rating_rows()]
+        rows = [[*row[:3], f"{change(row[2], float(row[3])):g}"] for row in rows]
+        save(root / R, "subject,video,dimension,rating", *map(",".join, rows))
+
+    return spoil
+
+
+def rescaled(mos: dict, change: Callable[[float], float], *dimensions: str) -> None:
+    for scores in mos.values():
+        for dimension in dimensions or DIMENSIONS:
+            scores[dimension] = change(scores[dimension])
+
+
 def picture(name: str, *, mode: str = "RGB", size: tuple[int, int] = (3 * SIDE, SIDE)) -> Spoil:
     return lambda root: Image.new(mode, size).save(root / name)
 
@@ -323,7 +340,44 @@ BAD_LABELS = {
         (f"{R}:2: not UTF-8", "save the table as UTF-8"),
     ),
     "ratings, UTF-16": Row(
-        text(R, "subject,video,dimension,rating\n".encode("utf-16")), LABELS, (f"{R}:1: not UTF-8",)
+        text(R, "subject,video,dimension,rating\n".encode("utf-16-le")),
+        LABELS,
+        (f"{R}:1: not UTF-8", "save the table as UTF-8"),
+    ),
+    "ratings, a workbook": Row(text(R, b"PK\x03\x04\x14\0"), LABELS, (R, "save the table as CSV")),
+    "ratings, one column more": Row(
+        lambda root: save(
+            root / R,
+            "subject,video,dimension,rating,seconds",
+            *(f"{row},7" for row in rating_rows()),
+        ),
+        LABELS,
+        (f"{R}:1: header", "remove the column 'seconds'"),
+    ),
+    "ratings, 0 to 100": Row(
+        rated(lambda dimension, value: 20 * value),
+        LABELS,
+        (f"{R}: the quality ratings", "expected 0 to 5", "0 to 100, divide them by 20"),
+    ),
+    "ratings, one dimension on 0 to 10": Row(
+        rated(lambda dimension, value: value * (1 + (dimension == "authenticity"))),
+        LABELS,
+        (f"{R}: the authenticity ratings", "expected 0 to 5", "0 to 10, divide them by 2"),
+    ),
+    "ratings, 0 to 1": Row(
+        rated(lambda dimension, value: value / 5),
+        LABELS,
+        (f"{R}: the quality ratings", "expected 0 to 5", "0 to 1, multiply them by 5"),
+    ),
+    "scores, 1 to 5": Row(
+        as_json("raw/MOS.json", lambda mos: rescaled(mos, lambda score: 1 + score / 25)),
+        FINISHED,
+        ("raw/MOS.json: quality: the scores", "expected 0 to 100", "multiply them by 20"),
+    ),
+    "scores, one dimension on 0 to 1": Row(
+        as_json("raw/MOS.json", lambda mos: rescaled(mos, lambda x: x / 100, "authenticity")),
+        FINISHED,
+        ("raw/MOS.json: authenticity: the scores", "expected 0 to 100", "multiply them by 100"),
     ),
     "ratings, an open quote": Row(
         line(R, 4, 'ann,seed0002,quality,"3'),
@@ -1187,6 +1241,33 @@ def test_odd_input_makes_a_set_that_names_the_oddity(root, capsys, name):
             assert not re.search(rb"\b(nan|NaN|inf|Infinity)\b", content), path
     status, error, output = sentence("data check new --decode none", capsys)
     assert (status, error) == (0, ""), output
+
+
+def by_a_spreadsheet(root: Path) -> None:
+    """Every table as one in a language with decimal commas exports it: semicolons, UTF-16, and two
+    rows of nothing.
+    """
+    paths = list((root / "raw").glob("*.csv"))
+    assert len(paths) == 4
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as table:
+            rows = list(csv.reader(table))
+        stream = io.StringIO(newline="")
+        commas = [[re.sub(r"^(\d+)\.(\d+)$", r"\1,\2", cell) for cell in row] for row in rows]
+        csv.writer(stream, delimiter=";").writerows([*commas, *[[""] * len(rows[0])] * 2])
+        path.write_bytes(stream.getvalue().encode("utf-16"))
+
+
+@pytest.mark.parametrize("command", [LABELS, WIDE])
+def test_tables_of_a_spreadsheet_give_the_same_set(good, root, capsys, command):
+    """Catches 3,5 that is refused or read as 35, and a rater without a name in a blank row."""
+    by_a_spreadsheet(root)
+    assert ";" in (root / R).read_text(encoding="utf-16")
+    assert re.search(r";\d,\d", (root / R).read_text(encoding="utf-16"))
+    status, error, _ = sentence(command.format(out="new"), capsys)
+    assert (status, error) == (0, "")
+    made = {path: c for path, c in tree(root / "new").items() if not path.startswith("raw")}
+    assert made == {p: c for p, c in tree(good / "made").items() if not p.startswith("raw")}
 
 
 def in_other_editors(mark: bytes, end: bytes) -> Spoil:

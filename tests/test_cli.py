@@ -19,7 +19,8 @@ from lmme3dhf.config import REMOVED_FIELDS, Config, ConfigError, SaliencySetting
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.errors import UserError
-from lmme3dhf.predictions import Prediction, write_predictions
+from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
+from lmme3dhf.stages.predict import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = {
@@ -529,16 +530,55 @@ def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
 def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, arrived):
     """Catches an option that is read and forgotten, and the word none taken for a way to answer."""
     calls = []
-    monkeypatch.setattr(cli.scoring, "model_of", lambda args: Path("m"))
-    monkeypatch.setattr(cli.scoring, "scorer_of", lambda *words: FakeScorer())
+    fake_model(monkeypatch)
+    outcome = Outcome(out=tmp_path, records=0, clips=0, failures=())
     monkeypatch.setattr(
-        "lmme3dhf.stages.predict.predict", lambda *given, **asked: calls.append(asked) or 0
+        "lmme3dhf.stages.predict.predict", lambda *given, **asked: calls.append(asked) or outcome
     )
     lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
     argv = ["predict", "--model", "m", "--data", str(lists), "--out", str(tmp_path / "p.jsonl")]
     assert cli.main([*argv, *words.split()]) == 0
     names = ("ratings", "answers", "maps", "write_text")
-    assert calls == [dict(zip(names, arrived, strict=True))]
+    asked = dict(zip(names, arrived, strict=True))
+    assert calls == [{"model": "0" * 16, "scores": asked["ratings"]} | asked]
+
+
+def fake_model(monkeypatch) -> None:
+    """`FakeScorer` in place of a model."""
+    monkeypatch.setattr(cli.scoring, "model_of", lambda args: Path("m"))
+    monkeypatch.setattr(cli.scoring, "scorer_of", lambda *words: FakeScorer())
+    monkeypatch.setattr("lmme3dhf.stages.table.model_key", lambda *words: "0" * 16)
+
+
+def test_one_bad_clip_costs_its_own_records_alone(tmp_path, monkeypatch, capsys):
+    """Status 3 and the clip by name; every evaluation refuses the set until it is replaced. Catches
+    correlations of a test set that was shortened.
+    """
+    fake_model(monkeypatch)
+    lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001", "seed0002")
+    rows = json.loads(lists.read_text())
+    (tmp_path / "lists" / "seed0001.avi").write_text("no video")
+    rows[1]["videos"] = ["seed0001.avi"]
+    lists.write_text(json.dumps(rows))
+    out = tmp_path / "p.jsonl"
+    argv = ["predict", "--model", "m", "--data", str(lists), "--out", str(out), "--maps", "false"]
+    assert cli.main(argv) == 3
+    error = capsys.readouterr().err
+    assert "1 of 3 clips" in error
+    assert "seed0001 (not_a_video)" in error
+    assert [(r.video, r.reason) for r in read_predictions(out)] == [
+        ("seed0000", None),
+        ("seed0001", "not_a_video"),
+        ("seed0002", None),
+    ]
+    for words in (
+        ["evaluate", "--predictions", str(out), "--data", str(lists)],
+        [*argv, "--evaluate", "true"],
+    ):
+        assert cli.main(words) == 1
+        error = capsys.readouterr().err
+        assert "1 of 3 labelled videos" in error
+        assert "seed0001" in error
 
 
 @pytest.mark.parametrize(

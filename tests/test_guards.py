@@ -21,6 +21,8 @@ FLOORS = {
     "errors": 0,
     "escaping": 0,
     "files": 0.5,
+    "jsonl": 1,
+    "sheets": 1,
     "progress": 0,
     "distributed": 0,
     "departures": 0,

@@ -9,7 +9,13 @@ import re
 import numpy as np
 import pytest
 
-from lmme3dhf.predictions import Prediction, PredictionError, read_predictions, write_predictions
+from lmme3dhf.predictions import (
+    Prediction,
+    PredictionError,
+    predicted,
+    read_predictions,
+    write_predictions,
+)
 
 FULL = Prediction(
     video="seed0463",
@@ -94,6 +100,11 @@ def test_hand_made_records_need_three_fields_only(tmp_path):
         ("distortion_log_odds", {"Eye Distortions": float("-inf")}),
         ("distortion_log_odds", {"Eye Distortions": True}),
         ("distortion_log_odds", [0.5] * 9),
+        ("reason", 3),
+        ("message", ["cut off"]),
+        ("content", "0" * 63),
+        ("model", "x" * 16),
+        ("settings", 7),
     ],
 )
 def test_impossible_values_are_refused(field, value):
@@ -142,6 +153,26 @@ def test_a_bad_line_is_refused_with_its_place(tmp_path, line, reason):
     path.write_text(f"{GOOD_LINE}\n\n{line}\n")
     with pytest.raises(PredictionError, match=rf"p\.jsonl:3: .*{re.escape(reason)}"):
         read_predictions(path)
+
+
+FAILED = dataclasses.replace(BARE, reason="truncated", message="seed0463.mp4 is cut off")
+
+
+def test_a_failure_says_nothing_else(tmp_path):
+    """Catches a score beside a reason; a failure survives the file."""
+    with pytest.raises(PredictionError, match=r"^reason of .* null where something was predicted"):
+        dataclasses.replace(FULL, reason="truncated")
+    write_predictions(tmp_path / "p.jsonl", [FAILED, FULL])
+    assert read_predictions(tmp_path / "p.jsonl") == [FAILED, FULL]
+    assert predicted([FULL, FAILED]) == ([FULL], {"seed0463": FAILED})
+
+
+@pytest.mark.parametrize("cut", range(1, len(GOOD_LINE)))
+def test_a_last_line_that_was_cut_off_is_no_record(tmp_path, cut):
+    """As a kill leaves it, at any byte. Catches a file that nobody can read any more."""
+    path = tmp_path / "p.jsonl"
+    path.write_text(f"{GOOD_LINE}\n{GOOD_LINE.replace('quality', 'authenticity')[:cut]}")
+    assert [record.dimension for record in read_predictions(path)] == ["quality"]
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

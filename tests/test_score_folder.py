@@ -8,7 +8,7 @@ from typing import BinaryIO
 import psutil
 import pytest
 
-from lmme3dhf import scores
+from lmme3dhf import jsonl
 from lmme3dhf.cli import main
 from lmme3dhf.data.container import REASONS
 from lmme3dhf.data.dialogue import level_token_ids
@@ -86,7 +86,7 @@ def test_processes_that_decode_do_not_free_the_lock(tmp_path, monkeypatch):
     """They are copies of the process that holds it. Catches a second command that is let in when
     the first one of them ends, while the first command is still writing.
     """
-    monkeypatch.setattr(scores, "PATIENCE_S", 0)
+    monkeypatch.setattr(jsonl, "PATIENCE_S", 0)
     out = tmp_path / "scores.csv"
     with opened(out):
         assert list(answers(nothing, [1, 2, 3], 2, timeout_s=60, memory_mb=500)) == [

@@ -236,7 +236,7 @@ def test_a_second_process_is_refused(tmp_path):
     """Catches two writers, whose rows would mix."""
     out = tmp_path / "scores.csv"
     with opened(out) as table:
-        with pytest.raises(ScoreError, match="another process is writing this table"):
+        with pytest.raises(ScoreError, match="another process is writing it"):
             opened(out.with_suffix(".jsonl")).__enter__()
         table.append(good("a"))
     assert len(written(out, good("b"))[0].splitlines()) == 2
@@ -313,8 +313,8 @@ def test_damaged_tables_are_refused_with_their_place(tmp_path):
         (b"", "field 'file' is missing"),
         (b"name,score\r\na,1\r\n", "field 'file' is missing"),
         (lines[0].replace(b"map", b"mapp") + lines[1], "unknown field 'mapp'; the nearest.*'map'"),
-        (lines[0] + b"a,ok\r\n" + lines[1], "row 2: 2 cells below 18 columns"),
-        (sheet.replace(b"-3.25", b"many", 1), "row 2: cannot be read"),
+        (lines[0] + b"a,ok\r\n" + lines[1], ":2: 2 cells, expected 18"),
+        (sheet.replace(b"-3.25", b"many", 1), ":2: cannot be read"),
         (sheet + lines[1], "2 rows of 'a'"),
     ):
         out.write_bytes(data)

@@ -5,14 +5,17 @@ Here stands what the readers of annotations share: their error, the walk over a 
 numbers, JSON, and the refusal of a choice that does not exist.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import csv_cells
+from lmme3dhf.sheets import read_sheet
+
+# Scales that people rate on, by their top; and what makes a scale out of values.
+_SCALES = (1.0, 5.0, 10.0, 100.0)
+_SOME, _MANY, _SHARE = 3, 5, 0.2
 
 
 class AnnotationError(UserError, ValueError):
@@ -31,23 +34,34 @@ def require_known(what: str, chosen: str, known: Iterable[str]) -> None:
         raise AnnotationError(f"{what} {chosen!r} is not one of {', '.join(known)}")
 
 
-def csv_text(path: Path) -> str:
-    """The text of a table, without the byte order mark that spreadsheets put before it.
+def other_scale(values: Sequence[float], maximum: float) -> str | None:
+    """What is wrong with numbers that lie on another scale as a whole, and how to convert them;
+    None where they may well lie in 0 to `maximum`. A few values outside are no other scale, and
+    neither are a few low ones.
 
-    Raises:
-        AnnotationError: With the line: not UTF-8, or no text at all.
-        FileNotFoundError: No such file.
+    Args:
+        values: Ratings or opinion scores of one dimension.
+        maximum: Top of the scale that is expected; its bottom is 0.
     """
-    content = path.read_bytes()
-    at, reason = content.find(b"\0"), "a zero byte"
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at, reason = error.start, error.reason
-    if at >= 0:
-        line = content.count(b"\n", 0, at) + 1
-        raise AnnotationError(f"{path}:{line}: not UTF-8 ({reason}); save the table as UTF-8")
-    return text
+    values = [value for value in values if math.isfinite(value)]
+    if not values or min(values) < 0:
+        return None
+    beyond, top = sum(value > maximum for value in values), max(values)
+    above = beyond >= _SOME and beyond >= _SHARE * len(values)
+    # Nobody gives every video the lowest tenth of a scale, or fifth of a slider.
+    below = len(values) >= _MANY and min(values) < top <= max(1.0, maximum / 10)
+    if not (above or below):
+        return None
+    scale = next((scale for scale in _SCALES if top <= scale), None)
+    found = f"lie in {min(values):g} to {top:g}, expected 0 to {maximum:g}"
+    if scale is None:
+        return f"{found}; convert them to that scale"
+    ratio = maximum / scale
+    how = f"multiply them by {ratio:g}" if ratio > 1 else f"divide them by {1 / ratio:g}"
+    likert = ""
+    if scale == 5 and min(values) >= 1:
+        likert = f", or subtract 1 and multiply by {maximum / 4:g} if the lowest mark is 1"
+    return f"{found}; on a scale of 0 to {scale:g}, {how}{likert}"
 
 
 def json_content(path: Path) -> object:
@@ -69,39 +83,28 @@ def json_content(path: Path) -> object:
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yields (line number, cells) for the rows of a UTF-8 CSV file whose header is exactly
-    `columns`.
-
-    Cells come without surrounding blanks and without the apostrophe before a formula
-    (`files.csv_lines`); empty lines and a byte order mark are passed over. In a
-    row whose last cell spans several lines, the number is that of the row's last line.
+    """Yields (line number, cells) for the rows of a CSV file (`sheets.read_sheet`) whose header is
+    exactly `columns`. In a row whose last cell spans several lines, the number is that of the row's
+    last line.
 
     Raises:
         AnnotationError: Wrong header, wrong number of cells, not UTF-8, or not CSV.
         FileNotFoundError: No such file.
     """
-    expected = ",".join(columns)
-    reader = csv.reader(io.StringIO(csv_text(path), newline=""), strict=True)
-    begins = 1
-    try:
-        header = tuple(cell.strip() for cell in csv_cells(next(reader, [])))
-        if header != columns:
-            raise AnnotationError(
-                f"{path}:1: header is {','.join(header)[:80]!r}, expected {expected!r}; correct "
-                "the first line"
-            )
-        begins = reader.line_num + 1
-        for row in reader:
-            begins = reader.line_num + 1  # the next row, should it be broken
-            if not row:
-                continue
-            if len(row) != len(columns):
-                raise AnnotationError(
-                    f"{path}:{reader.line_num}: {len(row)} cells, expected {len(columns)} "
-                    f"({expected}); put text that contains a comma in double quotes"
-                )
-            yield reader.line_num, tuple(cell.strip() for cell in csv_cells(row))
-    except csv.Error as error:
-        raise AnnotationError(
-            f"{path}:{begins}: not a CSV row ({error}); correct the quotes in this line"
-        ) from error
+    yield from read_sheet(
+        path,
+        AnnotationError,
+        fits=lambda header: header == columns,
+        advice=lambda header: header_advice(header, columns),
+    ).rows
+
+
+def header_advice(header: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    """What to do with a header that is not `columns`."""
+    expected = f"expected {','.join(columns)!r}"
+    missing = [name for name in columns if name not in header]
+    more = [name for name in header if name not in columns]
+    if more and not missing:
+        columns_named = ", ".join(map(repr, more))
+        return f"{expected}; remove the column{'s' * (len(more) > 1)} {columns_named}"
+    return f"{expected}; correct the first line"

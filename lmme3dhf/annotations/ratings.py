@@ -4,18 +4,17 @@ In each dimension a subject moves a slider from 0 to 5 for every video. Array le
 videos.
 """
 
-import csv
-import io
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lmme3dhf.annotations import AnnotationError, csv_rows, csv_text
-from lmme3dhf.files import csv_cells
+from lmme3dhf.annotations import AnnotationError, header_advice, other_scale
+from lmme3dhf.sheets import Sheet, read_sheet
 from lmme3dhf.vocabulary import DIMENSIONS
 
 LONG_COLUMNS = ("subject", "video", "dimension", "rating")
@@ -57,27 +56,22 @@ def read_ratings(path: Path) -> dict[str, Ratings]:
     - wide, `video,dimension,<subject>,<subject>,...`: a row for every video and dimension, a column
       for every subject.
 
+    Separators, decimal commas and encodings are those of `sheets.read_sheet`.
+
     A missing rating is an empty cell, or in the long form also a missing row. Subjects and videos
     are sorted by name, so the order of rows and columns does not matter.
 
     Raises:
         AnnotationError: With path and line: a header of neither form, two columns of one subject,
             an empty name, unknown dimension, rating that is no number or outside 0..5, a second
-            rating of the same subject, video and dimension, or a table without any rating.
+            rating of the same subject, video and dimension, ratings on another scale than 0..5, or
+            a table without any rating.
         FileNotFoundError: No such file.
     """
-    header = _header(path)
-    names = header[len(WIDE_COLUMNS) :]
-    if header == LONG_COLUMNS:
-        cells = _long_cells(path)
-    elif header[: len(WIDE_COLUMNS)] == WIDE_COLUMNS and names and not {*names} & {*LONG_COLUMNS}:
-        cells = _wide_cells(path, names)
-    else:
-        raise AnnotationError(
-            f"{path}:1: header is {','.join(header)[:80]!r}, expected {','.join(LONG_COLUMNS)!r} "
-            f"(one rating a row) or {','.join(WIDE_COLUMNS) + ',<subject>,<subject>,...'!r} (one "
-            "video a row); correct the first line"
-        )
+    sheet = read_sheet(path, AnnotationError, fits=_fits, advice=_advice)
+    header = sheet.header
+    cells = list(_long_cells(sheet) if header == LONG_COLUMNS else _wide_cells(path, sheet))
+    _check_scales(path, cells)
     ratings: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     lines: dict[tuple[str, str, str], int] = {}
     for line, subject, video, dimension, text in cells:
@@ -106,24 +100,32 @@ def read_ratings(path: Path) -> dict[str, Ratings]:
     }
 
 
-def _header(path: Path) -> tuple[str, ...]:
-    try:
-        cells = next(csv.reader(io.StringIO(csv_text(path), newline="")), [])
-    except csv.Error:
-        # No CSV at all: the walk over the rows says so, with the line.
-        return LONG_COLUMNS
-    return tuple(cell.strip() for cell in csv_cells(cells))
+def _fits(header: tuple[str, ...]) -> bool:
+    names = header[len(WIDE_COLUMNS) :]
+    wide = header[: len(WIDE_COLUMNS)] == WIDE_COLUMNS and names and not {*names} & {*LONG_COLUMNS}
+    return header == LONG_COLUMNS or bool(wide)
+
+
+def _advice(header: tuple[str, ...]) -> str:
+    if {*LONG_COLUMNS} < {*header}:
+        return header_advice(header, LONG_COLUMNS)
+    return (
+        f"expected {','.join(LONG_COLUMNS)!r} (one rating a row) or "
+        f"{','.join(WIDE_COLUMNS) + ',<subject>,<subject>,...'!r} (one video a row); correct the "
+        "first line"
+    )
 
 
 Cell = tuple[int, str, str, str, str]  # line, subject, video, dimension, rating as written
 
 
-def _long_cells(path: Path) -> Iterator[Cell]:
-    for line, (subject, video, dimension, text) in csv_rows(path, LONG_COLUMNS):
+def _long_cells(sheet: Sheet) -> Iterator[Cell]:
+    for line, (subject, video, dimension, text) in sheet.rows:
         yield line, subject, video, dimension, text
 
 
-def _wide_cells(path: Path, subjects: tuple[str, ...]) -> Iterator[Cell]:
+def _wide_cells(path: Path, sheet: Sheet) -> Iterator[Cell]:
+    subjects = sheet.header[len(WIDE_COLUMNS) :]
     for index, subject in enumerate(subjects):
         column = len(WIDE_COLUMNS) + index + 1
         if not subject:
@@ -133,9 +135,23 @@ def _wide_cells(path: Path, subjects: tuple[str, ...]) -> Iterator[Cell]:
                 f"{path}:1: column {column} is subject {subject!r} a second time; rename or remove "
                 "one of the two"
             )
-    for line, (video, dimension, *texts) in csv_rows(path, WIDE_COLUMNS + subjects):
+    for line, (video, dimension, *texts) in sheet.rows:
         for subject, text in zip(subjects, texts, strict=True):
             yield line, subject, video, dimension, text
+
+
+def _check_scales(path: Path, cells: Iterable[Cell]) -> None:
+    """Refuses a dimension that was rated on another scale as a whole; single values outside are
+    refused with their line.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    for *_, dimension, text in cells:
+        with suppress(ValueError):
+            found[dimension].append(float(text))
+    for dimension, values in found.items():
+        other = other_scale(values, SLIDER_MAXIMUM)
+        if other:
+            raise AnnotationError(f"{path}: the {dimension} ratings {other}")
 
 
 def _rating(place: str, text: str) -> float:

@@ -22,7 +22,7 @@ from markupsafe import Markup
 import lmme3dhf
 from lmme3dhf.app import drawing
 from lmme3dhf.data.container import VideoError, VideoHeader, probe, view_pictures
-from lmme3dhf.errors import UserError, told
+from lmme3dhf.errors import UserError, format_error
 from lmme3dhf.files import ChangedError, file_state, read_unchanged
 from lmme3dhf.scores import FAILED, ScoreRow, row_of, scores_csv
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -178,7 +178,7 @@ def outcome(
     except (UserError, OSError) as error:
         reason = error.reason if isinstance(error, VideoError) else "failed"
         # Where the server keeps its uploads is nobody's business.
-        message = told(error).replace(str(path), path.name)
+        message = format_error(error).replace(str(path), path.name)
         # Of a file that changes, nobody knows which bytes failed.
         state = None if isinstance(error, ChangedError) else file_state(path)
     content = None if state is None else state.content

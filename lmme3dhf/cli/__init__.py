@@ -19,7 +19,7 @@ from lmme3dhf.cli import app, data, evaluation, machine, scoring, training
 from lmme3dhf.cli.options import Verb
 from lmme3dhf.cli.spelling import UnknownWordError, known_word, options_of, spelled
 from lmme3dhf.config import config_from
-from lmme3dhf.errors import UserError, told
+from lmme3dhf.errors import UserError, format_error
 
 VERBS: dict[str, Verb] = {
     "demo": (training.demo_parser, training.demo),
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         config = config_from(instantiated) if "synthetic" in instantiated else None
         return VERBS[parsed.verb][1](args, config)
     except (UserError, OSError) as error:
-        print(f"{told_as}: {told(error)}", file=sys.stderr)
+        print(f"{told_as}: {format_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{told_as}: stopped; the same command goes on", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The verbs that use a finished model: predict, score; and verify, before it is used."""
 
+import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -19,7 +20,10 @@ from lmme3dhf.escaping import visible
 
 def predict_parser() -> ArgumentParser:
     """Options of `predict`."""
-    parser = ArgumentParser(description="Predict every clip of one or more lists.")
+    parser = ArgumentParser(
+        description="Predict every clip of one or more lists. The same command continues where it "
+        "was stopped."
+    )
     parser.add_argument("--model", required=True, help="folder of a merged model")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="lists of clips")
     parser.add_argument("--video_root", type=Path, help="folder of the clips")
@@ -42,26 +46,30 @@ def predict(args: Namespace, config: Config | None) -> int:
     """Runs `predict`; returns the exit status."""
     from lmme3dhf.data.gen3dhf import read_list
     from lmme3dhf.stages.predict import predict
+    from lmme3dhf.stages.table import model_key
 
     outside = {"labels": "ignore", "allow_outside": args.allow_outside}
     samples = [s for path in args.data for s in read_list(path, args.video_root, **outside)]
-    count = predict(
-        scorer_of(args, model_of(args)),
+    model = model_of(args)
+    outcome = predict(
+        lambda: scorer_of(args, model),
         samples,
         args.out,
+        model=model_key(model, args.load),
         ratings=args.ratings,
+        scores=args.scores and args.ratings,
         answers=None if args.answers == "none" else args.answers,
         maps=args.maps,
         write_text=args.write_text,
     )
     if not distributed.is_main():
         return 0
-    print(f"{args.out}: {count} records")
+    print(outcome, file=sys.stderr if outcome.failures else sys.stdout)
     if args.evaluate:
         # The labels are read only now, from the same lists.
         metrics = args.out.with_suffix(".metrics.json")
         return evaluate(Namespace(**{**args, "predictions": args.out, "out": metrics}), None)
-    return 0
+    return SOME_FILES_FAILED if outcome.failures else 0
 
 
 def score_parser() -> ArgumentParser:

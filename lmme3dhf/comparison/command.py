@@ -10,7 +10,7 @@ from lmme3dhf.comparison.paper import read_paper
 from lmme3dhf.comparison.scoring import FITS
 from lmme3dhf.comparison.sources import Source, read_source
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
-from lmme3dhf.errors import UserError, told
+from lmme3dhf.errors import UserError, format_error
 from lmme3dhf.files import replace_file
 from lmme3dhf.metrics.saliency import PRESETS
 from lmme3dhf.metrics.vqa import ACCURACIES
@@ -49,7 +49,7 @@ def table_command(number: int, description: str, argv: list[str] | None = None) 
         table = _table(number, args)
         write_table(table, args.out)
     except (UserError, OSError) as error:
-        print(f"table {number}: {told(error)}", file=sys.stderr)
+        print(f"table {number}: {format_error(error)}", file=sys.stderr)
         return 1
     print(markdown(table), end="")
     return 0

@@ -5,8 +5,6 @@ Nothing is left out silently: a labelled video without a prediction is an error,
 note where that is allowed, and so is every prediction for a video that is not in the test set.
 """
 
-import csv
-import io
 import json
 import math
 import re
@@ -18,11 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lmme3dhf.annotations import csv_text
 from lmme3dhf.annotations.descriptions import parse_distortions
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import csv_cells
-from lmme3dhf.predictions import FIELDS, Prediction, map_path, read_predictions
+from lmme3dhf.predictions import FIELDS, Prediction, map_path, predicted, read_predictions
+from lmme3dhf.sheets import read_sheet
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 STATUSES = ("retrained", "external")  # what somebody else's predictions can be
@@ -80,7 +77,8 @@ def of_records(
     """The method behind prediction records.
 
     Args:
-        records: Of one method.
+        records: Of one method. Videos that it could not predict are without a prediction, and named
+            in a note.
         path: Their file, from which the maps' paths count.
         name: As in the tables; None for the name in the records.
         status: See `Method`.
@@ -95,7 +93,13 @@ def of_records(
             f"{path}: records of {len(methods)} methods ({', '.join(methods)}); expected one a file"
         )
     method = Method(name=name or methods[0], path=path, status=status)
+    records, failed = predicted(records)
     notes = []
+    if failed:
+        video, first = next(iter(failed.items()))
+        notes.append(
+            f"{len(failed)} videos could not be predicted, the first is {video} ({first.reason})"
+        )
     if any(r.score is None and r.level is not None for r in records):
         notes.append("records without a score count by their level word, bad 1 to excellent 5")
     for record in records:
@@ -125,7 +129,7 @@ def level_expectations(path: Path) -> Method | None:
     Args:
         path: Predictions file of a run of ours.
     """
-    records = read_predictions(path)
+    records, _ = predicted(read_predictions(path))
     if not records or any(r.level_probabilities is None for r in records):
         return None
     method = Method(name=f"{records[0].method}, level probabilities", path=path, status="real")
@@ -190,32 +194,18 @@ def read_method(
 
 
 def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(csv_text(path), newline=""), strict=True)
-    rows = []
-    try:
-        header = [cell.strip().casefold() for cell in csv_cells(next(reader, []))]
-        if len(header) == 1 and ";" in header[0]:
-            raise ComparisonError(f"{path}:1: columns are separated by ';'; use commas")
-        twice = sorted({key for key in header if header.count(key) > 1})
-        if twice:
-            raise ComparisonError(f"{path}:1: column {twice[0]!r} is there twice; keep one")
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise ComparisonError(
-                    f"{path}:{reader.line_num}: {len(cells)} cells, expected {len(header)} as in "
-                    "the header; put text that contains a comma in double quotes"
-                )
-            texts = (cell.strip() for cell in csv_cells(cells))
-            rows.append((reader.line_num, dict(zip(header, texts, strict=True))))
-    except csv.Error as error:
-        raise ComparisonError(
-            f"{path}:{reader.line_num}: not a CSV row ({error}); correct the quotes there"
-        ) from error
-    if not rows:
+    sheet = read_sheet(
+        path,
+        ComparisonError,
+        fits=lambda header: any(name.casefold() in VIDEO_KEYS for name in header),
+    )
+    header = [name.casefold() for name in sheet.header]
+    twice = sorted({key for key in header if header.count(key) > 1})
+    if twice:
+        raise ComparisonError(f"{path}:1: column {twice[0]!r} is there twice; keep one")
+    if not sheet.rows:
         raise ComparisonError(f"{path}: no rows below the header")
-    return rows
+    return [(line, dict(zip(header, cells, strict=True))) for line, cells in sheet.rows]
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

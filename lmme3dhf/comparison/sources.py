@@ -14,7 +14,7 @@ from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import is_inside
-from lmme3dhf.predictions import read_predictions
+from lmme3dhf.predictions import read_predictions, require_predicted
 from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -124,6 +124,8 @@ def read_source(
 
     Raises:
         ComparisonError: Neither is given, something is not there, or no fold is finished.
+        PredictionError: Some of the run's videos could not be predicted, or its predictions cannot
+            be read.
         DataError: A list that cannot be read.
     """
     if run is None and data is None:
@@ -143,7 +145,7 @@ def read_source(
         points=read_fixations(points) if points.is_file() else None,
     )
     if folds is None:
-        ours = None if run is None else _ours(run / "predictions.jsonl")
+        ours = None if run is None else run / "predictions.jsonl"
         return replace(found, rounds=(_round("run", data, part, ours),))
     if run is None:
         raise ComparisonError("folds are those of a run; give --run with --folds")
@@ -159,7 +161,7 @@ def read_source(
             )
         if fold.get("finished"):
             where = _below(folder, fold["folder"], folder / "folds.json")
-            ours = _ours(where / "predictions.jsonl")
+            ours = where / "predictions.jsonl"
             rounds.append(_round(fold.get("name", fold["folder"]), where / "data", "eval", ours))
     if not rounds:
         raise ComparisonError(
@@ -227,20 +229,22 @@ def _json(path: Path, absent: str) -> dict[str, Any]:
     return content
 
 
-def _round(name: str, data: Path, part: str, ours: Method | None) -> Round:
+def _round(name: str, data: Path, part: str, predictions: Path | None) -> Round:
     labels = read_part(data, part)
     if not labels.videos:
         raise ComparisonError(
             f"{data}: no labels of the part {part!r}; expected numerical/{part}_quality.json, "
             f"numerical/{part}_authenticity.json or distortion/{part}.json"
         )
+    ours = None if predictions is None else _ours(predictions, labels)
     return Round(name=name, labels=labels, train=read_part(data, "train"), ours=ours)
 
 
-def _ours(path: Path) -> Method:
+def _ours(path: Path, labels: Labels) -> Method:
     if not path.is_file():
         raise ComparisonError(f"{path}: no predictions in the run; `lmme3dhf predict` writes them")
-    return of_records(read_predictions(path), path, status="real")
+    records = require_predicted(read_predictions(path), labels.videos, str(path))
+    return of_records(records, path, status="real")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
-from lmme3dhf.errors import UserError
+from lmme3dhf.errors import UserError, format_error
 
 REASONS = (
     "missing",
@@ -202,9 +202,8 @@ def _first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise VideoError(
-            "missing", f"{path} cannot be opened ({error.strerror}); check its permissions"
-        ) from error
+        error.filename = str(path)  # an error while reading names no file
+        raise VideoError("missing", format_error(error)) from error
     if not start:
         raise VideoError("empty", f"{path} has 0 bytes; copy or download it again")
     return start

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.descriptions import parse_distortions
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, NO_DISTORTION
@@ -107,10 +108,14 @@ def scan_mos(path: Path) -> Labels:
     content, labels = _opened(path)
     if isinstance(content, dict) and any(_dimension(key) for key in content):
         _mos_by_dimension(content, labels)
-        return labels
-    for name, entry in _entries(path, content, labels, "a score for each dimension"):
-        scores, fault = _scores(entry)
-        _keep(labels, name, scores, fault)
+    else:
+        for name, entry in _entries(path, content, labels, "a score for each dimension"):
+            scores, fault = _scores(entry)
+            _keep(labels, name, scores, fault)
+    for dimension in DIMENSIONS:
+        other = other_scale([scores[dimension] for scores in labels.by_video.values()], 100.0)
+        if other:
+            labels.faults.append((dimension, f"the scores {other}"))
     return labels
 
 

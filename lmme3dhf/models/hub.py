@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers
 
-from lmme3dhf.errors import UserError
+from lmme3dhf.errors import UserError, format_error
 from lmme3dhf.files import MANIFEST, damage
 from lmme3dhf.models.folder import (
     ADAPTER,
@@ -273,7 +273,7 @@ def _refusal(
                 f"otherwise), {way_on}"
             )
         case OSError() if error.errno:
-            why = f"{error.strerror} ({error.filename or hub}); make room, or set HF_HOME"
+            why = f"{format_error(error)}; HF_HOME says where models are kept"
         case _:
             why = (
                 f"{hub} does not answer as a hub does ({line}); check HF_ENDPOINT, set "

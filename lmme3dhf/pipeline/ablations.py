@@ -21,6 +21,7 @@ from lmme3dhf.scorer import Scorer
 from lmme3dhf.stages.predict import predict
 from lmme3dhf.stages.run import MERGED, base_folder, listed_samples
 from lmme3dhf.stages.score import level_edges, read_scores
+from lmme3dhf.stages.table import model_key
 from lmme3dhf.training import TrainingError
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
@@ -153,21 +154,23 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
             ],
         )
         return
-    scorer = Scorer.from_pretrained(
-        config.model,
-        batch_size=config.batch_size,
-        workers=config.data.workers,
-        scores=row.scores == "head",
-        verify=config.verify,
-    )
+    model = base_folder(config)
     predict(
-        scorer,
+        lambda: Scorer.from_pretrained(
+            model,
+            batch_size=config.batch_size,
+            workers=config.data.workers,
+            scores=row.scores == "head",
+            verify=False,  # done
+        ),
         test_samples(config),
         path,
+        model=model_key(model),
         ratings=row.scores != "none",
+        scores=row.scores == "head",
         answers="likelihood" if row.answers else None,
         maps=row.maps,
-    )
+    ).require_all()
     if row.scores in ("level", "level_probabilities"):
         _rewrite(path, path, row, config)
 

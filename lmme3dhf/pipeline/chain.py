@@ -25,6 +25,7 @@ from lmme3dhf.files import replace_file
 from lmme3dhf.models.card import add_test, merge_summary
 from lmme3dhf.pipeline.evaluation import evaluate_file
 from lmme3dhf.pipeline.job import Job
+from lmme3dhf.predictions import PredictionError
 from lmme3dhf.reports.evaluation import opinion_ceiling
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.stages.predict import predict
@@ -32,6 +33,7 @@ from lmme3dhf.stages.provenance import facts_of_test
 from lmme3dhf.stages.run import MERGED, merge_run
 from lmme3dhf.stages.saliency import train_saliency
 from lmme3dhf.stages.score import train_score
+from lmme3dhf.stages.table import model_key
 from lmme3dhf.stages.text import train_text
 from lmme3dhf.training import TrainingError
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -169,11 +171,20 @@ def test_samples(config: Config) -> list[Sample]:
 
 
 def predict_test(config: Config, model: Path, out: Path) -> None:
-    """Predicts the test part with a finished model."""
-    scorer = Scorer.from_pretrained(
-        model, batch_size=config.batch_size, workers=config.data.workers, verify=config.verify
-    )
-    predict(scorer, test_samples(config), out, maps=True, write_text=False)
+    """Predicts the test part with a finished model.
+
+    Raises:
+        DataError: Some clips could not be predicted; the others' records stay.
+    """
+    predict(
+        lambda: Scorer.from_pretrained(
+            model, batch_size=config.batch_size, workers=config.data.workers, verify=config.verify
+        ),
+        test_samples(config),
+        out,
+        model=model_key(model),
+        maps=True,
+    ).require_all()
 
 
 def told_figures(config: Config, predictions: Path, model: Path) -> dict[str, Any]:
@@ -198,6 +209,12 @@ def figures(config: Config, predictions: Path) -> dict[str, Any]:
         maps=maps if maps.is_dir() else None,
         fixations=fixations if fixations.exists() else None,
     )
+    without = [dimension for dimension in DIMENSIONS if dimension not in found]
+    if without:
+        raise PredictionError(
+            f"{predictions}: no scores of {without[0]}; remove the file, and the same command "
+            "predicts again"
+        )
     split = read_split(data / "splits.json")
     if (data / "truth.json").exists():
         mos = labels_of(

@@ -9,7 +9,7 @@ import numpy as np
 from lmme3dhf.annotations.fixations import read_fixations
 from lmme3dhf.comparison.sources import labels_of
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.predictions import map_path, read_predictions
+from lmme3dhf.predictions import map_path, read_predictions, require_predicted
 from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps
 from lmme3dhf.vocabulary import DIMENSIONS
 
@@ -30,9 +30,13 @@ def evaluate_file(
         train_lists: Lists of the training videos, for the floors (majority answers, mean map).
         maps: Folder of the ground-truth maps.
         fixations: `fixations.json`, the marked points.
+
+    Raises:
+        PredictionError: A labelled video could not be predicted or has no prediction, or the file
+            cannot be read.
     """
-    records = read_predictions(predictions)
     labels = labels_of(sample for path in lists for sample in read_list(path, allow_outside=True))
+    records = require_predicted(read_predictions(predictions), labels.videos, str(predictions))
     train = labels_of(
         sample for path in train_lists or [] for sample in read_list(path, allow_outside=True)
     )

@@ -18,7 +18,7 @@ from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.metrics.levels import level_accuracy
 from lmme3dhf.metrics.saliency import fixations_from_density, mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
-from lmme3dhf.predictions import Prediction, PredictionError
+from lmme3dhf.predictions import Prediction, PredictionError, require_predicted
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
 
 
@@ -59,10 +59,10 @@ def evaluate(
         Nested figures, ready for JSON; undefined ones are NaN.
 
     Raises:
-        PredictionError: A labelled video has no prediction, or no score while others have one, or
-            there are records of several methods.
+        PredictionError: There are no records, or those of several methods; a labelled video could
+            not be predicted, has no prediction, or no score while others have one.
     """
-    predictions = list(predictions)
+    predictions = require_predicted(predictions, labels.videos)
     methods = {p.method for p in predictions}
     if len(methods) > 1:
         raise PredictionError(f"records of {', '.join(sorted(methods))}; evaluate one at a time")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.levels import fit_level_scale, read_levels
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import FACTS, Collator, Question
@@ -73,7 +74,8 @@ def scored_samples(config: Config) -> list[Sample]:
     """The samples of the stage, those of rehearsal last.
 
     Raises:
-        DataError: A sample of the numerical lists has no score.
+        DataError: A sample of the numerical lists has no score, or all scores of a dimension lie on
+            another scale.
     """
     samples = runs.listed_samples(config, config.score.lists)
     for sample in samples:
@@ -82,6 +84,9 @@ def scored_samples(config: Config) -> list[Sample]:
                 f"{sample.video} {sample.task}: no score; score.lists takes lists of the "
                 "numerical kind"
             )
+    for dimension in DIMENSIONS:
+        if other := other_scale([s.mos for s in samples if s.task == dimension], 100.0):
+            raise DataError(f"score.lists: the {dimension} scores {other}")
     if config.score.language_weight:
         samples += runs.listed_samples(config, config.score.rehearsal)
     return samples

@@ -11,7 +11,6 @@ With several processes (`distributed`) each scores its share into a hidden part 
 which the main one puts into the table at the end, or the next command where this one was killed.
 """
 
-import glob
 import hashlib
 import os
 import re
@@ -20,24 +19,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lmme3dhf import __version__, distributed
 from lmme3dhf.annotations.fixations import write_saliency_png
 from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data import container, strips
 from lmme3dhf.data.samples import DataError
-from lmme3dhf.errors import told
+from lmme3dhf.errors import format_error
 from lmme3dhf.files import ChangedError, FileState, file_state, read_unchanged
+from lmme3dhf.jsonl import RecordFile, part_file, part_files
 from lmme3dhf.models.folder import model_hash
+from lmme3dhf.predictions import Prediction
 from lmme3dhf.progress import with_progress
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.scores import (
     FAILED,
     OK,
-    ScoreError,
     ScoreRow,
     ScoreTable,
     append_row,
@@ -46,8 +47,9 @@ from lmme3dhf.scores import (
     table_files,
 )
 
+_File = TypeVar("_File", bound=RecordFile[Any, Any])
 # Of clips, and of pictures with three views.
-_DECODERS = (container.DECODER, strips.DECODER)
+DECODERS = (container.DECODER, strips.DECODER)
 # Reasons that may be gone the next time.
 MISSING, CHANGED = "missing", "changed"
 TRIED_AGAIN = ("time_out", "out_of_memory", CHANGED)
@@ -131,12 +133,12 @@ def score_files(
     if not files:
         raise DataError(f"{out}: no files to score; give clips, or folders with clips")
     load = cache(load)
-    with _opened(out, model) as table:
-        states = _states(files)
+    with opened(ScoreTable(out, model=model, decoders=DECODERS)) as table:
+        states = file_states(files)
         resumed = 0
         if table is not None:
             _take_parts(table, states)
-            table.forget(str(p) for p in files if not _stands(table.rows.get(str(p)), states[p]))
+            table.forget(str(p) for p in files if not stands(table.rows.get(str(p)), states[p]))
             resumed = sum(str(path) in table.rows for path in files)
             if resumed:
                 print(f"{out}: {resumed} of {len(files)} files have their row already", flush=True)
@@ -158,7 +160,7 @@ def score_files(
                     left = tuple(path for path in files if str(path) not in table.rows)
             # One that was to share the scores of another, which has changed since, has none yet.
             left = distributed.all_gather(left)[0]
-            states = _states(left)
+            states = file_states(left)
         tally = _tally(table.rows, files, resumed) if table is not None else None
         return distributed.all_gather(tally)[0]
 
@@ -174,7 +176,7 @@ def _without_own(files: Iterable[Path], out: Path, maps: Path | None) -> list[Pa
     return list(kept)
 
 
-def _states(files: Sequence[Path]) -> dict[Path, FileState | None]:
+def file_states(files: Sequence[Path]) -> dict[Path, FileState | None]:
     """File -> its bytes and identity, on every rank; None where they cannot be read."""
     if not files:
         return {}
@@ -189,23 +191,21 @@ def _content(state: FileState | None) -> str | None:
 
 
 @contextmanager
-def _opened(out: Path, model: str) -> Iterator[ScoreTable | None]:
-    """The table on the main rank; why it cannot be opened on all."""
+def opened(file: _File) -> Iterator[_File | None]:
+    """The open file on the main rank, None on the others; why it cannot be opened on all."""
     with ExitStack() as stack:
-        table, refused = None, None
-        if distributed.is_main():
-            try:
-                table = stack.enter_context(ScoreTable(out, model=model, decoders=_DECODERS))
-            except ScoreError as error:
-                refused = str(error)
-        refused = distributed.all_gather(refused)[0]
-        if refused:
-            raise ScoreError(refused)
-        yield table
+
+        def enter() -> None:
+            stack.enter_context(file)
+
+        distributed.on_main(enter)
+        yield file if distributed.is_main() else None
 
 
-def _stands(row: ScoreRow | None, state: FileState | None) -> bool:
-    """Whether a row is there that need not be made anew."""
+def stands(row: ScoreRow | Prediction | None, state: FileState | None) -> bool:
+    """Whether a row is there that need not be made anew: the file is as it was, and a failure would
+    come again.
+    """
     if row is None:
         return False
     if row.reason == MISSING:  # and has just been looked for
@@ -299,30 +299,31 @@ def _scored(
             seconds, began = round((now - began) / len(batch), 3), now
             for result in batch:
                 path = next(remaining)
-                result, content = _with_content(
-                    scorer, path, result, states[path], maps=maps is not None
-                )
+                again = partial(scorer.assess, [path], maps=maps is not None)
+                result, content = with_content(path, result, states[path], again)
                 row = _row(path, result, content, out, model=model, maps=maps)
                 yield replace(row, seconds=seconds)
 
 
-def _with_content(
-    scorer: Scorer,
+def with_content(
     path: Path,
     result: Assessment | Failure,
     before: FileState | None,
-    *,
-    maps: bool,
+    again: Callable[[], Iterable[Assessment | Failure]],
 ) -> tuple[Assessment | Failure, str | None]:
-    """The result with the hash of the bytes that it is about; of a file that has changed since
-    `before`, those of a new reading.
+    """The result with the hash of the bytes that it is about.
+
+    Args:
+        path: The clip.
+        result: From the first reading.
+        before: The file's state before that.
+        again: Reads and assesses the clip alone, for one that has changed since.
     """
-    again = (one for _ in count() for one in scorer.assess([path], maps=maps))
-    results = chain([result], again)
+    results = chain([result], (one for _ in count() for one in again()))
     try:
         found, state = read_unchanged(path, before, lambda: next(results))
     except ChangedError as error:
-        return Failure(path, CHANGED, told(error)), None
+        return Failure(path, CHANGED, format_error(error)), None
     return found, _content(state)
 
 
@@ -351,11 +352,10 @@ def _row(
 
 
 def _write_part(out: Path, rows: Iterator[ScoreRow], total: int, *, fail_fast: bool) -> None:
-    """Writes this rank's rows; hidden, so that nobody scores the part as a file of the folder."""
-    part = out.with_name(f".{out.stem}.rank_{distributed.rank()}.jsonl")
-    with part.open("ab") as file:
+    """Writes this rank's rows."""
+    with part_file(out, distributed.rank()).open("ab") as part:
         for row in with_progress(rows, distributed.named("scoring"), total):
-            append_row(file, row)
+            append_row(part, row)
             if fail_fast and row.status == FAILED:
                 return
 
@@ -364,9 +364,7 @@ def _take_parts(table: ScoreTable, states: Mapping[Path, FileState | None]) -> N
     """Puts the ranks' rows into the table in the order of the files, with those of files of the
     same content, and removes the parts.
     """
-    parts = sorted(
-        table.record.parent.glob(f".{glob.escape(table.record.stem)}.rank_*.jsonl"),
-    )
+    parts = part_files(table.record)
     if not parts:
         return
     found = {row.file: row for part in parts for row in read_scores(part)}

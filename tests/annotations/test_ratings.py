@@ -115,7 +115,7 @@ def test_a_bad_row_of_a_wide_table_is_refused_with_its_place(tmp_path, row, reas
         "video,dimension",
         "video,dimension,rating",  # the long form without its subjects, not a subject "rating"
         "dimension,video,s1",
-        "video;dimension;s1",
+        "video;s1;s2",
         "video,s1,s2",
     ],
 )

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmme3dhf.comparison.methods import ComparisonError, Method, covered, read_map, read_method
+from lmme3dhf.comparison.methods import (
+    ComparisonError,
+    Method,
+    covered,
+    level_expectations,
+    read_map,
+    read_method,
+)
 from lmme3dhf.predictions import Prediction, write_predictions
 
 KNOWN = ("seed0001", "seed0002", "seed0003")
@@ -102,6 +109,20 @@ def test_our_own_records_are_read_under_the_given_name(tmp_path: Path):
     assert method.maps == {"seed0001": tmp_path / "m" / "a.png"}
 
 
+def test_failures_in_records_are_no_predictions(tmp_path: Path):
+    """Also where a method's level probabilities become its score. Catches a failed clip that takes
+    the others' scores along, and one that is not named.
+    """
+    path = tmp_path / "p.jsonl"
+    about = {"video": "seed0001", "dimension": "quality", "method": "X"}
+    good = Prediction(**about | {"video": "seed0002"}, level="bad", level_probabilities={"bad": 1})
+    write_predictions(path, [Prediction(**about, reason="truncated", message="cut off"), good])
+    method = read_method("M", path, KNOWN)
+    assert method.scores == {"quality": {"seed0002": 1.0}}
+    assert "1 videos could not be predicted, the first is seed0001 (truncated)" in method.notes
+    assert level_expectations(path).scores == method.scores
+
+
 def test_what_is_not_used_is_named(tmp_path: Path):
     """Catches a misspelt column, or videos of another set, that vanish without a word."""
     method = read(tmp_path, "video,quality,qualty2\nseed0001,1,2\nseed0999,1,2\nseed0998,1,2\n")
@@ -114,7 +135,6 @@ def test_what_is_not_used_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("video;quality\nseed0001;1\n", ":1: columns are separated by ';'"),
         ("clip,quality\nseed0001,1\n", ":1: keys clip, quality; expected video"),
         ("video,niqe\nseed0001,1\n", ":1: keys video, niqe; expected video"),
         ("video,quality,quality\nseed0001,1,2\n", "column 'quality' is there twice"),

@@ -14,7 +14,12 @@ from lmme3dhf.comparison.assembly import kind_of
 from lmme3dhf.comparison.methods import ComparisonError, Method, read_method
 from lmme3dhf.comparison.sources import Source, read_ablations, read_source
 from lmme3dhf.comparison.tables import table1, table2, table3, table4, table5
-from lmme3dhf.predictions import PredictionError, read_predictions
+from lmme3dhf.predictions import (
+    Prediction,
+    PredictionError,
+    read_predictions,
+    write_predictions,
+)
 from lmme3dhf.reports.tables import Cell, Row, Table, markdown, number
 from tests.comparison.conftest import (
     CLEAN,
@@ -312,6 +317,33 @@ def test_a_run_reads_nothing_outside_its_folder(make_run: Callable, tmp_path):
     (run / record.map).symlink_to(tmp_path / "private.png")
     with pytest.raises(PredictionError, match=rf"{record.video}.*leads out.*put the map"):
         read_source(run)
+
+
+def test_a_run_with_a_failed_or_without_a_record_has_no_tables(make_run: Callable):
+    """Counted and named, whichever table or figure is asked for. Catches level words, answers and
+    scatter plots of the clips that happened to work.
+    """
+    run = make_run(smoke=True)
+    path = run / "predictions.jsonl"
+    records = read_predictions(path)
+    video = records[2].video
+    failed = [
+        Prediction(
+            video=r.video, dimension=r.dimension, method=r.method, reason="truncated", message="cut"
+        )
+        if r.video == video
+        else r
+        for r in records
+    ]
+    write_predictions(path, failed)
+    with pytest.raises(PredictionError, match=rf"1 of {len(EVAL)} .*{video} \(truncated: cut\)"):
+        read_source(run)
+    path.write_bytes(b"")
+    with pytest.raises(PredictionError, match="lmme3dhf predict"):
+        read_source(run)
+    write_predictions(path, [r for r in records if r.video != video])
+    with pytest.raises(ComparisonError, match=f"1 of {len(EVAL)} .*{video}"):
+        table1(read_source(run), **FAST)
 
 
 def test_folds_give_mean_and_deviation_over_those_finished(make_run: Callable):

@@ -740,6 +740,16 @@ def test_a_check_without_clips_needs_no_torch(root):
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
 
 
+def test_a_list_with_scores_of_1_to_5_is_odd(tmp_path):
+    """Catches a list that trains a metric of 0 to 100 on fives."""
+    rows = [graded(video, "quality", f" ({QUALITY[video][0] / 20})") for video in VIDEOS]
+    save(tmp_path / "train_quality.json", rows)
+    report = check(tmp_path / "train_quality.json", decode="none")
+    (found,) = [f for f in report.findings if f.kind == "scale"]
+    assert "train_quality.json" in found.place
+    assert "multiply them by 20" in found.sentence
+
+
 def test_the_released_lists_are_accepted_and_what_is_odd_in_them_is_told():
     """Known by hand: the lowest score of each dimension is called None (seed0642 and seed0750),
     every path is somebody's and no list, and 176 faces are on both sides. Catches errors in sound

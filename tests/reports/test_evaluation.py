@@ -1,6 +1,7 @@
 """Predictions against labels: figures worked out by hand, floors, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,26 @@ def test_what_is_not_labelled_or_not_predicted_has_no_figure():
     assert evaluate(records, labels()) == {}
     figures = evaluate([record(video) for video in MOS], labels(mos={"quality": MOS}))
     assert figures == {}
+
+
+@pytest.mark.parametrize(
+    "known", [{"mos": {"quality": MOS}}, {"levels": {"quality": dict.fromkeys(MOS, "good")}}, {}]
+)
+def test_a_failed_video_refuses_the_evaluation(known):
+    """Whatever is known of it, and even where every video failed. Catches figures of the videos
+    that worked.
+    """
+    known |= {} if known else {"distortions": SETS}
+    failed = record("a", reason="truncated", message="a.mp4 is cut off")
+    others = [record(video, score=1.0, level="good", distortions=(EYE,)) for video in "bcd"]
+    for records, count in (
+        ([failed, *others], 1),
+        ([replace(failed, video=v) for v in MOS], 4),
+    ):
+        with pytest.raises(PredictionError, match=rf"{count} of 4 .* a \(truncated: a.mp4"):
+            evaluate(records, labels(**known))
+    with pytest.raises(PredictionError, match="lmme3dhf predict"):
+        evaluate([], labels(**known))
 
 
 def test_undefined_figures_are_nan_and_null_in_json(tmp_path):

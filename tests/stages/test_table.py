@@ -385,7 +385,8 @@ def test_parts_of_another_model_are_refused(clips):
 
 def test_what_the_main_rank_refuses_all_refuse(clips, monkeypatch):
     """Catches a rank that waits for ever for one that has gone."""
-    as_rank(monkeypatch, 1, lambda item: [item or "the table is another's", item])
+    refused = (None, ScoreError("the table is another's"))
+    as_rank(monkeypatch, 1, lambda item: [item if isinstance(item, list) else refused, item])
     with pytest.raises(ScoreError, match="another's"):
         run(forbidden, clips)
 

@@ -9,6 +9,7 @@ from PIL import Image
 from lmme3dhf.annotations.descriptions import REMARK_COLUMNS
 from lmme3dhf.data.release import read_json, video_id
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.sheets import sheet_header
 from lmme3dhf.vocabulary import DIMENSIONS
 
 # The kinds, as they stand in sentences.
@@ -40,7 +41,7 @@ def kind_of(path: Path) -> str | None:
         return STRIP  # JPEG
     if start.startswith(b"\x89PNG"):
         return _png_kind(path)
-    if b"\0" in start:
+    if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         return CLIP
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith((b"{", b"[")):
@@ -48,10 +49,10 @@ def kind_of(path: Path) -> str | None:
     # A Git LFS pointer or a web page in place of a clip: the clip's reader says so.
     if text.lower().startswith((b"version https://git-lfs", b"<")):
         return CLIP
-    header = text.split(b"\n")[0].decode("utf-8", errors="replace").strip().casefold()
-    if not header.isprintable():
+    header = sheet_header(path, DataError, lambda cells: _table_kind(cells) is not None)
+    if not "".join(header).isprintable():
         return CLIP
-    return _table_kind([cell.strip(' "') for cell in header.split(",")])
+    return _table_kind(header)
 
 
 def _png_kind(path: Path) -> str:
@@ -65,7 +66,8 @@ def _png_kind(path: Path) -> str:
         return STRIP  # its reader says what is wrong
 
 
-def _table_kind(cells: list[str]) -> str | None:
+def _table_kind(header: tuple[str, ...]) -> str | None:
+    cells = [cell.casefold() for cell in header]
     # Not the tables that are made from them, which have more columns, and scores.
     if "remark" in cells and len(cells) == len(REMARK_COLUMNS):
         return REMARKS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations import AnnotationError, other_scale
 from lmme3dhf.annotations.descriptions import read_remarks
 from lmme3dhf.annotations.fixations import Fixations, read_fixations, read_points
 from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, read_levels
@@ -181,6 +181,10 @@ def _read_list(
             f"{len(absolute)} of {read} rows hold absolute paths, "
             f"first {absolute[0]!r}; given a video root, only the file name counts",
         )
+    for dimension in DIMENSIONS:
+        mos = [s.mos for _, s in rows if s.task == dimension and s.mos is not None]
+        if other := other_scale(mos, 100.0):
+            report.add_odd("scale", path, f"the {dimension} scores {other}")
     found.lists[path] = rows
 
 

@@ -1,0 +1,31 @@
+"""Stage 2: the samples that it takes."""
+
+from pathlib import Path
+
+import pytest
+
+from lmme3dhf.config import Config
+from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.stages import run as runs
+from lmme3dhf.stages.score import scored_samples
+
+
+def test_scores_on_another_scale_stop_the_stage(monkeypatch):
+    """MOS of 1 to 5 in one dimension, with the factor; the same scores times 20 are taken. Catches
+    a head that learns to say 3 of 100 for everything.
+    """
+
+    def listed(factor: float) -> list[Sample]:
+        about = {"path": Path("a.mp4"), "prompt": "<video>"}
+        marks = (1.2, 2.5, 3.0, 4.1, 4.9)
+        return [
+            Sample(video=f"v{i}", task=task, mos=mark * scale, **about)
+            for task, scale in (("quality", 20), ("authenticity", factor))
+            for i, mark in enumerate(marks)
+        ]
+
+    monkeypatch.setattr(runs, "listed_samples", lambda *words: listed(1))
+    with pytest.raises(DataError, match=r"authenticity scores .* 1\.2 to 4\.9.* multiply .* 20"):
+        scored_samples(Config())
+    monkeypatch.setattr(runs, "listed_samples", lambda *words: listed(20))
+    assert len(scored_samples(Config())) == 10
