@@ -49,7 +49,8 @@ def check_media(
         if (root / folder).is_dir():
             missing = videos - set(files)
             if what == "map" and found.fixations is not None:
-                unmarked = sorted(missing - set(found.fixations))
+                listed = {sample.video for _, sample in found.rows()}
+                unmarked = sorted((missing & listed) - set(found.fixations))
                 missing -= set(unmarked)
                 if unmarked:
                     says = f"{len(unmarked)} videos have no map, for no marker looked at them"
