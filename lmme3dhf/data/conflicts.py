@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from lmme3dhf.vocabulary import LEVELS, NO_DISTORTION
 
+MANY = 3  # the best clips of a set may well show one or two
 EVERYWHERE = "Blurring / Exposure / Grain"  # may be seen without a place to mark
 
 
@@ -38,8 +39,8 @@ def conflicts(
         },
         "remarks say that nothing is wrong, but something is marked": clean & dotted,
         f"a score is {LEVELS[0]}, but nothing is named or marked": lowest & nothing,
-        f"all scores are {LEVELS[-1]}, but distortions are named and marked": (
-            highest & named & dotted
-        ),
+        f"all scores are {LEVELS[-1]}, but {MANY} distortions or more are named and marked": {
+            v for v in highest & named & dotted if len(remarked[v]) >= MANY
+        },
     }
     return {what: sorted(videos) for what, videos in found.items() if videos}
