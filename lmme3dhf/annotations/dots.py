@@ -58,31 +58,32 @@ def red_dots(
     Raises:
         AnnotationError: The pictures are not uint8 RGB, differ in size, or are two pictures.
     """
-    _check_rgb("marked", marked_HW3)
+    return dots_with_radius(marked_HW3, plain_HW3, radius_px)[0]
+
+
+def dots_with_radius(
+    marked_HW3: np.ndarray, plain_HW3: np.ndarray | None, radius_px: float | None = None
+) -> tuple[list[tuple[float, float]], float | None]:
+    """As `red_dots`, with the radius that was found in pixels; None where there is no dot."""
     if plain_HW3 is None:
+        _check_rgb("marked", marked_HW3)
         if radius_px is None:
             near_HW = np.clip(1 - _from_red(marked_HW3) / PAINTED_WITHIN, -1, 1)
             radius_px = _dot_radius(near_HW, LARGEST_RADIUS_PER_HEIGHT * len(marked_HW3))
         if radius_px is None:
-            return []
+            return [], None
         paint_HW, seen_HW = _paint_by_colour(marked_HW3, radius_px)
     else:
-        _check_rgb("plain", plain_HW3)
-        if marked_HW3.shape != plain_HW3.shape:
-            raise AnnotationError(
-                f"marked strip is {marked_HW3.shape[:2]} and plain strip {plain_HW3.shape[:2]}; "
-                "both must be the same picture"
-            )
-        paint_HW, seen_HW = _paint_by_change(marked_HW3, plain_HW3)
+        paint_HW, seen_HW = paint_by_change(marked_HW3, plain_HW3)
         radius_px = radius_px or _dot_radius(paint_HW, math.inf)
         if radius_px is None:
-            return []
+            return [], None
     points = []
     for group_HW, seen_group_HW, (top, left) in _groups(paint_HW, seen_HW, radius_px):
         centres = _discs(group_HW, seen_group_HW, radius_px)
         if plain_HW3 is not None or _covered(group_HW, centres, radius_px) >= COVERED_AT_LEAST:
             points += [(x + left, y + top) for x, y in centres]
-    return sorted(points, key=lambda point: (point[1], point[0]))
+    return sorted(points, key=lambda point: (point[1], point[0])), radius_px
 
 
 def _check_rgb(name: str, picture: np.ndarray) -> None:
@@ -105,15 +106,23 @@ def _from_red(picture_HW3: np.ndarray) -> np.ndarray:
     return distance_HW
 
 
-def _paint_by_change(
-    marked_HW3: np.ndarray, plain_HW3: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def paint_by_change(marked_HW3: np.ndarray, plain_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Evidence of paint per pixel, -1 (none) to 1 (paint), and how much can be seen there, 0..1.
 
     A pixel that is covered to a share s shows plain + s (red - plain), so s is the projection of
     its change on the way to red. Where the plain strip is itself nearly red, both look alike and
     the evidence fades.
+
+    Raises:
+        AnnotationError: As `red_dots`.
     """
+    _check_rgb("marked", marked_HW3)
+    _check_rgb("plain", plain_HW3)
+    if marked_HW3.shape != plain_HW3.shape:
+        raise AnnotationError(
+            f"marked strip is {marked_HW3.shape[:2]} and plain strip {plain_HW3.shape[:2]}; "
+            "both must be the same picture"
+        )
     plain, marked = plain_HW3.astype(np.float32), marked_HW3.astype(np.float32)
     change, way = marked - plain, RED - plain
     median = float(np.median(np.abs(change[::4, ::4])))
@@ -143,7 +152,7 @@ def _paint_by_change(
 
 
 def _paint_by_colour(marked_HW3: np.ndarray, radius_px: float) -> tuple[np.ndarray, np.ndarray]:
-    """As `_paint_by_change`, with the surroundings of a dot's size standing in for the plain
+    """As `paint_by_change`, with the surroundings of a dot's size standing in for the plain
     strip.
     """
     distance_HW = _from_red(marked_HW3)
@@ -239,7 +248,7 @@ def _disc_NHW(
     return np.clip(radius_px + 0.5 - np.sqrt(down**2 + along**2), 0, 1)
 
 
-def _cover(
+def cover(
     centres: list[tuple[float, float]], rows: slice, columns: slice, radius_px: float
 ) -> np.ndarray:
     """How far discs together cover the pixels of a window, 0..1."""
@@ -249,7 +258,8 @@ def _cover(
     return cover_HW
 
 
-def _everywhere(picture_HW: np.ndarray) -> tuple[slice, slice]:
+def everywhere(picture_HW: np.ndarray) -> tuple[slice, slice]:
+    """The window that is the whole picture, for `cover`."""
     return slice(0, picture_HW.shape[0]), slice(0, picture_HW.shape[1])
 
 
@@ -264,7 +274,7 @@ def _discs(paint_HW: np.ndarray, seen_HW: np.ndarray, radius_px: float) -> list:
     """Centres of as few discs as explain the paint: the best one is added, and all nearby ones
     moved to where they cover most together, until another would add too little.
     """
-    everywhere = _everywhere(paint_HW)
+    window = everywhere(paint_HW)
     reach = math.ceil(radius_px + 0.5)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     kernel = np.clip(radius_px + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
@@ -273,7 +283,7 @@ def _discs(paint_HW: np.ndarray, seen_HW: np.ndarray, radius_px: float) -> list:
     centres: list[tuple[float, float]] = []
     total = 0.0
     while True:
-        left_HW = paint_HW * (1 - _cover(centres, *everywhere, radius_px))
+        left_HW = paint_HW * (1 - cover(centres, *window, radius_px))
         gain_HW = ndimage.correlate(left_HW, kernel, mode="constant")
         share = FURTHER_AT_LEAST if centres else FIRST_AT_LEAST
         for _ in range(3):  # the best place may lead nowhere where the next best does not
@@ -282,7 +292,7 @@ def _discs(paint_HW: np.ndarray, seen_HW: np.ndarray, radius_px: float) -> list:
                 return _centred(paint_HW, centres, float(kernel.sum()))
             trial = [*centres, (float(cx), float(cy))]
             _settle(paint_HW, trial, radius_px)
-            better = float((paint_HW * _cover(trial, *everywhere, radius_px)).sum())
+            better = float((paint_HW * cover(trial, *window, radius_px)).sum())
             at = round(trial[-1][1]), round(trial[-1][0])
             if better - total >= max(least, share * visible_HW[at]):
                 centres, total = trial, better
@@ -352,5 +362,5 @@ def _settle(paint_HW: np.ndarray, centres: list[tuple[float, float]], radius_px:
 def _covered(paint_HW: np.ndarray, centres: list[tuple[float, float]], radius_px: float) -> float:
     """Intersection over union of the painted pixels and the discs."""
     mask_HW = paint_HW > 0
-    cover_HW = _cover(centres, *_everywhere(paint_HW), radius_px) > 0.5
+    cover_HW = cover(centres, *everywhere(paint_HW), radius_px) > 0.5
     return float((mask_HW & cover_HW).sum() / max((mask_HW | cover_HW).sum(), 1))

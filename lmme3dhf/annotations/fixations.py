@@ -243,6 +243,9 @@ def read_points(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     JSON a video's points may also stand without markers, [[x, y], ...], and then belong to the
     marker "". The same point twice by one marker counts once: it is one dot.
 
+    "Nothing marked" is a row without coordinates, `anna,seed0000,,`, or an empty list in JSON. A
+    marker who is not named for a video has not looked at it.
+
     Raises:
         AnnotationError: With file and line, or video: something else, an empty name, a coordinate
             that is no finite number.
@@ -250,17 +253,29 @@ def read_points(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     if path.suffix.lower() == ".csv":
+        nothing: dict[tuple[str, str], int] = {}
         for line, (marker, video, x, y) in csv_rows(path, POINT_COLUMNS):
             where = f"{path}:{line}"
             if not marker or not video:
                 raise AnnotationError(f"{where}: marker or video is empty; name both")
+            of_marker = points.setdefault(video, {}).setdefault(marker, [])
+            if not x and not y:
+                nothing[video, marker] = line
+                continue
             try:
                 point = [float(x), float(y)]
             except ValueError as error:
                 raise AnnotationError(
-                    f"{where}: point ({x}, {y}); expected two numbers, x and y in pixels"
+                    f"{where}: point ({x}, {y}); expected two numbers, x and y in pixels, or two "
+                    "empty cells where nothing is marked"
                 ) from error
-            points.setdefault(video, {}).setdefault(marker, []).extend(_points([point], where))
+            of_marker.extend(_points([point], where))
+        for (video, marker), line in nothing.items():
+            if points[video][marker]:
+                raise AnnotationError(
+                    f"{path}:{line}: a row without coordinates says that {marker} marked nothing "
+                    f"on {video}, but other rows hold points; keep one of the two"
+                )
         if not points:
             raise AnnotationError(
                 f"{path}: no points below the header; expected rows of {','.join(POINT_COLUMNS)}"

@@ -66,13 +66,16 @@ def _labels_parser() -> ArgumentParser:
     add("--ratings", type=Path, help="CSV subject,video,dimension,rating, or one column a subject")
     add("--mos", type=Path, help="in place of ratings: MOS.json of the release")
     add("--marks", type=Path, help="folder MARKER/VIDEO.png of marked strips, or CSV/JSON points")
+    add("--mark_colour", default="red", help="red, green, blue, cyan, magenta or yellow")
+    add("--mark_shape", default="dot", help="dot (filled) or ring (closed, none touching another)")
+    add("--other_marks", default="error", help="error or ignore: strips with anything else on them")
     add("--strips", type=Path, help="folder of unmarked strips (default: cut from the clips)")
     add("--remarks", type=Path, help="CSV marker,video,remark")
     add("--rules", type=Path, help="YAML with more phrases for the remarks")
     add("--distortions", type=Path, help="in place of remarks: distortion_label.json")
     add("--split", type=Path, help="JSON of the parts (default: drawn, grouped by latent)")
-    add("--eval_share", type=float, default=0.20, help="of the latents, where the split is drawn")
-    add("--val_share", type=float, default=0.05, help="of the latents; 0 for no val part")
+    add("--eval_share", type=float, default=0.20, help="of the videos, where the split is drawn")
+    add("--val_share", type=float, default=0.05, help="of the videos; 0 for no val part")
     add("--seed", type=int, default=42, help="of the drawn split")
     add("--rule", default="zscore", help="zscore (Eq. 1-3) or mle (ITU-T P.910)")
     add("--screening", default="bt500", help="of the subjects: bt500, bt500_z, p913 or none")
@@ -83,14 +86,16 @@ def _labels_parser() -> ArgumentParser:
 
 def _labels(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.data.card import CARD, summary
-    from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
+    from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split, split_shares
     from lmme3dhf.data.splits import read_split
 
     names = ("videos", "ratings", "mos", "marks", "strips", "remarks", "rules", "distortions")
     sources = Sources(**{name: args[name] for name in names})
+    shares = None
     if args.split is not None:
         split = read_split(args.split)
     else:
+        shares = split_shares(args.eval_share, args.val_share)
         split = drawn_split(clips_in(args.videos), args.eval_share, args.val_share, args.seed)
     report = build_labels(
         args.out,
@@ -100,10 +105,35 @@ def _labels(args: Namespace, config: Config | None) -> int:
         screening=args.screening,
         edges=args.edges,
         processes=args.processes,
+        mark_colour=args.mark_colour,
+        mark_shape=args.mark_shape,
+        other_marks=args.other_marks,
+        shares=shares,
     )
     print("\n".join(summary(report)))
     print(f"data card: {args.out / CARD}")
     return SOME_FILES_FAILED if report.undecided else 0
+
+
+def _strips_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Cut the strips that annotators mark.")
+    parser.add_argument("--videos", type=Path, required=True, help="folder of the clips")
+    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.png")
+    return parser
+
+
+def _strips(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.data.labels import clips_in
+    from lmme3dhf.data.marks import write_strips
+    from lmme3dhf.escaping import visible
+
+    clips = clips_in(args.videos)
+    cut, failed = write_strips(args.out, clips, args.out)
+    for video, reason in failed.items():
+        print(visible(f"{video}: no strip: {reason}"))
+    there = len(clips) - cut - len(failed)
+    print(f"{cut} strips cut, {there} were there, {len(failed)} clips give none: {args.out}")
+    return SOME_FILES_FAILED if failed else 0
 
 
 def _check_parser() -> ArgumentParser:
@@ -191,6 +221,7 @@ def _stats(args: Namespace, config: Config | None) -> int:
 DATA_ACTIONS: dict[str, Verb] = {
     "synthesize": (_synthesize_parser, _synthesize),
     "features": (_features_parser, _features),
+    "strips": (_strips_parser, _strips),
     "labels": (_labels_parser, _labels),
     "check": (_check_parser, _check),
     "splits": (_splits_parser, _splits),

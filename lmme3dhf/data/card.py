@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from lmme3dhf.annotations.descriptions import RemarkLabels
 from lmme3dhf.annotations.levels import LevelScale
 from lmme3dhf.annotations.mos import OpinionScores
+from lmme3dhf.data.marks import MarkedVideos
 from lmme3dhf.data.splits import Split, latent, split_hash
 from lmme3dhf.escaping import markdown_table, markdown_text, visible
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
 
 CARD = "data_card.md"
+FEWEST_SUBJECTS = 15  # ITU-R BT.500
 _NAMED = 20  # names that are listed before "and N more"
 
 
@@ -30,8 +32,10 @@ class LabelReport:
         levels: Dimension -> level -> number of videos.
         distortions: Video -> its categories; without the undecided. None without remarks.
         remarks: What the remarks were read as; None without remarks.
-        dots: Video -> marker -> number of dots, for every marker; None without marks.
+        marked: What was marked, by video; None without marks.
         strips_cut: Strips that were cut from clips.
+        conflicts: What contradicts what in remarks, marks and scores -> videos.
+        asked: Part -> share of the videos that was asked for; empty where the split was given.
     """
 
     choices: dict[str, str]
@@ -42,8 +46,10 @@ class LabelReport:
     levels: dict[str, dict[str, int]] = field(default_factory=dict)
     distortions: dict[str, tuple[str, ...]] | None = None
     remarks: RemarkLabels | None = None
-    dots: dict[str, dict[str, int]] | None = None
+    marked: MarkedVideos | None = None
     strips_cut: int = 0
+    conflicts: dict[str, list[str]] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
 
     @property
     def videos(self) -> list[str]:
@@ -58,8 +64,27 @@ class LabelReport:
 
     @property
     def dots_by_video(self) -> dict[str, int]:
-        """Video -> number of dots of all markers; empty without marks."""
-        return {video: sum(dots.values()) for video, dots in (self.dots or {}).items()}
+        """Video -> number of dots of all markers who looked at it; empty without marks."""
+        dots_by_video = {} if self.marked is None else self.marked.dots
+        return {video: sum(dots.values()) for video, dots in dots_by_video.items()}
+
+    @property
+    def unmarked(self) -> list[str]:
+        """Videos that no marker looked at though there are marks: they have no map."""
+        if self.marked is None:
+            return []
+        return [video for video in self.videos if video not in self.marked.dots]
+
+    @property
+    def parts(self) -> list[tuple[str, int, int, str]]:
+        """Part, videos, faces (latents) and its share of the videos, with the one asked for."""
+        rows = []
+        for part, videos in self.split.items():
+            share = f"{len(videos) / len(self.videos):.1%}"
+            if part in self.asked:
+                share += f", asked {self.asked[part]:.1%}"
+            rows.append((part, len(videos), len({latent(v) for v in videos}), share))
+        return rows
 
     @property
     def undecided(self) -> list[str]:
@@ -75,6 +100,9 @@ def summary(report: LabelReport) -> list[str]:
     """
     parts = ", ".join(f"{part} {len(videos)}" for part, videos in report.split.items())
     lines = [f"{len(report.videos)} videos: {parts}"]
+    lines += [
+        f"{part}: {share} of the videos, {faces} faces" for part, _, faces, share in report.parts
+    ]
     if report.unused:
         lines.append(f"{len(report.unused)} clips are in no part: {_names(report.unused)}")
     if report.shared_faces:
@@ -86,14 +114,12 @@ def summary(report: LabelReport) -> list[str]:
         lines += [f"{dimension}: {line}" for line in _panel(scores)]
     if report.strips_cut:
         lines.append(f"{report.strips_cut} strips were cut from the clips")
-    if report.dots is None:
-        lines.append("no marks given: no saliency maps")
-    else:
-        counts = list(report.dots_by_video.values())
-        lines.append(
-            f"{sum(counts)} dots; {counts.count(0)} videos without any, their maps are empty"
-        )
+    lines += ["no marks given: no saliency maps"] if report.marked is None else _marks(report)
     lines += _idle_markers(report)
+    lines += [
+        f"conflict: {what}: {len(videos)} videos, {_names(videos)}"
+        for what, videos in report.conflicts.items()
+    ]
     if report.distortions is None:
         lines.append("no remarks given: no distortion answers")
     if report.remarks is not None:
@@ -116,6 +142,11 @@ def _panel(scores: OpinionScores) -> list[str]:
     subjects, left_out = len(scores.subjects), scores.left_out
     lines = [f"ratings of {subjects - len(left_out)} of {subjects} subjects count"]
     lines += [f"{who} left out, {why}" for who, why in left_out.items()]
+    if subjects - len(left_out) < FEWEST_SUBJECTS:
+        lines.append(
+            f"{subjects - len(left_out)} subjects are fewer than the {FEWEST_SUBJECTS} that ITU-R "
+            "BT.500 asks for; the scores are rough, let more people rate"
+        )
     expected = (subjects - len(left_out)) * len(scores.videos)
     missing = expected - int(scores.count_V.sum())
     if missing:
@@ -133,18 +164,50 @@ def _panel(scores: OpinionScores) -> list[str]:
     return lines
 
 
+def _marks(report: LabelReport) -> list[str]:
+    """What was marked, what was not looked at, and what is no mark."""
+    counts, marked = list(report.dots_by_video.values()), report.marked
+    lines = [
+        f"{sum(counts)} dots; {counts.count(0)} videos without any, their maps are empty: markers "
+        "looked and marked nothing"
+    ]
+    if report.unmarked:
+        lines.append(
+            f"{len(report.unmarked)} videos have no map, for no marker looked at them (a strip "
+            f"without a mark says that nothing is wrong): {_names(report.unmarked)}"
+        )
+    if marked.strays:
+        lines.append(
+            f"{len(marked.strays)} marked strips hold something else than marks, ignored: "
+            + _names([f"{name} ({what})" for name, what in marked.strays.items()])
+        )
+    if marked.specks:
+        lines.append(
+            f"{len(marked.specks)} marked strips have spots too small or too crowded to be read as "
+            f"dots, left out: {_names(marked.specks)}"
+        )
+    return lines
+
+
 def _idle_markers(report: LabelReport) -> list[str]:
     """Markers who marked nothing, or remarked on few videos: their files may be lost."""
     lines = []
     agreement = None if report.remarks is None else report.remarks.agreement
     remarked = set(agreement.markers) if agreement else set()
-    marked = Counter()
-    for dots in (report.dots or {}).values():
+    marked, looked = Counter(), Counter()
+    for dots in ({} if report.marked is None else report.marked.dots).values():
         marked.update(dots)
+        looked.update(dots.keys())
     marked.pop("", None)  # points without a marker
     if marked:
         idle = sorted(m for m in remarked | set(marked) if not marked[m])
         lines += [f"marker {marker} has no dot on any video" for marker in idle]
+        videos = len(report.videos)
+        lines += [
+            f"marker {marker} has not looked at {videos - looked[marker]} of {videos} videos"
+            for marker in sorted(marked)
+            if looked[marker] < videos
+        ]
     if agreement:
         lines += [
             f"marker {marker} has no remark on {missing} of {agreement.videos} videos"
@@ -174,8 +237,8 @@ def data_card(report: LabelReport) -> str:
         "## Parts",
         "",
         *_table(
-            ("part", "videos"),
-            [(part, str(len(videos))) for part, videos in report.split.items()],
+            ("part", "videos", "faces", "share"),
+            [(part, str(videos), str(faces), share) for part, videos, faces, share in report.parts],
         ),
         "",
         f"SHA-256 of the split: `{split_hash(report.split)}`",
@@ -220,7 +283,7 @@ def data_card(report: LabelReport) -> str:
             "",
             f"{overlap} Every remark and how it was read stands in `remark_readings.csv`.",
         ]
-    if report.dots is not None:
+    if report.marked is not None:
         counts = list(report.dots_by_video.values())
         lines += [
             "",
@@ -228,6 +291,11 @@ def data_card(report: LabelReport) -> str:
             "",
             f"{sum(counts)} dots on {len(counts) - counts.count(0)} of {len(counts)} videos; the "
             "other maps are empty and say no distortion.",
+            *(
+                [f"{len(report.unmarked)} more videos were looked at by no marker and have no map."]
+                if report.unmarked
+                else []
+            ),
         ]
     lines += ["", "## Log", "", *(f"- {markdown_text(line)}" for line in summary(report)), ""]
     return "\n".join(lines)

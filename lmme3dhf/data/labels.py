@@ -9,9 +9,11 @@ files stand side by side until the same call is made again. What is read and wri
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from lmme3dhf.annotations.ratings import read_ratings
 from lmme3dhf.annotations.rules import load_rules
 from lmme3dhf.annotations.screening import SCREENINGS
 from lmme3dhf.data.card import CARD, LabelReport, data_card
+from lmme3dhf.data.conflicts import conflicts
 from lmme3dhf.data.container import missing
 from lmme3dhf.data.gen3dhf import PROMPTS, VIDEO_FOLDER, level_reply, write_list
 from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
@@ -34,6 +37,7 @@ from lmme3dhf.files import is_inside, replace_file, write_csv, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 CLIP_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
+OTHER_MARKS = ("error", "ignore")
 _STAGING = ".labels"
 # Folders that may hold more than this module puts there.
 _MERGED = (STRIP_FOLDER, VIDEO_FOLDER, "raw")
@@ -104,8 +108,8 @@ def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed
 
     Args:
         videos: Names seedNNNN.
-        eval_share: Share of the latents that eval gets.
-        val_share: Share of the latents that val gets; 0 makes no such part.
+        eval_share: Share of the videos that eval gets.
+        val_share: Share of the videos that val gets; 0 makes no such part.
         seed: Of the draw.
 
     Raises:
@@ -117,12 +121,13 @@ def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed
             f"split: shares of {eval_share} for eval and {val_share} for val; expected more than 0 "
             "and at least 0, together less than 1"
         )
+    return grouped_split(videos, split_shares(eval_share, val_share), np.random.default_rng(seed))
+
+
+def split_shares(eval_share: float, val_share: float) -> dict[str, float]:
+    """Part -> its share of the videos, in the order of the parts."""
     shares = {"train": 1 - val_share - eval_share, "val": val_share, "eval": eval_share}
-    return grouped_split(
-        videos,
-        {part: share for part, share in shares.items() if share != 0},
-        np.random.default_rng(seed),
-    )
+    return {part: share for part, share in shares.items() if share != 0}
 
 
 def clips_in(folder: Path) -> dict[str, Path]:
@@ -151,7 +156,10 @@ def clips_in(folder: Path) -> dict[str, Path]:
     if not clips:
         deeper = [path for path in files_below([folder]) if path.suffix.lower() in CLIP_SUFFIXES]
         hint = (
-            f", but in {deeper[0].parent}; give the folder that the clips are in" if deeper else ""
+            f"; {len(deeper)} are in folders below it, first {deeper[0].relative_to(folder)}: put "
+            "all clips into one folder"
+            if deeper
+            else ""
         )
         raise DataError(f"{folder}: no clips ({', '.join(CLIP_SUFFIXES)}) in it{hint}")
     return clips
@@ -166,6 +174,10 @@ def build_labels(
     screening: str = "bt500",
     edges: str = "equal_width",
     processes: int = 1,
+    mark_colour: str = "red",
+    mark_shape: str = "dot",
+    other_marks: str = "error",
+    shares: Mapping[str, float] | None = None,
 ) -> LabelReport:
     """Makes every label file of a data set.
 
@@ -177,6 +189,11 @@ def build_labels(
         screening: Which subjects are rejected, one of `annotations.screening.SCREENINGS`.
         edges: How levels are cut, one of `annotations.levels.EDGES`.
         processes: Processes that look for dots, see `data.marks.write_maps`.
+        mark_colour: Colour of the marks on strips, one of `annotations.marked.COLOURS`.
+        mark_shape: Shape of the marks on strips, one of `annotations.marked.SHAPES`.
+        other_marks: "error" refuses marked strips with anything else on them, "ignore" counts them.
+        shares: Part -> share of the videos that was asked for, for the report; None where the split
+            was given.
 
     Returns:
         What was made. The caller tells it.
@@ -189,6 +206,7 @@ def build_labels(
     """
     require_known("rule", rule, RULES)
     require_known("screening", screening, SCREENINGS)
+    require_known("other_marks", other_marks, OTHER_MARKS)
     require_known("edges", edges, EDGES)
     if "train" not in split:
         raise DataError(f"split: parts {', '.join(split)}; one must be train, for the levels")
@@ -204,20 +222,25 @@ def build_labels(
         choices=choices | {"level edges": edges},
         split=split,
         unused=sorted(set(clips) - set(videos)),
+        asked=dict(shares or {}),
     )
 
     mos, spread = _opinion_scores(sources, clips, videos, rule, screening, report)
+    words: dict[str, dict[str, str]] = {}
     for dimension in DIMENSIONS:
         train = np.array([mos[dimension][video] for video in split["train"]])
         try:
             scale = fit_level_scale(train, dimension, edges)
         except AnnotationError as error:
             raise AnnotationError(f"{sources.score_file}, part 'train': {error}") from error
-        words = [scale.level(mos[dimension][video]) for video in videos]
+        words[dimension] = {video: scale.level(mos[dimension][video]) for video in videos}
         report.scales[dimension] = scale
-        report.levels[dimension] = {level: words.count(level) for level in LEVELS}
+        counts = Counter(words[dimension].values())
+        report.levels[dimension] = {level: counts[level] for level in LEVELS}
     _distortions(sources, clips, videos, report)
-    marks = None if sources.marks is None else open_marks(sources.marks)
+    marks = None
+    if sources.marks is not None:
+        marks = open_marks(sources.marks, mark_colour, mark_shape)
     if marks is not None:
         _same_videos(str(sources.marks), marks.videos, clips, sources.videos)
 
@@ -232,19 +255,28 @@ def build_labels(
     staging.mkdir(parents=True)
     try:
         strips = root / STRIP_FOLDER if sources.strips is None else sources.strips
-        report.strips_cut = write_strips(
+        report.strips_cut, failed = write_strips(
             staging / STRIP_FOLDER, {video: clips[video] for video in videos}, strips
         )
+        if failed:
+            raise DataError(
+                f"{len(failed)} of {report.strips_cut + len(failed)} clips give no strip: "
+                f"{', '.join(failed)}; first reason: {next(iter(failed.values()))}"
+            )
         if sources.strips is not None:
             take_strips(staging / STRIP_FOLDER, videos, strips)
         if marks is not None:
-            report.dots = write_maps(
+            report.marked = write_maps(
                 staging,
                 videos,
                 marks,
                 [staging / STRIP_FOLDER, root / STRIP_FOLDER],
                 processes,
+                ignore_strays=other_marks == "ignore",
             )
+        report.conflicts = conflicts(
+            _of(videos, report.distortions), _of(videos, report.dots_by_video), words
+        )
         _write_tables(staging, videos, mos, spread, report)
         for part, members in split.items():
             _write_lists(staging, part, members, mos, clips, report)
@@ -258,6 +290,10 @@ def build_labels(
             if not any(folder.iterdir()):
                 folder.rmdir()
     return report
+
+
+def _of(videos: list[str], labels: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {video: labels[video] for video in videos if video in (labels or {})}
 
 
 def _folders_to_make(root: Path) -> list[Path]:

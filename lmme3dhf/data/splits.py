@@ -81,9 +81,12 @@ def grouped_split(
 ) -> Split:
     """Deals the videos to named parts, all videos of a latent to one part.
 
+    The numbers of videos are as near to the shares as whole latents allow: the sum of the absolute
+    differences over the parts is the smallest possible.
+
     Args:
         videos: Identifiers, in any order: the result does not depend on it.
-        fractions: Part -> its share of the latents; the shares sum to 1, each gets at least one
+        fractions: Part -> its share of the videos; the shares sum to 1, each gets at least one
             latent.
         rng: Draws the order of the latents.
 
@@ -103,6 +106,11 @@ def grouped_split(
             f"split: {len(order)} latents for {len(fractions)} parts ({', '.join(fractions)}); all "
             "videos of a latent stay together, so give more latents or fewer parts"
         )
+    if len({len(group) for group in groups.values()}) > 1:
+        split = _nearest(groups, order, fractions, rng)
+        check_split(split)
+        return split
+    # Equal groups need no search; the draw is that of earlier releases.
     split, start = {}, 0
     for later, part, share in zip(
         reversed(range(len(fractions))), fractions, np.cumsum(list(fractions.values())), strict=True
@@ -112,6 +120,62 @@ def grouped_split(
         start = end
     check_split(split)
     return split
+
+
+def _nearest(
+    groups: Mapping[int, list[str]],
+    order: list[int],
+    fractions: Mapping[str, float],
+    rng: np.random.Generator,
+) -> Split:
+    """Groups of unequal sizes, dealt to the parts so that their sizes are as near to the shares as
+    they can be; which groups, of all that give the same sizes, is drawn.
+    """
+    sizes = [len(groups[group]) for group in order]
+    total, largest = sum(sizes), max(sizes)
+    rest = max(fractions, key=lambda part: fractions[part])  # gets what the others leave
+    parts = [part for part in fractions if part != rest]
+    targets = [fractions[part] * total for part in parts]
+    # More than a group above its share, a part would better give one away.
+    shape = [min(total, math.floor(target) + largest) + 1 for target in targets]
+    # after[i]: the sizes that the parts other than `rest` can get from the groups from i on.
+    after = [np.zeros(shape, dtype=bool) for _ in range(len(order) + 1)]
+    after[-1][(0,) * len(parts)] = True
+    for index in reversed(range(len(order))):
+        after[index] = after[index + 1].copy()
+        for axis in range(len(parts)):
+            after[index] |= _shifted(after[index + 1], sizes[index], axis)
+    reached = [
+        wanted
+        for wanted in np.argwhere(after[0]).tolist()
+        if min(wanted) > 0 and sum(wanted) < total
+    ]
+
+    def distance(wanted: list[int]) -> float:
+        apart = [size - target for size, target in zip(wanted, targets, strict=True)]
+        return round(sum(map(abs, apart)) + abs(sum(apart)), 9)
+
+    left = min(reached, key=distance)
+    split: Split = {part: [] for part in fractions}
+    for index, group in enumerate(order):
+        choices = [(rest, left)]
+        for axis, part in enumerate(parts):
+            if left[axis] >= sizes[index]:
+                choices.append((part, [n - sizes[index] * (k == axis) for k, n in enumerate(left)]))
+        choices = [(part, then) for part, then in choices if after[index + 1][tuple(then)]]
+        weights = np.array([fractions[part] for part, _ in choices])
+        part, left = choices[rng.choice(len(choices), p=weights / weights.sum())]
+        split[part] += groups[group]
+    return {part: sorted(videos) for part, videos in split.items()}
+
+
+def _shifted(reached: np.ndarray, by: int, axis: int) -> np.ndarray:
+    """The sizes with `by` more on one axis; what leaves the array is dropped."""
+    moved = np.zeros_like(reached)
+    kept = reached.shape[axis] - by
+    if kept > 0:
+        np.moveaxis(moved, axis, 0)[by:] = np.moveaxis(reached, axis, 0)[:kept]
+    return moved
 
 
 def grouped_folds(videos: Iterable[str], *, k: int = 5, seed: int) -> list[Split]:
@@ -130,7 +194,13 @@ def grouped_folds(videos: Iterable[str], *, k: int = 5, seed: int) -> list[Split
     order = [
         sorted(groups)[index] for index in np.random.default_rng(seed).permutation(len(groups))
     ]
-    folds = [_held_out(groups, order[fold::k]) for fold in range(k)]
+    held_out = [order[fold::k] for fold in range(k)]
+    if len({len(group) for group in groups.values()}) > 1:
+        # The largest groups first, each to the fold with the fewest videos.
+        held_out = [[] for _ in range(k)]
+        for group in sorted(order, key=lambda group: -len(groups[group])):
+            min(held_out, key=lambda fold: sum(len(groups[g]) for g in fold)).append(group)
+    folds = [_held_out(groups, fold) for fold in held_out]
     for split in folds:
         check_split(split)
     return folds

@@ -94,6 +94,8 @@ def evaluate(
                 "krcc": agreement.krcc,
                 "n": agreement.n,
             }
+            if agreement.reason is not None:
+                result[dimension]["reason"] = agreement.reason
         said = [found[video, dimension].level for video in levels]
         # Without a single word nobody was asked for one.
         if any(word is not None for word in said):
@@ -147,7 +149,8 @@ def evaluate_maps(
             released `create_fixations.py`; it loses overlapping points).
         train_videos: Videos whose maps are averaged into the floor; clean ones are all zero.
             Empty for no floor.
-        videos: The test videos; each must have a predicted map.
+        videos: The test videos; each must have a predicted map. Those with neither map nor entry
+            among the points are left out: no marker looked at them.
 
     Returns:
         Mean figures over the maps where they are defined, `n`, how many were skipped because the
@@ -156,6 +159,19 @@ def evaluate_maps(
     Raises:
         PredictionError: A test video has no predicted map, or no marked points entry.
     """
+    # Neither marked nor clean: no marker looked at them.
+    unmarked = {
+        video
+        for video in (*videos, *train_videos)
+        if points is not None and video not in points and not (truth / f"{video}.png").exists()
+    }
+    train_videos = [video for video in train_videos if video not in unmarked]
+    videos = [video for video in videos if video not in unmarked]
+    if not videos:
+        raise PredictionError(
+            f"{truth}: no marker looked at any of the test videos; have some of them marked, or "
+            "leave the maps out (--saliency_maps)"
+        )
     absent = [video for video in videos if video not in predicted]
     if absent:
         raise PredictionError(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from lmme3dhf.annotations.fixations import read_saliency
+from lmme3dhf.annotations.fixations import read_fixations, read_saliency
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import view_batch
 from lmme3dhf.data.dialogue import DialogueEncoder
@@ -156,7 +156,9 @@ def train_saliency(config: Config, run: Path) -> Path:
         The run folder, with the trained decoder.
 
     Raises:
-        DataError: Maps are missing; they are counted and the first is named.
+        DataError: Maps are missing; they are counted and the first is named. Clips that no marker
+            looked at are left out, unless they are all. Clips that no marker
+            looked at are left out, unless they are all.
     """
     if runs.is_finished(run):
         print(f"{run}: stage 3 is done")
@@ -165,6 +167,16 @@ def train_saliency(config: Config, run: Path) -> Path:
     listed = runs.listed_samples(config, config.saliency.lists)
     samples = list({sample.video: sample for sample in listed}.values())
     maps = config.data.resolved().root / config.saliency.maps
+    points = config.data.resolved().root / "fixations.json"
+    if points.is_file():
+        looked_at = read_fixations(points)
+        kept = [sample for sample in samples if sample.video in looked_at]
+        if not kept:
+            raise DataError(f"{points}: no marker looked at any of the clips; stop after stage 2")
+        if len(kept) < len(samples):
+            unmarked = len(samples) - len(kept)
+            print(f"{unmarked} of {len(samples)} clips were looked at by no marker: left out")
+        samples = kept
     missing = [sample.video for sample in samples if not (maps / f"{sample.video}.png").is_file()]
     if missing:
         raise DataError(

@@ -1,5 +1,6 @@
 """Labels from the raw annotations of a few hand-made videos, and what is refused."""
 
+import itertools
 import json
 import os
 import shutil
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lmme3dhf import cli
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import read_fixations, read_saliency, read_saliency_png
 from lmme3dhf.annotations.levels import read_levels
 from lmme3dhf.data.card import CARD, LabelReport, summary
+from lmme3dhf.data.check import check
 from lmme3dhf.data.container import read_strip
 from lmme3dhf.data.gen3dhf import PROMPTS, read_list
 from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
@@ -90,9 +93,9 @@ def root(tmp_path) -> Path:
     strip = np.full((40, 120, 3), 120, np.uint8)
     for video in VIDEOS:
         Image.fromarray(strip).save(tmp_path / "image" / f"{video}.png")
-    for (marker, video), centres in DOTS.items():
+    for marker, video in itertools.product(("anna", "ben"), VIDEOS):
         marked = strip.copy()
-        for x, y in centres:
+        for x, y in DOTS.get((marker, video), []):
             marked[y - 1 : y + 2, x - 1 : x + 2] = (255, 0, 0)
         (tmp_path / "raw/marks" / marker).mkdir(parents=True, exist_ok=True)
         Image.fromarray(marked).save(tmp_path / "raw/marks" / marker / f"{video}.png")
@@ -185,6 +188,7 @@ def test_points_and_maps_join_the_markers(root):
         "seed0004": [],
     }
     assert fixations["seed0002"].dots == {"anna": 1, "ben": 2}
+    assert fixations["seed0000"].dots == {"anna": 1, "ben": 0}
     assert {v for v, found in fixations.items() if found.no_distortion} == {
         "seed0001",
         "seed0003",
@@ -376,6 +380,7 @@ def test_points_in_a_table_do_as_well_as_marked_strips(root, tmp_path):
     """The planted centres as CSV. Catches another path for points, with other maps."""
     table = tmp_path / "points.csv"
     rows = [(marker, video, x, y) for (marker, video), at in DOTS.items() for x, y in at]
+    rows += [("anna", video, "", "") for video in ("seed0001", "seed0003", "seed0004")]
     write_csv(table, "marker,video,x,y", rows)
     build(root)
     from_dots = read_fixations(root / "fixations.json")
@@ -600,10 +605,123 @@ def test_clips_in_subfolders_and_frames_are_pointed_out(tmp_path):
     folder.mkdir()
     (disk / "seed0000.mp4").touch()
     (folder / "all").symlink_to(disk)
-    with pytest.raises(DataError, match=r"videos/all; give the folder"):
+    with pytest.raises(DataError, match=r"first all/seed0000\.mp4: put"):
         clips_in(folder)
     (disk / "seed0000.mp4").unlink()
     for number in range(3):
         Image.new("RGB", (32, 32)).save(disk / "seed0000" / f"{number:03d}.png")
     with pytest.raises(DataError, match=r"ffmpeg"):
         clips_in(folder)
+
+
+def test_a_missing_marked_strip_is_not_an_empty_one(root):
+    """Ben lost one, and seed0003 nobody has: its map would say that nothing is wrong. Catches a
+    lost file that is learnt as "no distortion", without a word.
+    """
+    for marker, video in (("ben", "seed0002"), ("anna", "seed0003"), ("ben", "seed0003")):
+        (root / "raw/marks" / marker / f"{video}.png").unlink()
+    said = "\n".join(summary(build(root)))
+    fixations = read_fixations(root / "fixations.json")
+    assert set(fixations) == set(VIDEOS) - {"seed0003"}
+    assert fixations["seed0002"].points == ((100, 20),)
+    assert fixations["seed0002"].dots == {"anna": 1}
+    assert not list((root / "saliency_map").glob("seed0003.*"))
+    assert "1 videos have no map" in said
+    assert "marker ben has not looked at 2 of 5 videos" in said
+    # The check names it, and it is no error: stage 3 leaves it out.
+    odd = {f.kind: f for f in check(root, decode="none").findings}
+    assert "seed0003" in odd["unmarked"].sentence
+    assert odd["unmarked"].severity == "odd"
+    assert "missing map" not in odd
+    (root / "saliency_map/seed0002.png").unlink()
+    (root / "saliency_map/seed0002.npz").unlink()
+    assert "missing map" in {f.kind for f in check(root, decode="none").findings}
+
+
+def test_remarks_marks_and_scores_that_contradict_each_other_are_named(root):
+    """By hand: seed0004 has hair and no dot; seed0000, whose remarks are now fine, has a dot; the
+    authenticity of seed0003 is bad, and nobody saw why. Catches two sources that disagree without
+    a word, in the labels and in the check.
+    """
+    rows = [(m, v, "looks fine" if v == "seed0000" else text) for m, v, text in remark_rows()]
+    write_csv(root / "raw/remarks.csv", "marker,video,remark", rows)
+    report = build(root)
+    expected = {
+        "remarks name": ["seed0004"],
+        "remarks say that nothing": ["seed0000"],
+        "a score is bad": ["seed0003"],
+    }
+    assert len(report.conflicts) == 3
+    for start, videos in expected.items():
+        (found,) = [v for what, v in report.conflicts.items() if what.startswith(start)]
+        assert found == videos
+    checked = [f for f in check(root, decode="none").findings if f.kind == "conflict"]
+    assert {(f.place, f.sentence) for f in checked} == {
+        (video, what) for what, videos in report.conflicts.items() for video in videos
+    }
+    assert {f.severity for f in checked} == {"odd"}
+    assert "conflict: remarks name" in (root / CARD).read_text(encoding="utf-8")
+
+
+def test_too_few_raters_are_named(root):
+    """Fewer than the fifteen of ITU-R BT.500. Catches rough scores without a word."""
+    assert any("fewer than the 15" in line for line in summary(build(root)))
+    rows = [(f"{r}{k}", *rest) for k in range(8) for r, *rest in rating_rows()]
+    write_csv(root / "raw/ratings.csv", "subject,video,dimension,rating", rows)
+    assert not any("fewer than the 15" in line for line in summary(build(root)))
+
+
+def test_other_marks_are_refused_or_counted(root):
+    """A green dot among red ones. Catches a video that is learnt as clean."""
+    picture = np.full((40, 120, 3), 120, np.uint8)
+    picture[9:12, 29:32] = (0, 255, 0)
+    Image.fromarray(picture).save(root / "raw/marks/ben/seed0003.png")
+    with pytest.raises(AnnotationError, match=r"ben/seed0003\.png: something green .*\(30, 10\)"):
+        build(root)
+    report = build(root, other_marks="ignore")
+    assert list(report.marked.strays) == ["ben/seed0003.png"]
+    assert "1 marked strips hold something else" in (root / CARD).read_text(encoding="utf-8")
+    for path in (root / "raw/marks").rglob("*.png"):
+        with Image.open(path) as opened:
+            marked = np.array(opened)
+        marked[(marked == (255, 0, 0)).all(axis=2)] = (0, 255, 0)
+        Image.fromarray(marked).save(path)
+    build(root, mark_colour="green")
+    fixations = read_fixations(root / "fixations.json")
+    assert fixations["seed0003"].points == ((30, 10),)
+    assert sorted(fixations["seed0002"].points) == [(40, 12), (60, 30), (100, 20)]
+
+
+def test_the_split_says_what_came_out(root):
+    """Catches shares that were asked for and not met, without a word."""
+    report = build(root, shares={"train": 0.75, "val": 0.05, "eval": 0.2})
+    assert any(
+        "train: 60.0%, asked 75.0%" in line and "3 faces" in line for line in summary(report)
+    )
+    assert "20.0%, asked 20.0%" in (root / CARD).read_text(encoding="utf-8")
+
+
+def test_strips_are_cut_before_there_are_labels(tmp_path, capsys):
+    """One clip is broken. Catches a run that ends at it, a status of success, and strips that are
+    cut again over those that somebody marks.
+    """
+    frames = [np.full((40, 40, 3), 40 + 8 * index, np.uint8) for index in range(17)]
+    videos, out = tmp_path / "clips", tmp_path / "strips"
+    videos.mkdir()
+    write_clip(videos / "seed0001.mp4", frames, 8)
+    shutil.copy(videos / "seed0001.mp4", videos / "seed0003.mp4")
+    (videos / "seed0002.mp4").write_bytes(b"no clip")
+    call = ["data", "strips", "--videos", str(videos), "--out", str(out)]
+    assert cli.main(call) == 3
+    said = capsys.readouterr().out
+    assert "seed0002: no strip: " in said
+    assert "2 strips cut, 0 were there, 1 clips give none" in said
+    assert {path.name for path in out.iterdir()} == {"seed0001.png", "seed0003.png"}
+    with Image.open(out / "seed0001.png") as picture:
+        assert (np.asarray(picture) == read_strip(videos / "seed0001.mp4", (0.25, 0.5, 0.75))).all()
+    before = (out / "seed0001.png").stat().st_mtime_ns
+    (videos / "seed0002.mp4").unlink()
+    (out / "seed0003.png").unlink()
+    assert cli.main(call) == 0
+    assert "1 strips cut, 1 were there, 0 clips" in capsys.readouterr().out
+    assert (out / "seed0001.png").stat().st_mtime_ns == before

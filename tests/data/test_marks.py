@@ -21,11 +21,13 @@ def strips(tmp_path_factory):
 
 
 def marks(folder):
-    """Every third video unmarked, the others by one or two."""
+    """Every third video without a mark, the others marked by one or two."""
     points = {
-        video: {"ann": [(number % 48, 3.0)], "ben": [(5.0, number % 16)] * (number % 3 - 1)}
+        video: {
+            "ann": [(number % 48, 3.0)] * (number % 3 > 0),
+            "ben": [(5.0, number % 16)] * max(0, number % 3 - 1),
+        }
         for number, video in enumerate(VIDEOS)
-        if number % 3
     }
     return Marks(folder, ("ann", "ben"), {}, points)
 
@@ -45,9 +47,9 @@ def test_processes_change_nothing(strips, tmp_path):
     alone = write_maps(tmp_path / "one", VIDEOS, marks(strips), [strips])
     together = write_maps(tmp_path / "two", VIDEOS, marks(strips), [strips], processes=2)
     assert alone == together
-    assert list(together) == VIDEOS
-    assert together["seed0000"] == {"ann": 0, "ben": 0}
-    assert together["seed0002"] == {"ann": 1, "ben": 1}
+    assert list(together.dots) == VIDEOS
+    assert together.dots["seed0000"] == {"ann": 0, "ben": 0}
+    assert together.dots["seed0002"] == {"ann": 1, "ben": 1}
     one, two = content(tmp_path / "one"), content(tmp_path / "two")
     assert len(one) == 3 * len(VIDEOS) + 1
     assert one == two

@@ -2,6 +2,7 @@
 the released one.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -85,6 +86,58 @@ def test_every_part_gets_a_face_however_small_its_share(faces, sizes):
     split = grouped_split(videos, fractions, np.random.default_rng(0))
     assert tuple(len(part) for part in split.values()) == sizes
     assert sorted(video for part in split.values() for video in part) == videos
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_unequal_faces_meet_the_shares_of_videos_as_nearly_as_can_be(seed):
+    """Against all deals of up to seven faces. Catches shares of faces, a part without any, and a
+    draw that does not depend on the seed alone.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 9, rng.integers(4, 8)).tolist()
+    videos = [f"seed{200 * g + face:04d}" for face, n in enumerate(sizes) for g in range(n)]
+    fractions = {"train": 0.75, "val": 0.05, "eval": 0.2}
+    if seed % 2:
+        fractions = {"train": 0.8, "eval": 0.2}
+
+    def apart(counts):
+        return sum(
+            abs(n - share * len(videos))
+            for n, share in zip(counts, fractions.values(), strict=True)
+        )
+
+    nearest = min(
+        apart(counts)
+        for deal in itertools.product(range(len(fractions)), repeat=len(sizes))
+        if all(
+            counts := [
+                sum(n for n, part in zip(sizes, deal, strict=True) if part == k)
+                for k in range(len(fractions))
+            ]
+        )
+    )
+    split = grouped_split(videos, fractions, np.random.default_rng(1))
+    assert sorted(video for part in split.values() for video in part) == sorted(videos)
+    assert apart([len(part) for part in split.values()]) == pytest.approx(nearest)
+    check_split(split)
+    assert split == grouped_split(videos[::-1], fractions, np.random.default_rng(1))
+
+
+def test_a_fifth_of_unequal_faces_is_a_fifth_of_the_videos():
+    """Ten faces, of which one has eleven videos and nine have one: a fifth of the videos is four
+    faces. Catches one video in the test part.
+    """
+    videos = [f"seed{face:04d}" for face in range(10)]
+    videos += [f"seed{200 * g:04d}" for g in range(1, 11)]
+    drawn = set()
+    for seed in range(9):
+        split = grouped_split(videos, {"train": 0.8, "eval": 0.2}, np.random.default_rng(seed))
+        assert len(split["eval"]) == 4
+        drawn.add(tuple(split["eval"]))
+    assert len(drawn) > 1
+    # Folds too: no better than the eleven videos in one, but the other nine are shared out.
+    folds = [len(fold["eval"]) for fold in grouped_folds(videos, k=4, seed=0)]
+    assert sorted(folds) == [3, 3, 3, 11]
 
 
 def test_faces_that_cannot_be_split_are_refused():

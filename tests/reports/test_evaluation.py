@@ -179,6 +179,8 @@ def test_undefined_figures_are_nan_and_null_in_json(tmp_path):
 
     text = (tmp_path / "figures.json").read_text(encoding="utf-8")
     (read,) = json.loads(text, parse_constant=refuse)["nested"]
+    reason = read["quality"].pop("reason")
+    assert "all 4 predictions are the same" in reason
     assert read["quality"] == {"srcc": None, "plcc": None, "krcc": None, "n": 4}
     assert read["distortion"]["recall"][EYE] == 1
     assert read["distortion"]["recall"]["Blurring / Exposure / Grain"] is None

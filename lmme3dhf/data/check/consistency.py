@@ -11,6 +11,7 @@ from lmme3dhf.annotations.levels import EDGES, LevelScale
 from lmme3dhf.data.check.kinds import PARTS, SEED
 from lmme3dhf.data.check.reading import Found, Rows, fitted_scales, part_of
 from lmme3dhf.data.check.report import Report
+from lmme3dhf.data.conflicts import conflicts
 from lmme3dhf.data.release import video_id
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.splits import SplitFile, latent
@@ -278,6 +279,7 @@ def check_labels(report: Report, found: Found) -> None:
         for video in sorted(set(found.scores.by_video) - found.rated):
             place = f"{report.root / 'MOS.json'}: {video}"
             report.add_odd("unrated", place, "has no rating in raw/ratings.csv")
+    _check_conflicts(report, found)
     fits = [fitted_scales(found.lists, edges) for edges in EDGES]
     for dimension, scale in found.scales.items():
         fitted = [fit[dimension].edges for fit in fits if dimension in fit]
@@ -285,3 +287,16 @@ def check_labels(report: Report, found: Found) -> None:
             place = f"{report.root / 'levels.json'}: {dimension}"
             says = f"the edges do not follow from the {dimension} scores of the training list"
             report.add_odd("level edges", place, says)
+
+
+def _check_conflicts(report: Report, found: Found) -> None:
+    """Categories, marks and level words of a video against each other."""
+    levels: dict[str, dict[str, str]] = defaultdict(dict)
+    for _, sample in found.rows():
+        if sample.level is not None:
+            levels[sample.task][sample.video] = sample.level
+    dots = found.fixations and {v: len(known.points) for v, known in found.fixations.items()}
+    categories = None if found.categories is None else found.categories.by_video
+    for what, videos in conflicts(categories, dots, levels).items():
+        for video in videos:
+            report.add_odd("conflict", video, what)

@@ -51,7 +51,15 @@ def check_media(
     tell_not_sought(report, found)
     for what, folder, files in (("strip", STRIP_FOLDER, strips), ("map", MAP_FOLDER, maps)):
         if (root / folder).is_dir():
-            for video in sorted(videos - set(files)):
+            missing = videos - set(files)
+            if what == "map" and found.fixations is not None:
+                listed = {sample.video for _, sample in found.rows()}
+                unmarked = sorted((missing & listed) - set(found.fixations))
+                missing -= set(unmarked)
+                if unmarked:
+                    says = f"{len(unmarked)} videos have no map, for no marker looked at them"
+                    report.add_odd("unmarked", root / folder, f"{says}: {_first(unmarked)}")
+            for video in sorted(missing):
                 report.add_error(f"missing {what}", root / folder, f"nothing for {video}")
             report.looked_at[f"{what}s"] += len(files)
     if decode != "none":
@@ -64,6 +72,10 @@ def check_media(
     for video in sorted(set(found.fixations or ()) - videos):
         place = f"{root / 'fixations.json'}: {video}"
         report.add_odd("unused label", place, "its video is in no list or label")
+
+
+def _first(videos: list[str]) -> str:
+    return ", ".join(videos[:3]) + (", ..." if len(videos) > 3 else "")
 
 
 def _by_video(folder: Path) -> dict[str, Path]:

@@ -138,8 +138,8 @@ def _render(
         points, remarks[marker] = mark(
             plan, masks, np.random.default_rng((_MARKS, seed, generator, latent, index))
         )
-        if points:
-            _write_png(root / "raw" / "marks" / marker / f"{video}.png", painted(strip, points))
+        # Without a dot it says that nothing was seen.
+        _write_png(root / "raw" / "marks" / marker / f"{video}.png", painted(strip, points))
     severity = {DISTORTIONS[item.kind]: item.severity for item in plan.distortions}
     # Written last: the sign that all of the clip is there.
     write_json(

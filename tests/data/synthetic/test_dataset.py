@@ -85,8 +85,7 @@ def test_the_layout_is_the_one_of_the_release(root):
     marks = {name for name in found if name.startswith("raw/marks/")}
     assert found - marks == expected
     possible = {f"raw/marks/{marker}/{video}.png" for marker in MARKERS for video in VIDEOS}
-    assert marks <= possible
-    assert 10 < len(marks) < len(possible)
+    assert marks == possible
 
 
 def test_clips_are_what_was_asked_for(root):
@@ -134,10 +133,10 @@ def test_marks_are_red_dots_on_the_strip_and_nothing_else(root):
     for path in (root / "raw" / "marks").rglob("*.png"):
         plain, marked = picture(root / "image" / path.name), picture(path)
         changed = (plain != marked).any(axis=2)
-        assert 5 <= changed.sum() < 0.15 * changed.size
+        assert changed.sum() == 0 or 5 <= changed.sum() < 0.15 * changed.size
         assert (marked[changed] == (255, 0, 0)).all()
-        looked_at += 1
-    assert looked_at
+        looked_at += changed.any()
+    assert 10 < looked_at < len(MARKERS) * len(VIDEOS)
 
 
 def test_parts_share_no_face_and_cover_everything(root):
@@ -221,7 +220,10 @@ def test_maps_are_zero_exactly_where_nothing_is_marked(root):
     for video in VIDEOS:
         saliency = read_saliency(root / "saliency_map", video)
         assert saliency.shape == (SIZE, 3 * SIZE)
-        marked = any((root / "raw/marks" / m / f"{video}.png").exists() for m in MARKERS)
+        plain = picture(root / "image" / f"{video}.png")
+        marked = any(
+            (picture(root / "raw/marks" / m / f"{video}.png") != plain).any() for m in MARKERS
+        )
         assert bool(points[video]) == marked == bool(saliency.any())
         if not points[video]:
             empty += 1

@@ -1,0 +1,203 @@
+"""What annotators left on a strip: their marks, and whatever else differs from the plain strip.
+
+A strip that comes back without any change says "nothing marked"; one with something that is no mark
+(a ring among dots, another colour, a note) must not say so. Points are (x, y) in pixels of the
+strip. Array legend: H height, W width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from lmme3dhf.annotations import AnnotationError
+from lmme3dhf.annotations.dots import (
+    DOT_PIXELS_AT_LEAST,
+    cover,
+    dots_with_radius,
+    everywhere,
+    paint_by_change,
+)
+
+SHAPES = ("dot", "ring")
+# Colour -> order of the channels that turns it into red, and whether they are inverted first. Both
+# keep all distances, so dots of every colour are found as well as red ones.
+_TO_RED = {
+    "red": ((0, 1, 2), False),
+    "green": ((1, 0, 2), False),
+    "blue": ((2, 1, 0), False),
+    "cyan": ((0, 1, 2), True),
+    "magenta": ((1, 0, 2), True),
+    "yellow": ((2, 1, 0), True),
+}
+COLOURS = tuple(_TO_RED)
+_NAMED_RGB = {
+    **{name: [255 * (inverted != (i == order[0])) for i in range(3)]
+       for name, (order, inverted) in _TO_RED.items()},
+    "black": [0, 0, 0],
+    "grey": [128, 128, 128],
+    "white": [255, 255, 255],
+}  # fmt: skip
+
+# A pixel of a strip that went through JPEG has changed where the mean change of its 3 x 3
+# surroundings reaches this in a channel. JPEG of quality 60 and more stays below 49, beside dots
+# too (60 strips of scripts/dots_study.py).
+CHANGED_FROM = 50
+# In a strip that was stored without loss, most pixels are the plain strip's to the bit.
+LOSSLESS_FROM, CHANGED_FROM_LOSSLESS = 0.8, 24
+_BESIDE_PX = 3  # around a mark: soft edges
+# The changes around a ring or a scribble; another clip's strip differs over more of its area.
+ANOTHER_STRIP_FROM = 0.05
+_HOLE_PER_RADIUS = 5.0  # a ring's hole in squared radii; dots that touch enclose less
+# What has the marks' colour and is as small as this is a dot that could not be told.
+_SPECK_SIDE_PX, _SPECK_SIDE_PER_RADIUS = 8, 4.0
+_NAMED_STRAYS = 3
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A change of a strip that is no mark.
+
+    Attributes:
+        x: Its middle, pixels.
+        y: Its middle, pixels.
+        pixels: How many pixels have changed.
+        looks: What it looks like: "a red ring", "something green".
+    """
+
+    x: int
+    y: int
+    pixels: int
+    looks: str
+
+    def __str__(self) -> str:
+        return f"{self.looks} of {self.pixels} px at ({self.x}, {self.y})"
+
+
+@dataclass(frozen=True)
+class Marking:
+    """What one marker left on one strip.
+
+    Attributes:
+        points: Centres of the marks.
+        strays: Changes that are no marks.
+        specks: Spots in the marks' colour that are too small or too crowded for a dot.
+    """
+
+    points: tuple[tuple[float, float], ...] = ()
+    strays: tuple[Stray, ...] = ()
+    specks: int = 0
+
+    def strays_named(self) -> str:
+        """The largest strays, for a message."""
+        largest = sorted(self.strays, key=lambda stray: -stray.pixels)
+        rest = len(largest) - _NAMED_STRAYS
+        more = f" and {rest} more" if rest > 0 else ""
+        return ", ".join(map(str, largest[:_NAMED_STRAYS])) + more
+
+
+def read_marking(
+    marked_HW3: np.ndarray, plain_HW3: np.ndarray, colour: str = "red", shape: str = "dot"
+) -> Marking:
+    """Finds the marks on a strip, and what else was painted on it.
+
+    Args:
+        marked_HW3: The strip as it came back, RGB, uint8; it may have gone through JPEG.
+        plain_HW3: The strip without marks.
+        colour: The marks' colour, one of `COLOURS`.
+        shape: "dot", filled; or "ring", closed and not touching another, whose mark is its middle.
+
+    Raises:
+        AnnotationError: As `annotations.dots.red_dots`, or another clip's strip.
+    """
+    marked, plain = (_as_red(picture, colour) for picture in (marked_HW3, plain_HW3))
+    if shape == "dot":
+        points, radius_px = dots_with_radius(marked, plain)
+        taken_HW = cover(points, *everywhere(marked[..., 0]), (radius_px or 0) + _BESIDE_PX) > 0
+    else:
+        points, taken_HW, radius_px = *_rings(marked, plain), None
+    change_HW3 = marked_HW3.astype(np.float32) - plain_HW3.astype(np.float32)
+    painted_HW = np.abs(change_HW3).max(axis=2) >= CHANGED_FROM_LOSSLESS
+    changed_HW = painted_HW
+    if (change_HW3 == 0).mean() < LOSSLESS_FROM:
+        mean_HW3 = ndimage.uniform_filter(change_HW3, size=(3, 3, 1))
+        changed_HW = np.abs(mean_HW3).max(axis=2) >= CHANGED_FROM
+    changed_HW = changed_HW & ~taken_HW
+    share = float(changed_HW.mean())
+    if share >= ANOTHER_STRIP_FROM:
+        raise AnnotationError(
+            f"{share:.0%} of its pixels are not those of the plain strip; expected the same "
+            "picture with marks on it: is it another clip's strip?"
+        )
+    strays, specks = [], 0
+    label_HW, _ = ndimage.label(changed_HW, structure=np.ones((3, 3)))
+    evidence_HW = paint_by_change(marked, plain)[0] if changed_HW.any() else None
+    for label, box in enumerate(ndimage.find_objects(label_HW), 1):
+        inside = (label_HW[box] == label) & painted_HW[box]
+        if inside.sum() < DOT_PIXELS_AT_LEAST:
+            continue
+        is_ring = _hole(label_HW[box] == label) > DOT_PIXELS_AT_LEAST
+        ours = (evidence_HW[box][inside] > 0).mean() > 0.5
+        longest = max(side.stop - side.start for side in box)
+        small = longest <= max(_SPECK_SIDE_PX, _SPECK_SIDE_PER_RADIUS * (radius_px or 0))
+        if shape == "dot" and ours and small and not is_ring:
+            specks += 1
+            continue
+        y, x = (round((side.start + side.stop - 1) / 2) for side in box)
+        name = _colour_name(np.median(marked_HW3[box][inside], axis=0))
+        looks = f"a {name} ring" if is_ring else f"something {name}"
+        strays.append(Stray(x, y, int(inside.sum()), looks))
+    strays += _thick_rings(marked, plain, points, radius_px, colour) if shape == "dot" else []
+    return Marking(tuple(points), tuple(strays), specks)
+
+
+def _as_red(picture_HW3: np.ndarray, colour: str) -> np.ndarray:
+    order, inverted = _TO_RED[colour]
+    if colour == "red" or picture_HW3.shape[-1] != 3:  # the reader of the dots refuses it
+        return picture_HW3
+    return (255 - picture_HW3 if inverted else picture_HW3)[..., order]
+
+
+def _colour_name(rgb: np.ndarray) -> str:
+    return min(_NAMED_RGB, key=lambda name: float(np.linalg.norm(rgb - _NAMED_RGB[name])))
+
+
+def _hole(mask_HW: np.ndarray) -> int:
+    """Pixels that a shape encloses."""
+    return int(ndimage.binary_fill_holes(mask_HW).sum() - mask_HW.sum())
+
+
+def _thick_rings(
+    marked: np.ndarray, plain: np.ndarray, points: list, radius_px: float | None, colour: str
+) -> list[Stray]:
+    """Rings with a stroke as wide as a dot: the finder covers them with dots side by side."""
+    if len(points) < 3:
+        return []
+    paint_HW = paint_by_change(marked, plain)[0] > 0
+    label_HW, _ = ndimage.label(paint_HW, structure=np.ones((3, 3)))
+    rings = []
+    for label, box in enumerate(ndimage.find_objects(label_HW), 1):
+        inside = label_HW[box] == label
+        covered = sum(label_HW[round(y), round(x)] == label for x, y in points)
+        if covered > 2 and _hole(inside) > _HOLE_PER_RADIUS * radius_px**2:
+            y, x = (round((side.start + side.stop - 1) / 2) for side in box)
+            rings.append(Stray(x, y, int(inside.sum()), f"a {colour} ring"))
+    return rings
+
+
+def _rings(marked: np.ndarray, plain: np.ndarray) -> tuple[list[tuple[float, float]], np.ndarray]:
+    """Middles of the closed red rings, and the pixels within and around them."""
+    paint_HW = ndimage.binary_dilation(
+        paint_by_change(marked, plain)[0] > 0, structure=np.ones((3, 3))
+    )
+    label_HW, _ = ndimage.label(paint_HW, structure=np.ones((3, 3)))
+    points, taken_HW = [], np.zeros_like(paint_HW)
+    for label, box in enumerate(ndimage.find_objects(label_HW), 1):
+        inside = label_HW[box] == label
+        filled = ndimage.binary_fill_holes(inside)
+        if ndimage.label(filled & ~inside)[1] != 1:  # open, filled, or rings that cross
+            continue
+        y, x = ndimage.center_of_mass(filled)
+        points.append((float(x) + box[1].start, float(y) + box[0].start))
+        taken_HW[box] |= filled
+    return points, ndimage.binary_dilation(taken_HW, iterations=_BESIDE_PX)
