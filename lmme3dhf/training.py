@@ -423,7 +423,8 @@ class Progress(TrainerCallback):
     ) -> None:
         """Called by `StageTrainer.evaluate`."""
         if state.is_world_process_zero:
-            words = [f"{key.removeprefix('eval_')} {value:.4f}" for key, value in metrics.items()]
+            values = ((k.removeprefix("eval_"), v) for k, v in metrics.items() if k != "epoch")
+            words = [f"{key} {value:.4f}" for key, value in values]
             print(
                 f"{self.name}: validation at step {state.global_step}: {', '.join(words)}",
                 flush=True,
@@ -621,6 +622,19 @@ def is_validated(settings: dict[str, Any]) -> bool:
     return settings.get("eval_strategy", "epoch") not in ("no", False)  # YAML reads no as False
 
 
+def refuse_selection(settings: dict[str, Any]) -> None:
+    """Raises where the settings select a checkpoint by validation, for a run that has none.
+
+    Raises:
+        TrainingError: Says so.
+    """
+    if settings.get("load_best_model_at_end") or settings.get("save_strategy") == "best":
+        raise TrainingError(
+            "trainer.load_best_model_at_end and trainer.save_strategy: best need validation; give "
+            "the data set lists of its val part, and leave out trainer.eval_strategy: no"
+        )
+
+
 def training_arguments(
     settings: dict[str, Any], output_dir: Path, seed: int, *, has_validation: bool = True
 ) -> TrainingArguments:
@@ -670,15 +684,14 @@ def training_arguments(
         # What fits in training fits.
         "per_device_eval_batch_size": settings.get("per_device_train_batch_size", 8),
     } | settings
-    selects = chosen.get("load_best_model_at_end") or chosen["save_strategy"] == "best"
     if not (has_validation and is_validated(settings)):
-        if selects:
-            raise TrainingError(
-                "trainer.load_best_model_at_end and trainer.save_strategy: best need validation; "
-                "give the data set lists of its val part, and leave out trainer.eval_strategy: no"
-            )
+        refuse_selection(settings)
         chosen |= {"eval_strategy": "no", "eval_on_start": False}
-    elif selects and "eval_strategy" not in settings and chosen["save_strategy"] == "steps":
+    elif (
+        chosen.get("load_best_model_at_end")
+        and "eval_strategy" not in settings
+        and chosen["save_strategy"] == "steps"
+    ):
         # The best can only be chosen among those that are saved.
         chosen |= {"eval_strategy": "steps", "eval_steps": chosen.get("save_steps", 500)}
     if chosen.get("use_liger_kernel"):
