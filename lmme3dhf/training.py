@@ -924,7 +924,9 @@ def write_validation(path: Path, history: list[dict[str, Any]], selected: int | 
     rows = []
     for entry in history:
         if "eval_loss" in entry:
-            values = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
-            row = {"step": entry["step"], "epoch": entry["epoch"], **values}
+            # A run that goes on has read its first entries with other keys first.
+            names = sorted(key for key in entry if key.startswith("eval_"))
+            values = {name.removeprefix("eval_"): entry[name] for name in names}
+            row = {"step": entry["step"], "epoch": entry["epoch"], "loss": 0.0} | values
             rows.append(row | ({"selected": True} if entry["step"] == selected else {}))
     replace_file(path, "".join(json.dumps(without_nan(row)) + "\n" for row in rows))

@@ -13,9 +13,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from accelerate.utils.deepspeed import DeepSpeedEngineWrapper
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
+from transformers import Trainer
 
 from lmme3dhf import training
 from lmme3dhf.config import load_config
@@ -838,18 +842,18 @@ def test_validation_can_be_switched_off(tmp_path, settings):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "step"),
     [
-        {},
-        EVERY_4,
-        {"save_strategy": "steps", "save_steps": 6},
-        EVERY_4 | {"load_best_model_at_end": True},
-        {"save_strategy": "best", "metric_for_best_model": "bias", "greater_is_better": False},
-        EVERY_4 | {"eval_on_start": True},
-        EVERY_4 | {"max_steps": 15, "logging_steps": 4},
+        ({}, 10),
+        ({"save_strategy": "steps", "save_steps": 6}, 7),
+        (EVERY_4 | {"load_best_model_at_end": True}, 14),
+        (
+            {"save_strategy": "best", "metric_for_best_model": "bias", "greater_is_better": False},
+            14,
+        ),
+        (EVERY_4 | {"eval_on_start": True, "max_steps": 15, "logging_steps": 4}, 10),
     ],
 )
-@pytest.mark.parametrize("step", [7, 14])
 def test_a_killed_run_has_the_same_validations(tmp_path, settings, step):
     """Step 6 ends the first epoch: where it is saved, a validation that came after the checkpoint
     would be lost. Catches that, and a best step that is forgotten.
@@ -889,7 +893,7 @@ def test_the_best_weights_are_kept(tmp_path):
     plain = overfitted(tmp_path / "plain", **EVERY_4)
     model = overfitted(tmp_path / "run", **BEST)
     rows = validations(tmp_path / "run")
-    assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)
+    assert min(row["loss"] for row in rows) == rows[0]["loss"]
     assert [row.get("selected") for row in rows] == [True, *[None] * (len(rows) - 1)]
     assert checkpoints(tmp_path / "run") == [4, STEPS]
     saved = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-4" / "model.safetensors")
@@ -938,7 +942,10 @@ def test_a_moved_run_keeps_its_best(tmp_path):
             {"load_best_model_at_end": True, "validation": Unseen(), "eval_strategy": "no"},
             "eval_strategy",
         ),
-        ({"metric_for_best_model": "srcc", "validation": Unseen()}, "measures no 'srcc'"),
+        (
+            {"metric_for_best_model": "srcc", "validation": Unseen(), "loss": JudgedL1()},
+            "measures no 'srcc'",
+        ),
         (
             {
                 "load_best_model_at_end": True,
@@ -999,3 +1006,151 @@ def test_an_older_checkpoint_stays_until_the_new_one_is_whole(tmp_path, whole, m
     monkeypatch.undo()
     assert_ends_like(whole, go(tmp_path, **settings), tmp_path)
     assert checkpoints(tmp_path) == [STEPS]
+
+
+# A float16 scaler, DeepSpeed
+
+
+@pytest.fixture
+def float16(monkeypatch):
+    """Trainer with a real loss scaler and accelerate's code around it, on the CPU, for which
+    accelerate makes none of its own.
+    """
+    create = training.StageTrainer.create_accelerator_and_postprocess
+
+    def with_scaler(self: Trainer) -> None:
+        create(self)
+        monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "fp16")
+        self.accelerator.native_amp = True
+        self.accelerator.scaler = torch.amp.GradScaler("cpu")
+
+    monkeypatch.setattr(training.StageTrainer, "create_accelerator_and_postprocess", with_scaler)
+
+
+class Overflow(torch.autograd.Function):
+    """The identity, whose gradient overflows in float16 above its range."""
+
+    @staticmethod
+    def forward(ctx, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return (gradient * 16).half().float()
+
+
+def test_steps_that_overflow_in_float16_are_skipped_and_counted(tmp_path, float16, capsys):
+    """The scale starts at 65536; half of it (two samples) times 16 is no float16 number until it is
+    4096: four steps at least are skipped. Catches a guard that stops at the first, weights that such a step moves, and
+    a curve that no reader of JSON accepts.
+    """
+    seen = []
+
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Overflow.apply(value)
+
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    model = go(run, loss=L1(change), **EVERY_4)
+    rows = losses(run)
+    skipped = [row.get("skipped_steps") == 1 for row in rows]
+    assert skipped[:4] == [True] * 4
+    assert not all(skipped[4:])
+    assert [row["grad_norm"] is None for row in rows] == skipped
+    for before, after, stays in zip(seen, seen[1:], skipped[:-1], strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before) == stays
+    assert f"{sum(skipped)} of {STEPS} steps were skipped" in capsys.readouterr().out
+    steps = iter(range(STEPS))
+
+    def dying(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        if next(steps) == 9:
+            raise KilledError
+        return Overflow.apply(value)
+
+    with pytest.raises(KilledError):
+        go(killed, loss=L1(dying), **EVERY_4)
+    assert_ends_like((model, run), go(killed, loss=L1(change), **EVERY_4), killed)
+
+
+def test_gradients_that_no_scale_mends_stop_a_float16_run(tmp_path, float16):
+    """Catches a run that skips every step to its end."""
+    loss = L1(lambda model, batch, value: value + (0 * value).sqrt())
+    with pytest.raises(NonFiniteLossError, match=r"step 17: the gradient of \S+ is not finite"):
+        go(tmp_path, loss=loss, **EVERY_4)
+
+
+def test_a_loss_that_is_no_number_stops_a_float16_run_at_once(tmp_path, float16):
+    """Catches a scaler that hides what comes from the samples."""
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan on s") as error:
+        go(tmp_path, dataset=Numbers(poisoned=5))
+    assert "s5" in str(error.value)
+
+
+class Engine:
+    """Stands for DeepSpeed's, which is not installed here: `accelerate`'s wrapper of it makes the
+    optimiser's step within the backward pass of the last micro-batch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, norm: float = 1.0) -> None:
+        self.optimizer, self.norm, self.steps = optimizer, norm, 0
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        pass
+
+    def backward(self, loss: torch.Tensor, **kwargs) -> None:
+        loss.backward()
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.steps += 1
+
+    def get_global_grad_norm(self) -> float:
+        return self.norm
+
+
+def under_deepspeed(monkeypatch, norm: float = 1.0) -> list[Engine]:
+    """Trainer's steps with accelerate's own wrapper around a made-up engine."""
+    engines: list[Engine] = []
+    step = training.StageTrainer.training_step
+
+    def stepping(self: Trainer, *args, **kwargs) -> torch.Tensor:
+        if not engines:
+            engines.append(Engine(self.optimizer.optimizer, norm))
+            accelerator = self.accelerator
+            accelerator.deepspeed_engine_wrapped = DeepSpeedEngineWrapper(engines[0])
+            self.is_deepspeed_enabled = True
+            monkeypatch.setattr(type(accelerator), "distributed_type", DistributedType.DEEPSPEED)
+            monkeypatch.setattr(self.optimizer, "step", lambda: None)
+            self._prepare_input = lambda inputs: inputs
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(training.StageTrainer, "training_step", stepping)
+    return engines
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_under_deepspeed_a_bad_loss_stops_before_the_step(tmp_path, monkeypatch, accumulation):
+    """The engine is made up, its wrapper is accelerate's. Catches a look that comes after the
+    backward pass, when the weights are spoilt already.
+    """
+    engines, models = under_deepspeed(monkeypatch), []
+
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        models.append(model)
+        return value * float("nan") if len(models) == 5 else value
+
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan on s\S+, s\S+; the run stopped"):
+        go(tmp_path, loss=L1(change), gradient_accumulation_steps=accumulation)
+    assert engines[0].steps == 4 // accumulation
+    assert all(torch.isfinite(tensor).all() for tensor in models[0].state_dict().values())
+
+
+def test_under_deepspeed_a_bad_gradient_is_not_saved(tmp_path, monkeypatch):
+    """DeepSpeed shows a norm when its step is made. Catches a message that says otherwise, and a
+    checkpoint of what came out.
+    """
+    engines = under_deepspeed(monkeypatch, float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"step 1: .* has made this step.* not saved"):
+        go(tmp_path, save_strategy="steps", save_steps=1)
+    assert engines[0].steps == 1
+    assert checkpoints(tmp_path) == []
