@@ -1041,8 +1041,8 @@ class Overflow(torch.autograd.Function):
 
 def test_steps_that_overflow_in_float16_are_skipped_and_counted(tmp_path, float16, capsys):
     """The scale starts at 65536; half of it (two samples) times 16 is no float16 number until it is
-    4096: four steps at least are skipped. Catches a guard that stops at the first, weights that such a step moves, and
-    a curve that no reader of JSON accepts.
+    4096: four steps at least are skipped. Catches a guard that stops at the first, weights that
+    such a step moves, and a curve that no reader of JSON accepts.
     """
     seen = []
 
@@ -1057,7 +1057,7 @@ def test_steps_that_overflow_in_float16_are_skipped_and_counted(tmp_path, float1
     assert skipped[:4] == [True] * 4
     assert not all(skipped[4:])
     assert [row["grad_norm"] is None for row in rows] == skipped
-    for before, after, stays in zip(seen, seen[1:], skipped[:-1], strict=True):
+    for before, after, stays in zip(seen[:-1], seen[1:], skipped[:-1], strict=True):
         assert all(torch.equal(before[name], after[name]) for name in before) == stays
     assert f"{sum(skipped)} of {STEPS} steps were skipped" in capsys.readouterr().out
     steps = iter(range(STEPS))
