@@ -500,14 +500,22 @@ def training_curves(path: Path, source: Source) -> Drawn:
     curves = {title: curve for title, curve in curves.items() if curve}
     if not curves:
         raise ComparisonError(f"{source.root}: no {', '.join(f'{s}/losses.jsonl' for s in STAGES)}")
-    plots.loss_curves(path, curves, rates, corner(source), validation)
+    srcc = {
+        dimension: [
+            (row["step"], row["value"]) for row in measured if row["measure"] == f"srcc_{dimension}"
+        ]
+        for dimension in DIMENSIONS
+    }
+    srcc = {dimension: points for dimension, points in srcc.items() if points}
+    plots.loss_curves(path, curves, rates, corner(source), validation, srcc)
     caption = (
         "Each logged step (grey) and the running mean over a twentieth of them; the stages have "
         "different losses, on axes of their own. Dashed: the learning rate."
     )
     if not measured:
         return Drawn(caption=caption, tables={"": table})
-    caption += " Green: the loss on the validation part, which no stage is trained on."
+    caption += " Green: the loss on the validation part, which no stage is trained on"
+    caption += "; its SRCC beside." if srcc else "."
     return Drawn(caption=caption, tables={"": table, "_validation": measured})
 
 

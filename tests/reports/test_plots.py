@@ -96,6 +96,12 @@ def test_the_validation_loss_is_drawn_with_the_losses(tmp_path):
     picture = read(tmp_path / "both.png")
     assert close_to(picture[:, :468], GREEN).sum() == 0
     assert close_to(picture[:, 468:], GREEN).sum() > 50
+    srcc = {"authenticity": [(20, 0.5), (40, 0.7)]}
+    loss_curves(tmp_path / "srcc.png", steps, validation=both, srcc=srcc)
+    picture = read(tmp_path / "srcc.png")
+    assert picture.shape == (416, 3 * 468, 3)
+    assert close_to(picture[:, 936:], ORANGE).sum() > 50
+    assert close_to(picture[:, :936], ORANGE).sum() == 0
 
 
 def test_recall_bars_have_the_length_of_the_recall(tmp_path):

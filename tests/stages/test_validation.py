@@ -202,7 +202,9 @@ def test_validation_leaves_the_stage_as_it_is(config, data, tmp_path, predicted)
 
 
 def test_the_best_epochs_adapter_and_head_are_kept(config, tmp_path, monkeypatch):
-    """Killed in the last epoch, which is not the best, and run again it is the same. Catches a head (`modules_to_save`) of another epoch than its adapter."""
+    """Killed in the last epoch, which is not the best, and run again it is the same.
+    Catches a head (`modules_to_save`) of another epoch than its adapter.
+    """
     chosen = {
         "load_best_model_at_end": True,
         "save_total_limit": 1,

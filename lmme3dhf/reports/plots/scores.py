@@ -141,6 +141,7 @@ def loss_curves(
     rates: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     note: str = "",
     validation: Mapping[str, Sequence[tuple[int, float]]] | None = None,
+    srcc: Mapping[str, Sequence[tuple[int, float]]] | None = None,
 ) -> None:
     """Training loss of each stage, with its running mean over a twentieth of the steps, and the
     loss on validation data.
@@ -151,9 +152,16 @@ def loss_curves(
         rates: Stage -> (step, learning rate), drawn on an axis of its own; a stage may have none.
         note: See `style.picture`.
         validation: Stage -> (step, validation loss); a stage may have none.
+        srcc: Dimension -> (step, SRCC on validation data), in a panel of its own where there are
+            any.
     """
-    with picture(path, 3.6 * len(curves), 3.2, note) as figure:
-        axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    panels = len(curves) + bool(srcc)
+    with picture(path, 3.6 * panels, 3.2, note) as figure:
+        *axes, last = figure.subplots(1, panels, squeeze=False)[0]
+        if srcc:
+            _draw_srcc(last, srcc)
+        else:
+            axes.append(last)
         for axis, (stage, curve) in zip(axes, curves.items(), strict=True):
             steps, losses = np.array(curve).T
             width = max(1, len(losses) // 20)
@@ -174,6 +182,16 @@ def loss_curves(
                 _draw_rate(axis, rates[stage], axis is axes[-1])
         shown = ",\ngreen: validation" if validation and any(validation.values()) else ""
         axes[0].set_ylabel(f"loss (grey: each step,\nblue: running mean{shown})")
+
+
+def _draw_srcc(axis: Axes, srcc: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    for dimension, points in srcc.items():
+        colour = DIMENSION_COLOURS[dimension]
+        axis.plot(*np.array(points).T, "o-", color=colour, markersize=4, label=dimension)
+    axis.set_title("scores, validation")
+    axis.set_xlabel("step")
+    axis.set_ylabel("SRCC")
+    axis.legend()
 
 
 def _draw_rate(axis: Axes, rate: Sequence[tuple[int, float]], last: bool) -> None:
