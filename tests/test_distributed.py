@@ -219,6 +219,10 @@ def data(tmp_path_factory) -> Path:
             for video, named in answers
         ],
     )
+    # Three clips to validate on, fewer than a batch of one process; two ranks get two and one.
+    for path in sorted(root.glob("*/train*.json")):
+        rows = json.loads(path.read_text())
+        path.with_name(path.name.replace("train", "val")).write_text(json.dumps(rows[2:5]))
     (root / "odd").mkdir()
     (root / "odd" / "broken.mp4").write_bytes(b"no clip")
     return root
@@ -268,6 +272,21 @@ def test_two_ranks_learn_what_one_learns(one, two, name):
     assert losses(one / name)[0] != pytest.approx(losses(one / name)[-1], abs=1e-2)
     assert losses(two / name) == pytest.approx(losses(one / name), abs=1e-5)
     assert len(losses(two / name)) == 3
+
+
+@pytest.mark.parametrize("name", ["text", "score"])
+def test_two_ranks_validate_as_one(one, two, name):
+    """After the epoch of two steps and at the end. Catches means over unequal shares, a clip that
+    counts twice because a rank has fewer, and SRCC of one rank's clips.
+    """
+    ours, theirs = (
+        [json.loads(line) for line in (run / name / "validation.jsonl").read_text().splitlines()]
+        for run in (two, one)
+    )
+    assert [row["step"] for row in ours] == [2, 3]
+    for our, their in zip(ours, theirs, strict=True):
+        assert our == pytest.approx(their, abs=1e-5, nan_ok=True)
+        assert ("srcc" in our) == (name == "score")
 
 
 def test_two_ranks_leave_a_model_that_predicts_the_same(data, one, two):

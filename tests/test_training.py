@@ -13,8 +13,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from accelerate.utils.deepspeed import DeepSpeedEngineWrapper
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
+from transformers import Trainer
 
 from lmme3dhf import training
 from lmme3dhf.config import load_config
@@ -122,6 +127,7 @@ def go(
     seed: int = 0,
     collator: Callable = collate,
     flops: Callable | None = None,
+    validation: Dataset | None = None,
     **settings,
 ) -> nn.Module:
     """Starts, or goes on with, a run; the model starts from one state."""
@@ -141,6 +147,7 @@ def go(
         run=run,
         seed=seed,
         flops=flops,
+        validation=validation,
     )
 
 
@@ -752,3 +759,398 @@ def test_liger_kernels_leave_the_models_forward_pass_alone(tmp_path, monkeypatch
             tmp_path,
             0,
         )
+
+
+# Validation
+
+
+class JudgedL1(L1):
+    """With the mean error as a measure that says which samples were looked at."""
+
+    measured = ("bias", "samples")
+
+    def judge(
+        self, model: nn.Module, batch: dict, names: list[str]
+    ) -> tuple[torch.Tensor, list[list[float]]]:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        error = model(batch["x"]) - batch["labels"]
+        return error.abs().sum()[None], [
+            [float(name[1:]), float(value)] for name, value in zip(names, error, strict=True)
+        ]
+
+    def measures(self, rows: list[list[float]]) -> dict[str, float]:
+        return {
+            "bias": sum(value for _, value in rows) / len(rows),
+            "samples": sum(number for number, _ in rows),
+        }
+
+
+class Unseen(Numbers):
+    """Seven other samples."""
+
+    def __init__(self) -> None:
+        self.x = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
+        self.y = self.x.sum(1) + 1
+
+
+def validations(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+
+
+VALIDATED = {"loss": JudgedL1(), "validation": Unseen()}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_validation_changes_no_weight_and_no_loss(tmp_path, whole, workers):
+    """With dropout, whose numbers come from the generator that a DataLoader draws from. Catches a
+    draw, a model that stays in evaluation mode, and a loss that is summed up with the others.
+    """
+    run = tmp_path / "run"
+    settings = EVERY_4 | {"eval_strategy": "steps", "eval_steps": 1}
+    model = go(run, dataloader_num_workers=workers, **settings, **VALIDATED)
+    assert_ends_like(whole, model, run)
+    assert [row["step"] for row in validations(run)] == list(range(1, STEPS + 1))
+    assert not (whole[1] / "validation.jsonl").exists()
+
+
+def test_a_validation_is_what_its_definition_says(tmp_path, capsys):
+    """Computed here with the weights at the end, on seven samples in batches of two. Catches means
+    of means over unequal batches, the training data, dropout, and samples that are counted twice.
+    """
+    model = go(tmp_path, **VALIDATED)
+    rows = validations(tmp_path)
+    assert [row["step"] for row in rows] == [6, 12, 18]
+    assert [row["epoch"] for row in rows] == [1.0, 2.0, 3.0]
+    data = Unseen()
+    with torch.no_grad():
+        error = model.eval()(data.x) - data.y
+    assert rows[-1]["loss"] == pytest.approx(error.abs().mean().item(), rel=1e-6)
+    assert rows[-1]["bias"] == pytest.approx(error.mean().item(), rel=1e-6)
+    assert {row["samples"] for row in rows} == {sum(range(7))}
+    assert set(rows[0]) == {"step", "epoch", "loss", "bias", "samples"}
+    lines = [line for line in capsys.readouterr().out.splitlines() if "validation at step" in line]
+    assert len(lines) == 3
+    assert f"loss {rows[-1]['loss']:.4f}, bias {rows[-1]['bias']:.4f}" in lines[-1]
+
+
+@pytest.mark.parametrize("settings", [{"eval_strategy": "no"}, {"eval_strategy": False}])
+def test_validation_can_be_switched_off(tmp_path, settings):
+    """Also as YAML reads the word. Catches a setting that is overruled."""
+    go(tmp_path, **VALIDATED, **settings)
+    assert validations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        ({}, 10),
+        ({"save_strategy": "steps", "save_steps": 6}, 7),
+        (EVERY_4 | {"load_best_model_at_end": True}, 14),
+        (
+            {"save_strategy": "best", "metric_for_best_model": "bias", "greater_is_better": False},
+            14,
+        ),
+        (EVERY_4 | {"eval_on_start": True, "max_steps": 15, "logging_steps": 4}, 10),
+    ],
+)
+def test_a_killed_run_has_the_same_validations(tmp_path, settings, step):
+    """Step 6 ends the first epoch: where it is saved, a validation that came after the checkpoint
+    would be lost. Catches that, and a best step that is forgotten.
+    """
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    settings = settings | {"validation": Unseen()}
+    model = go(whole, loss=JudgedL1(), **settings)
+    loss = killed_at(step)
+    judged = JudgedL1(loss.change)
+    with pytest.raises(KilledError):
+        go(run, loss=judged, **settings)
+    assert_ends_like((model, whole), go(run, loss=JudgedL1(), **settings), run)
+    assert (run / "validation.jsonl").read_bytes() == (whole / "validation.jsonl").read_bytes()
+    assert len(validations(whole)) >= 3
+
+
+# Keeping the best
+
+
+BEST = EVERY_4 | {"load_best_model_at_end": True, "save_total_limit": 1}
+
+
+def overfitted(run: Path, step: int | None = None, **settings) -> nn.Module:
+    """The training data lead away from the validation data after a few steps."""
+    far = Unseen()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        far.y = Toy(0.0).eval()(far.x)
+    change = killed_at(step).change if step else L1().change
+    return go(run, loss=JudgedL1(change), validation=far, **settings)
+
+
+def test_the_best_weights_are_kept(tmp_path):
+    """The validation data are what the model says at the start, so the first checkpoint is the
+    best. Catches the last weights in its place, and a rotation that deletes the best.
+    """
+    plain = overfitted(tmp_path / "plain", **EVERY_4)
+    model = overfitted(tmp_path / "run", **BEST)
+    rows = validations(tmp_path / "run")
+    assert min(row["loss"] for row in rows) == rows[0]["loss"]
+    assert [row.get("selected") for row in rows] == [True, *[None] * (len(rows) - 1)]
+    assert checkpoints(tmp_path / "run") == [4, STEPS]
+    saved = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-4" / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, saved[name]), name
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(plain.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    assert losses(tmp_path / "run") == losses(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("harm", [flipped_weight, no_manifest, shutil.rmtree])
+def test_a_damaged_best_checkpoint_is_trained_again(tmp_path, capsys, harm):
+    """Killed at step 14, when 4 is the best and 12 the newest. Catches a run that ends with other
+    weights than it would have had, or cannot be ended any more.
+    """
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    model = overfitted(whole, **BEST)
+    with pytest.raises(KilledError):
+        overfitted(run, 14, **BEST)
+    assert checkpoints(run) == [4, 12]
+    harm(run / "checkpoints" / "checkpoint-4")
+    assert_ends_like((model, whole), overfitted(run, **BEST), run)
+    assert "checkpoint-12: not used" in capsys.readouterr().err
+
+
+def test_a_moved_run_keeps_its_best(tmp_path):
+    """The library stores the path of the best checkpoint and forgets it where that is not there.
+    Catches the last weights in its place.
+    """
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    model = overfitted(whole, **BEST)
+    with pytest.raises(KilledError):
+        overfitted(run, 14, **BEST)
+    moved = run.rename(tmp_path / "moved")
+    assert_ends_like((model, whole), overfitted(moved, **BEST), moved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"load_best_model_at_end": True}, "need validation"),
+        ({"save_strategy": "best", "metric_for_best_model": "loss"}, "need validation"),
+        (
+            {"load_best_model_at_end": True, "validation": Unseen(), "eval_strategy": "no"},
+            "eval_strategy",
+        ),
+        (
+            {"metric_for_best_model": "srcc", "validation": Unseen(), "loss": JudgedL1()},
+            "measures no 'srcc'",
+        ),
+        (
+            {
+                "load_best_model_at_end": True,
+                "validation": Unseen(),
+                "eval_strategy": "steps",
+                "eval_steps": 5,
+            },
+            "trainer:",
+        ),
+        ({"save_only_model": True}, "save_only_model"),
+        ({"ignore_data_skip": True}, "ignore_data_skip"),
+        ({"push_to_hub": True}, "push_to_hub"),
+    ],
+)
+def test_a_selection_or_a_setting_that_cannot_be_is_refused(tmp_path, settings, named):
+    """Before the first step. Catches a KeyError after the first epoch, and runs that cannot go on
+    after a kill.
+    """
+    with pytest.raises(TrainingError, match=named):
+        go(tmp_path, **({"loss": killed_at(1)} | settings))
+
+
+def test_a_selection_by_what_is_never_defined_is_refused(tmp_path):
+    """Catches the last weights under the name of the best."""
+
+    class Undefined(JudgedL1):
+        def measures(self, rows: list[list[float]]) -> dict[str, float]:
+            return {"bias": float("nan"), "samples": 0.0}
+
+    with pytest.raises(TrainingError, match="finite bias"):
+        go(
+            tmp_path,
+            loss=Undefined(),
+            validation=Unseen(),
+            load_best_model_at_end=True,
+            metric_for_best_model="bias",
+        )
+
+
+def test_an_older_checkpoint_stays_until_the_new_one_is_whole(tmp_path, whole, monkeypatch):
+    """Killed between a checkpoint and its manifest, with one checkpoint to keep. Catches a rotation
+    that leaves nothing to go on from.
+    """
+    settings = EVERY_4 | {"save_total_limit": 1}
+    written = []
+
+    def manifest(folder: Path) -> None:
+        written.append(folder)
+        if len(written) == 2:
+            raise KilledError
+        write_manifest(folder)
+
+    monkeypatch.setattr(training, "write_manifest", manifest)
+    with pytest.raises(KilledError):
+        go(tmp_path, **settings)
+    assert checkpoints(tmp_path) == [4, 8]
+    assert damage(tmp_path / "checkpoints" / "checkpoint-4") is None
+    monkeypatch.undo()
+    assert_ends_like(whole, go(tmp_path, **settings), tmp_path)
+    assert checkpoints(tmp_path) == [STEPS]
+
+
+# A float16 scaler, DeepSpeed
+
+
+@pytest.fixture
+def float16(monkeypatch):
+    """Trainer with a real loss scaler and accelerate's code around it, on the CPU, for which
+    accelerate makes none of its own.
+    """
+    create = training.StageTrainer.create_accelerator_and_postprocess
+
+    def with_scaler(self: Trainer) -> None:
+        create(self)
+        monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "fp16")
+        self.accelerator.native_amp = True
+        self.accelerator.scaler = torch.amp.GradScaler("cpu")
+
+    monkeypatch.setattr(training.StageTrainer, "create_accelerator_and_postprocess", with_scaler)
+
+
+class Overflow(torch.autograd.Function):
+    """The identity, whose gradient overflows in float16 above its range."""
+
+    @staticmethod
+    def forward(ctx, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return (gradient * 16).half().float()
+
+
+def test_steps_that_overflow_in_float16_are_skipped_and_counted(tmp_path, float16, capsys):
+    """The scale starts at 65536; half of it (two samples) times 16 is no float16 number until it is
+    4096: four steps at least are skipped. Catches a guard that stops at the first, weights that
+    such a step moves, and a curve that no reader of JSON accepts.
+    """
+    seen = []
+
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Overflow.apply(value)
+
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    model = go(run, loss=L1(change), **EVERY_4)
+    rows = losses(run)
+    skipped = [row.get("skipped_steps") == 1 for row in rows]
+    assert skipped[:4] == [True] * 4
+    assert not all(skipped[4:])
+    assert [row["grad_norm"] is None for row in rows] == skipped
+    for before, after, stays in zip(seen[:-1], seen[1:], skipped[:-1], strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before) == stays
+    assert f"{sum(skipped)} of {STEPS} steps were skipped" in capsys.readouterr().out
+    steps = iter(range(STEPS))
+
+    def dying(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        if next(steps) == 9:
+            raise KilledError
+        return Overflow.apply(value)
+
+    with pytest.raises(KilledError):
+        go(killed, loss=L1(dying), **EVERY_4)
+    assert_ends_like((model, run), go(killed, loss=L1(change), **EVERY_4), killed)
+
+
+def test_gradients_that_no_scale_mends_stop_a_float16_run(tmp_path, float16):
+    """Catches a run that skips every step to its end."""
+    loss = L1(lambda model, batch, value: value + (0 * value).sqrt())
+    with pytest.raises(NonFiniteLossError, match=r"step 17: the gradient of \S+ is not finite"):
+        go(tmp_path, loss=loss, **EVERY_4)
+
+
+def test_a_loss_that_is_no_number_stops_a_float16_run_at_once(tmp_path, float16):
+    """Catches a scaler that hides what comes from the samples."""
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan on s") as error:
+        go(tmp_path, dataset=Numbers(poisoned=5))
+    assert "s5" in str(error.value)
+
+
+class Engine:
+    """Stands for DeepSpeed's, which is not installed here: `accelerate`'s wrapper of it makes the
+    optimiser's step within the backward pass of the last micro-batch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, norm: float = 1.0) -> None:
+        self.optimizer, self.norm, self.steps = optimizer, norm, 0
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        pass
+
+    def backward(self, loss: torch.Tensor, **kwargs) -> None:
+        loss.backward()
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.steps += 1
+
+    def get_global_grad_norm(self) -> float:
+        return self.norm
+
+
+def under_deepspeed(monkeypatch, norm: float = 1.0) -> list[Engine]:
+    """Trainer's steps with accelerate's own wrapper around a made-up engine."""
+    engines: list[Engine] = []
+    step = training.StageTrainer.training_step
+
+    def stepping(self: Trainer, *args, **kwargs) -> torch.Tensor:
+        if not engines:
+            engines.append(Engine(self.optimizer.optimizer, norm))
+            accelerator = self.accelerator
+            accelerator.deepspeed_engine_wrapped = DeepSpeedEngineWrapper(engines[0])
+            self.is_deepspeed_enabled = True
+            monkeypatch.setattr(type(accelerator), "distributed_type", DistributedType.DEEPSPEED)
+            monkeypatch.setattr(self.optimizer, "step", lambda: None)
+            self._prepare_input = lambda inputs: inputs
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(training.StageTrainer, "training_step", stepping)
+    return engines
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_under_deepspeed_a_bad_loss_stops_before_the_step(tmp_path, monkeypatch, accumulation):
+    """The engine is made up, its wrapper is accelerate's. Catches a look that comes after the
+    backward pass, when the weights are spoilt already.
+    """
+    engines, models = under_deepspeed(monkeypatch), []
+
+    def change(model: nn.Module, batch: dict, value: torch.Tensor) -> torch.Tensor:
+        models.append(model)
+        return value * float("nan") if len(models) == 5 else value
+
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan on s\S+, s\S+; the run stopped"):
+        go(tmp_path, loss=L1(change), gradient_accumulation_steps=accumulation)
+    assert engines[0].steps == 4 // accumulation
+    assert all(torch.isfinite(tensor).all() for tensor in models[0].state_dict().values())
+
+
+def test_under_deepspeed_a_bad_gradient_is_not_saved(tmp_path, monkeypatch):
+    """DeepSpeed shows a norm when its step is made. Catches a message that says otherwise, and a
+    checkpoint of what came out.
+    """
+    engines = under_deepspeed(monkeypatch, float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"step 1: .* has made this step.* not saved"):
+        go(tmp_path, save_strategy="steps", save_steps=1)
+    assert engines[0].steps == 1
+    assert checkpoints(tmp_path) == []

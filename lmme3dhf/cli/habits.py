@@ -64,8 +64,9 @@ _AS_TRAINER = (
     "weight_decay",
 )
 _TRAINER = "--{stage}.trainer."
-_NO_EVALUATION = (
-    "training looks at no evaluation list; evaluate/inference_precise.sh does afterwards"
+_VALIDATION = (
+    "each epoch is validated on the val lists beside the train lists (trainer.eval_strategy and "
+    "trainer.eval_steps change when); evaluate/inference_precise.sh evaluates afterwards"
 )
 # ms-swift's `sft`, as train_LLM.sh and train_MLP.sh of the release called it.
 TRAINING = {
@@ -91,11 +92,11 @@ TRAINING = {
     "save_steps": Old(_TRAINER + "save_steps", also=(_TRAINER + "save_strategy", "steps")),
     "warmup_ratio": Old(_TRAINER + "warmup_steps"),
     **{name: Old(_TRAINER + name) for name in _AS_TRAINER},
-    "val_dataset": Old(fine=None, instead=_NO_EVALUATION, many=True),
-    "eval_steps": Old(fine=None, instead=_NO_EVALUATION),
-    "eval_strategy": Old(fine=None, instead=_NO_EVALUATION),
-    "evaluation_strategy": Old(fine=None, instead=_NO_EVALUATION),
-    "per_device_eval_batch_size": Old(fine=None, instead=_NO_EVALUATION),
+    "val_dataset": Old(fine=None, instead=_VALIDATION, many=True),
+    "eval_steps": Old(fine=None, instead=_VALIDATION),
+    "eval_strategy": Old(fine=None, instead=_VALIDATION),
+    "evaluation_strategy": Old(fine=None, instead=_VALIDATION),
+    "per_device_eval_batch_size": Old(fine=None, instead=_VALIDATION),
     "split_dataset_ratio": Old(
         fine=("0", "0.0"), instead="lmme3dhf data splits writes splits that share no face"
     ),

@@ -470,8 +470,11 @@ def categories(path: Path, source: Source) -> Drawn:
 
 
 def training_curves(path: Path, source: Source) -> Drawn:
-    """Loss and learning rate of each stage, from `RUN/stageN/losses.jsonl`."""
+    """Loss and learning rate of each stage, from `RUN/stageN/losses.jsonl`, and what
+    `validation.jsonl` beside it holds.
+    """
     curves, rates, table = {}, {}, []
+    validation, measured = {}, []
     for stage, title in STAGES.items():
         file = source.root / stage / "losses.jsonl"
         if not file.is_file():
@@ -489,15 +492,49 @@ def training_curves(path: Path, source: Source) -> Drawn:
         for entry in entries:
             row = {key: entry.get(key) for key in ("step", "loss", "learning_rate")}
             table.append({"stage": stage, **row})
+        rows = _validations(file.with_name("validation.jsonl"))
+        measured += [{"stage": stage, **row} for row in rows]
+        validation[title] = [
+            (row["step"], row["value"]) for row in rows if row["measure"] == "loss"
+        ]
     curves = {title: curve for title, curve in curves.items() if curve}
     if not curves:
         raise ComparisonError(f"{source.root}: no {', '.join(f'{s}/losses.jsonl' for s in STAGES)}")
-    plots.loss_curves(path, curves, rates, corner(source))
+    srcc = {
+        dimension: [
+            (row["step"], row["value"]) for row in measured if row["measure"] == f"srcc_{dimension}"
+        ]
+        for dimension in DIMENSIONS
+    }
+    srcc = {dimension: points for dimension, points in srcc.items() if points}
+    plots.loss_curves(path, curves, rates, corner(source), validation, srcc)
     caption = (
         "Each logged step (grey) and the running mean over a twentieth of them; the stages have "
         "different losses, on axes of their own. Dashed: the learning rate."
     )
-    return Drawn(caption=caption, tables={"": table})
+    if not measured:
+        return Drawn(caption=caption, tables={"": table})
+    caption += " Green: the loss on the validation part, which no stage is trained on"
+    caption += "; its SRCC beside." if srcc else "."
+    return Drawn(caption=caption, tables={"": table, "_validation": measured})
+
+
+def _validations(file: Path) -> Rows:
+    """Step, measure and value of each validation that is defined; none without the file."""
+    if not file.is_file():
+        return []
+    try:
+        entries = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+        return [
+            {"step": int(entry["step"]), "measure": name, "value": float(value)}
+            for entry in entries
+            for name, value in entry.items()
+            if name not in ("step", "epoch", "selected") and value is not None
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ComparisonError(
+            f"{file}: not the validations of a stage ({type(error).__name__}: {error})"
+        ) from error
 
 
 def saliency_ablations(path: Path, source: Source) -> Drawn:

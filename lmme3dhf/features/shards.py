@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -152,7 +153,7 @@ class Shard:
 def put_aside(path: Path) -> Path:
     """Renames a damaged shard, so that nothing is read from it again; returns its new name."""
     aside = path.with_suffix(_ASIDE)
-    # Another process may have found the damage at the same time.
-    if path.exists():
+    # Another process may have found the damage, and put it aside, at the same time.
+    with suppress(FileNotFoundError):
         os.replace(path, aside)
     return aside

@@ -164,6 +164,8 @@ class FeatureStore:
             except DamageError as error:
                 damaged += 1
                 print(f"{error}; put aside as {put_aside(path).name}", file=sys.stderr)
+            except FileNotFoundError:
+                continue  # another process has put it aside
         damaged = sum(all_gather(damaged))
         self._look()
         return damaged

@@ -22,7 +22,7 @@ from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, 
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.scores import read_scores
 from lmme3dhf.stages.table import maps_beside, model_key, score_files
-from lmme3dhf.training import LOSSES
+from lmme3dhf.training import LOSSES, VALIDATION
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
@@ -80,18 +80,24 @@ def _write_report(out: Path, summary: dict[str, Any]) -> None:
     recall_bars(
         pictures / "recall.png", summary["distortion"]["recall"], summary["distortion"]["support"]
     )
-    curves = {}
-    for index in (1, 2, 3):
-        lines = (out / f"stage{index}" / LOSSES).read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
-        curves[f"stage {index}"] = [(entry["step"], entry["loss"]) for entry in entries]
-    loss_curves(pictures / "losses.png", curves)
+    curves, validation = (
+        {f"stage {index}": _losses(out / f"stage{index}" / name) for index in (1, 2, 3)}
+        for name in (LOSSES, VALIDATION)
+    )
+    loss_curves(pictures / "losses.png", curves, validation=validation)
     saliency_overlays(pictures / "saliency.png", _overlay_rows(out, labels, by_key))
     names = ("scatter", "recall", "losses", "saliency")
     page = demo_report(
         summary, {name: f"report/{name}.png" for name in names}, _clip_rows(out / "clips.jsonl")
     )
     replace_file(out / "report.md", page)
+
+
+def _losses(path: Path) -> list[tuple[int, float]]:
+    """Step and loss of each line; a run without validation has no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    entries = [json.loads(line) for line in lines]
+    return [(e["step"], e["loss"]) for e in entries if e["loss"] is not None]
 
 
 def _overlay_rows(out: Path, labels: Labels, by_key: dict) -> list:

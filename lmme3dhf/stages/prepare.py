@@ -5,7 +5,8 @@ language model's features of stage 3 are left to that stage: they belong to the 
 has yet to give.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lmme3dhf.config import Config
 from lmme3dhf.data.samples import DataError
@@ -18,7 +19,7 @@ from lmme3dhf.stages.saliency import saliency_geometry
 
 
 def fill_stores(config: Config, *, verify: bool) -> None:
-    """Computes what is missing for the lists of the settings.
+    """Computes what is missing for the lists of the settings, and the val lists beside them.
 
     Args:
         config: Settings; `config.model` is any model of the chain, for the tower is the same in all
@@ -35,8 +36,8 @@ def fill_stores(config: Config, *, verify: bool) -> None:
     geometry = saliency_geometry(config, load_configuration(folder))
     rehearsed = config.score.rehearsal if config.score.language_weight else ()
     lists = (*config.text.lists, *config.score.lists, *rehearsed)
-    asked = [sample.path for sample in runs.listed_samples(config, list(dict.fromkeys(lists)))]
-    mapped = [sample.path for sample in runs.listed_samples(config, config.saliency.lists)]
+    asked = _clips(config, lists)
+    mapped = _clips(config, config.saliency.lists)
 
     def frames() -> FeatureStore:
         if config.lora.vision:
@@ -50,6 +51,17 @@ def fill_stores(config: Config, *, verify: bool) -> None:
         store = _verified(fill) if verify else fill()
         if is_main():
             print(f"{store.folder}: complete", flush=True)
+
+
+def _clips(config: Config, lists: Sequence[str]) -> list[Path]:
+    """The clips of some lists and, as far as they are there, of the val lists beside them."""
+    root = config.data.resolved().root
+    beside = [name for name in runs.validation_lists(lists) if (root / name).is_file()]
+    samples = runs.listed_samples(config, list(dict.fromkeys(lists)))
+    return [
+        *(sample.path for sample in samples),
+        *(s.path for s in runs.listed_samples(config, beside) if s.path.is_file()),
+    ]
 
 
 def _verified(fill: Callable[[], FeatureStore]) -> FeatureStore:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -46,7 +46,13 @@ from lmme3dhf.models.merge import merge_adapter, merge_decoder, merge_head
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
 from lmme3dhf.stages.media import clip_media, frame_choice
 from lmme3dhf.stages.provenance import card_record, data_facts, stage_lists
-from lmme3dhf.training import StageLoss, TrainingError, train
+from lmme3dhf.training import (
+    StageLoss,
+    TrainingError,
+    is_validated,
+    refuse_selection,
+    train,
+)
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
@@ -191,7 +197,7 @@ class ClipQuestions(Dataset):
         *,
         packed: bool,
     ) -> None:
-        self.question, self.media = question, media
+        self.question, self.media, self.packed = question, media, packed
         self.groups: list[list[Sample]] = []
         of_clip: dict[Path, list[Sample]] = {}
         for sample in samples:
@@ -200,6 +206,10 @@ class ClipQuestions(Dataset):
             else:
                 of_clip[sample.path] = [sample]
                 self.groups.append(of_clip[sample.path])
+
+    def on(self, samples: Sequence[Sample]) -> "ClipQuestions":
+        """The same for other samples, whose clips `media` can read."""
+        return ClipQuestions(samples, self.question, self.media, packed=self.packed)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -216,8 +226,10 @@ def clip_questions(
     samples: Sequence[Sample],
     question: Callable[[Sample], Question],
     name: str,
+    validation: Sequence[Sample] = (),
 ) -> ClipQuestions:
-    """Builds the stage's data set; what is frozen is computed first, once (`stages.media`).
+    """Builds the stage's data set; what is frozen is computed first, once (`stages.media`), for the
+    clips to validate on as well.
 
     Args:
         config: Settings.
@@ -226,8 +238,10 @@ def clip_questions(
         samples: The questions.
         question: Encodes one.
         name: For progress lines.
+        validation: Samples for `ClipQuestions.on`.
     """
-    media = clip_media(config, folder, processor, [sample.path for sample in samples], name)
+    clips = [sample.path for sample in (*samples, *validation)]
+    media = clip_media(config, folder, processor, clips, name)
     return ClipQuestions(samples, question, media, packed=config.packed)
 
 
@@ -324,6 +338,51 @@ def listed_samples(config: Config, names: list[str]) -> list[Sample]:
     return [s for name in names for s in read_list(data.root / name, data.video_root)]
 
 
+def validation_lists(lists: Sequence[str]) -> list[str]:
+    """The val lists beside train lists: "text/val_quality.json" for "text/train_quality.json"."""
+    return [
+        str(path.with_name(path.name.replace("train", "val", 1)))
+        for path in map(PurePosixPath, lists)
+        if "train" in path.name
+    ]
+
+
+def validation_samples(
+    config: Config, lists: Sequence[str], settings: dict[str, Any], name: str
+) -> list[Sample]:
+    """The samples of a stage's val lists; none, with a line that says why, where the data set has
+    no such lists; none where the settings switch validation off.
+
+    Args:
+        config: Settings.
+        lists: The stage's train lists.
+        settings: Fields of `TrainingArguments`.
+        name: For the line.
+
+    Raises:
+        DataError: Clips of the lists are missing.
+        TrainingError: The settings select by validation, and there is none.
+    """
+    data = config.data.resolved()
+    wanted = validation_lists(lists) if is_validated(settings) else []
+    there = [name for name in wanted if (data.root / name).is_file()]
+    samples = listed_samples(config, there)
+    if not samples:
+        refuse_selection(settings)
+    if len(there) < len(wanted) and is_main():
+        absent = ", ".join(name for name in wanted if name not in there)
+        found = f"validation on {', '.join(there)} alone" if there else "no validation"
+        print(f"{name}: {found}, {data.root} has no {absent}", flush=True)
+    missing = [sample.path for sample in samples if not sample.path.is_file()]
+    if missing:
+        raise DataError(
+            f"{data.root}: {len(missing)} of {len(samples)} questions of {', '.join(there)} have "
+            f"no clip, the first is {missing[0]}; check data.video_root, or switch validation off "
+            "with trainer.eval_strategy: no"
+        )
+    return samples
+
+
 def train_adapters(
     config: Config,
     run: Path,
@@ -336,6 +395,7 @@ def train_adapters(
     settings: dict[str, Any],
     train_head: bool,
     metric: MetricConfig,
+    validation: Sequence[Sample] = (),
 ) -> None:
     """Trains adapters (and the score head) on dialogues, and leaves the finished run folder.
 
@@ -350,6 +410,7 @@ def train_adapters(
         settings: Fields of `TrainingArguments`.
         train_head: Whether the score head is trained along.
         metric: The metric's configuration after the stage.
+        validation: Samples to validate on, which `clip_questions` had as well.
     """
     save_probe(run, probe_batches(dataset, collator, metric))
     flops = partial(
@@ -369,6 +430,7 @@ def train_adapters(
         run=run,
         seed=config.seed,
         flops=flops,
+        validation=dataset.on(validation) if validation else None,
     )
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     weights = whole(trained)

@@ -25,7 +25,7 @@ from lmme3dhf.models.modeling import load_configuration, load_processor
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.media import ReadViews, frame_choice, pixel_media, view_features
-from lmme3dhf.training import train
+from lmme3dhf.training import StageLoss, train
 from lmme3dhf.vocabulary import VIEWS
 
 _EPSILON = 1e-7
@@ -48,6 +48,15 @@ def saliency_loss(
     Returns:
         (batch,) of each clip.
     """
+    l1, cc, kl, bce, marked = _terms(predicted, target)
+    shape = torch.where(marked, weights[1] * (1 - cc) + weights[2] * kl, torch.zeros_like(cc))
+    return weights[0] * l1 + shape + weights[3] * bce
+
+
+def _terms(predicted: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """L1, CC, KL and BCE of each clip, and whether it has marks, without which CC and KL say
+    nothing; each (batch,).
+    """
     p, t = predicted.flatten(1), target.flatten(1)
     l1 = (p - t).abs().mean(1)
     bce = functional.binary_cross_entropy(p, t, reduction="none").mean(1)
@@ -55,9 +64,7 @@ def saliency_loss(
     cc = (pc * tc).sum(1) / (pc.norm(dim=1) * tc.norm(dim=1) + _EPSILON)
     pn, tn = p / (p.sum(1, keepdim=True) + _EPSILON), t / (t.sum(1, keepdim=True) + _EPSILON)
     kl = (tn * torch.log(_EPSILON + tn / (pn + _EPSILON))).sum(1)
-    marked = t.amax(1) > 0
-    shape = torch.where(marked, weights[1] * (1 - cc) + weights[2] * kl, torch.zeros_like(cc))
-    return weights[0] * l1 + shape + weights[3] * bce
+    return l1, cc, kl, bce, t.amax(1) > 0
 
 
 def view_maps(strip_HW: np.ndarray, height: int, width: int) -> torch.Tensor:
@@ -124,12 +131,15 @@ def collate_maps(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-class SaliencyLoss:
-    """Eq. 5, a mean over clips.
+class SaliencyLoss(StageLoss):
+    """Eq. 5, a mean over clips; on validation data also its terms, CC and KL as means over the
+    clips with marks.
 
     Args:
         weights: Of its four terms.
     """
+
+    measured = ("l1", "cc", "kl", "bce")
 
     def __init__(self, weights: tuple[float, float, float, float]) -> None:
         self.weights = weights
@@ -142,6 +152,23 @@ class SaliencyLoss:
         """(1,) sum of the clips' losses."""
         predicted = model(batch["hidden"], batch["taps"])
         return saliency_loss(predicted, batch["target"], self.weights).sum()[None]
+
+    def judge(
+        self, model: nn.Module, batch: dict[str, Any], names: list[str]
+    ) -> tuple[torch.Tensor, list[list[float]]]:
+        """`sums`, and the terms of each clip, NaN where undefined."""
+        predicted = model(batch["hidden"], batch["taps"])
+        l1, cc, kl, bce, marked = _terms(predicted, batch["target"])
+        shape = [torch.where(marked, term, torch.nan) for term in (cc, kl)]
+        sums = saliency_loss(predicted, batch["target"], self.weights).sum()[None]
+        return sums, torch.stack([l1, *shape, bce], dim=1).tolist()
+
+    def measures(self, rows: list[list[float]]) -> dict[str, float]:
+        """The means of the terms; NaN for CC and KL where no clip has marks."""
+        columns = zip(*rows, strict=True)
+        defined = [[value for value in column if not np.isnan(value)] for column in columns]
+        means = [float(np.mean(column)) if column else np.nan for column in defined]
+        return dict(zip(self.measured, means, strict=True))
 
 
 def train_saliency(config: Config, run: Path) -> Path:
@@ -157,31 +184,24 @@ def train_saliency(config: Config, run: Path) -> Path:
 
     Raises:
         DataError: Maps are missing; they are counted and the first is named. Clips that no marker
-            looked at are left out, unless they are all. Clips that no marker
             looked at are left out, unless they are all.
     """
     if runs.is_finished(run):
         print(f"{run}: stage 3 is done")
         return run
     folder = runs.base_folder(config)
-    listed = runs.listed_samples(config, config.saliency.lists)
-    samples = list({sample.video: sample for sample in listed}.values())
-    maps = config.data.resolved().root / config.saliency.maps
-    points = config.data.resolved().root / "fixations.json"
-    if points.is_file():
-        looked_at = read_fixations(points)
-        kept = [sample for sample in samples if sample.video in looked_at]
-        if not kept:
-            raise DataError(f"{points}: no marker looked at any of the clips; stop after stage 2")
-        if len(kept) < len(samples):
-            unmarked = len(samples) - len(kept)
-            print(f"{unmarked} of {len(samples)} clips were looked at by no marker: left out")
-        samples = kept
-    missing = [sample.video for sample in samples if not (maps / f"{sample.video}.png").is_file()]
+    root = config.data.resolved().root
+    samples = _marked_clips(runs.listed_samples(config, config.saliency.lists), root)
+    validation = runs.validation_samples(
+        config, config.saliency.lists, config.saliency.trainer, "stage 3"
+    )
+    validation = _marked_clips(validation, root) if validation else []
+    both = [*samples, *validation]
+    maps = root / config.saliency.maps
+    missing = [sample.video for sample in both if not (maps / f"{sample.video}.png").is_file()]
     if missing:
         raise DataError(
-            f"{maps}: {len(missing)} of {len(samples)} maps are missing, the first is "
-            f"{missing[0]}.png"
+            f"{maps}: {len(missing)} of {len(both)} maps are missing, the first is {missing[0]}.png"
         )
     processor = load_processor(folder)
     backbone = load_configuration(folder)
@@ -189,7 +209,8 @@ def train_saliency(config: Config, run: Path) -> Path:
     metric = runs.metric_of(folder, processor, config, saliency=geometry)
     runs.open_run(run, "saliency", config, folder, {"metric": metric.to_dict()})
     clips = [sample.path for sample in samples]
-    features = view_features(config, folder, processor, geometry, clips, "stage 3")
+    both_clips = [sample.path for sample in both]
+    features = view_features(config, folder, processor, geometry, both_clips, "stage 3")
     choice = frame_choice(config.frames)
     probe = [
         pixel_media(read_pixels(clip, choice, processor.video_processor, views=True))
@@ -220,9 +241,31 @@ def train_saliency(config: Config, run: Path) -> Path:
         settings=config.saliency.trainer,
         run=run,
         seed=config.seed,
+        validation=SaliencyItems(validation, features, maps) if validation else None,
     )
     runs.finish_part(run, decoder, runs.DECODER)
     return run
+
+
+def _marked_clips(samples: Sequence[Sample], root: Path) -> list[Sample]:
+    """One sample of each clip that a marker looked at; what is left out is printed.
+
+    Raises:
+        DataError: Nobody looked at any of them.
+    """
+    clips = list({sample.video: sample for sample in samples}.values())
+    points = root / "fixations.json"
+    if not points.is_file():
+        return clips
+    looked_at = read_fixations(points)
+    kept = [sample for sample in clips if sample.video in looked_at]
+    if not kept:
+        raise DataError(f"{points}: no marker looked at any of the clips; stop after stage 2")
+    if len(kept) < len(clips):
+        print(
+            f"{len(clips) - len(kept)} of {len(clips)} clips were looked at by no marker: left out"
+        )
+    return kept
 
 
 def saliency_geometry(config: Config, backbone: LMME3DHFConfig) -> SaliencyConfig:

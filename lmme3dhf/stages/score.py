@@ -7,7 +7,7 @@ rehearsed, and there causality keeps it from the score. `score.read` "label" tra
 protocol as an ablation, whose model cannot be used for anything else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,44 @@ from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.stages import run as runs
-from lmme3dhf.training import train
+from lmme3dhf.training import StageLoss, train
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
-class ScoreLoss:
+class _Ranked(StageLoss):
+    """A loss on scores, with SRCC of each dimension and their mean on validation data."""
+
+    measured = ("srcc", *(f"srcc_{dimension}" for dimension in DIMENSIONS))
+
+    def rows(
+        self, names: list[str], predicted: torch.Tensor | None, mos: torch.Tensor | None
+    ) -> list[list[float]]:
+        """Index of the dimension, predicted and true score of each question with a score."""
+        if predicted is None:
+            return []
+        tasks = [name.rpartition(" ")[2] for name in names]
+        scored = [DIMENSIONS.index(task) for task in tasks if task in DIMENSIONS]
+        values = zip(scored, predicted.tolist(), mos.tolist(), strict=True)
+        return [list(row) for row in values if np.isfinite(row[2])]
+
+    def measures(self, rows: list[list[float]]) -> dict[str, float]:
+        """SRCC of each dimension, NaN where undefined, and the mean over those with scores."""
+        table = np.array(rows, dtype=float).reshape(-1, 3)
+        srcc = {}
+        for index, dimension in enumerate(DIMENSIONS):
+            predicted, mos = table[table[:, 0] == index, 1:].T
+            if len(mos):
+                finite = np.isfinite(predicted).all()
+                srcc[dimension] = correlations(predicted, mos).srcc if finite else np.nan
+        mean = float(np.mean(list(srcc.values()))) if srcc else np.nan
+        return {"srcc": mean} | {f"srcc_{d}": srcc.get(d, np.nan) for d in DIMENSIONS}
+
+
+class ScoreLoss(_Ranked):
     """L1 between predicted and true MOS / 100, plus the weighted language loss.
 
     Args:
@@ -50,6 +80,18 @@ class ScoreLoss:
         """(2,) sums of the absolute errors and of the tokens' weighted losses; (1,) without
         language.
         """
+        return self._sums(model, batch)[0]
+
+    def judge(
+        self, model: nn.Module, batch: dict[str, Any], names: list[str]
+    ) -> tuple[torch.Tensor, list[list[float]]]:
+        """`sums`, and the rows of `_Ranked`."""
+        sums, predicted = self._sums(model, batch)
+        return sums, self.rows(names, predicted, batch.get("mos"))
+
+    def _sums(
+        self, model: nn.Module, batch: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         left_out = FACTS if self.language_weight else (*FACTS, "learnt", "targets")
         output = model(**{name: value for name, value in batch.items() if name not in left_out})
         error = torch.zeros((), device=batch["reads"].device)
@@ -58,9 +100,9 @@ class ScoreLoss:
             known = torch.isfinite(batch["mos"])
             error = (output.score[known] - batch["mos"][known]).abs().sum()
         if not self.language_weight:
-            return error[None]
+            return error[None], output.score
         said = error.new_zeros(()) if output.token_losses is None else output.token_losses.sum()
-        return torch.stack([error, self.language_weight * said])
+        return torch.stack([error, self.language_weight * said]), output.score
 
 
 def spoken_reply(sample: Sample) -> str:
@@ -70,26 +112,33 @@ def spoken_reply(sample: Sample) -> str:
     return level_reply(sample.task, sample.level) if sample.task in DIMENSIONS else sample.reply
 
 
-def scored_samples(config: Config) -> list[Sample]:
-    """The samples of the stage, those of rehearsal last.
+def scored_samples(config: Config) -> tuple[list[Sample], list[Sample]]:
+    """The samples of the stage, those of rehearsal last, and those to validate on.
 
     Raises:
         DataError: A sample of the numerical lists has no score, or all scores of a dimension lie on
             another scale.
     """
+    settings = config.score.trainer | (config.hardware if config.lora.trained else {})
     samples = runs.listed_samples(config, config.score.lists)
-    for sample in samples:
+    validation = runs.validation_samples(config, config.score.lists, settings, "stage 2")
+    for sample in (*samples, *validation):
         if sample.mos is None:
             raise DataError(
                 f"{sample.video} {sample.task}: no score; score.lists takes lists of the "
                 "numerical kind"
             )
     for dimension in DIMENSIONS:
-        if other := other_scale([s.mos for s in samples if s.task == dimension], 100.0):
+        known = [s.mos for s in (*samples, *validation) if s.task == dimension]
+        if other := other_scale(known, 100.0):
             raise DataError(f"score.lists: the {dimension} scores {other}")
-    if config.score.language_weight:
-        samples += runs.listed_samples(config, config.score.rehearsal)
-    return samples
+    # Rehearsal has nothing to teach a head.
+    if config.score.language_weight and config.lora.trained:
+        rehearsal = config.score.rehearsal
+        samples += runs.listed_samples(config, rehearsal)
+        if validation:
+            validation += runs.validation_samples(config, rehearsal, settings, "stage 2, rehearsal")
+    return samples, validation
 
 
 def level_edges(root: Path, samples: list[Sample]) -> dict[str, tuple[float, ...]]:
@@ -153,22 +202,20 @@ def train_score(config: Config, run: Path) -> Path:
         print(f"{run}: stage 2 is done")
         return run
     folder = runs.base_folder(config)
-    samples = scored_samples(config)
-    alone = not config.lora.trained
-    if alone:
-        # Rehearsal has nothing to teach a head.
-        samples = [sample for sample in samples if sample.mos is not None]
+    samples, validation = scored_samples(config)
     processor = load_processor(folder)
     edges = level_edges(config.data.root, samples)
     metric = runs.metric_of(folder, processor, config, level_edges=edges, read=config.score.read)
     runs.open_run(run, "score", config, folder, {"metric": metric.to_dict()})
     encoder = DialogueEncoder(processor.tokenizer)
     question = question_for(config, encoder, metric.answer_prefix)
-    dataset = runs.clip_questions(config, folder, processor, samples, question, "stage 2")
+    dataset = runs.clip_questions(
+        config, folder, processor, samples, question, "stage 2", validation
+    )
     model = runs.load_model(config, folder)
     collator = Collator(processor.tokenizer.pad_token_id, config.pad_to)
-    if alone:
-        _train_head(config, run, model, dataset, collator, metric)
+    if not config.lora.trained:
+        _train_head(config, run, model, dataset, collator, metric, validation)
         return run
     runs.train_adapters(
         config,
@@ -181,11 +228,12 @@ def train_score(config: Config, run: Path) -> Path:
         settings=config.score.trainer,
         train_head=True,
         metric=metric,
+        validation=validation,
     )
     return run
 
 
-class HeadLoss:
+class HeadLoss(_Ranked):
     """L1 between predicted and true MOS / 100 of the head alone, on frozen states."""
 
     def counts(self, batch: dict[str, Any]) -> list[int]:
@@ -196,6 +244,14 @@ class HeadLoss:
         """(1,) sum of the absolute errors."""
         return (model(batch["hidden"]) - batch["mos"]).abs().sum()[None]
 
+    def judge(
+        self, model: nn.Module, batch: dict[str, Any], names: list[str]
+    ) -> tuple[torch.Tensor, list[list[float]]]:
+        """`sums`, and the rows of `_Ranked`."""
+        predicted = model(batch["hidden"])
+        sums = (predicted - batch["mos"]).abs().sum()[None]
+        return sums, self.rows(names, predicted, batch["mos"])
+
 
 def _train_head(
     config: Config,
@@ -204,15 +260,19 @@ def _train_head(
     dataset: runs.ClipQuestions,
     collator: Collator,
     metric: MetricConfig,
+    validation: Sequence[Sample],
 ) -> None:
     runs.save_probe(run, runs.probe_batches(dataset, collator, metric))
-    items = [
-        {"name": name, "hidden": hidden, "mos": mos}
-        for batch in _batches(dataset, collator, config.batch_size)
-        for name, hidden, mos in zip(
-            batch["names"], _read_states(model, batch), batch["mos"], strict=True
-        )
-    ]
+    items, validation_items = (
+        [
+            {"name": name, "hidden": hidden, "mos": mos}
+            for batch in _batches(part, collator, config.batch_size)
+            for name, hidden, mos in zip(
+                batch["names"], _read_states(model, batch), batch["mos"], strict=True
+            )
+        ]
+        for part in (dataset, dataset.on(validation))
+    )
     model.requires_grad_(False)
     head = model.score_head.requires_grad_(True)
 
@@ -229,6 +289,7 @@ def _train_head(
         settings=config.score.trainer,
         run=run,
         seed=config.seed,
+        validation=validation_items or None,
     )
     runs.finish_part(run, head, runs.HEAD)
 

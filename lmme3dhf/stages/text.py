@@ -14,9 +14,10 @@ from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.models.modeling import load_processor
 from lmme3dhf.stages import run as runs
+from lmme3dhf.training import StageLoss
 
 
-class LanguageLoss:
+class LanguageLoss(StageLoss):
     """Mean cross-entropy of the replies' tokens."""
 
     def counts(self, batch: dict[str, Any]) -> list[int]:
@@ -49,6 +50,8 @@ def train_text(config: Config, run: Path) -> Path:
         return run
     folder = runs.base_folder(config)
     samples = runs.listed_samples(config, config.text.lists)
+    settings = config.text.trainer | config.hardware
+    validation = runs.validation_samples(config, config.text.lists, settings, "stage 1")
     processor = load_processor(folder)
     metric = runs.metric_of(folder, processor, config)
     runs.open_run(run, "text", config, folder, {"metric": metric.to_dict()})
@@ -58,7 +61,9 @@ def train_text(config: Config, run: Path) -> Path:
         encoded = encoder.encode(sample.prompt, reply=sample.reply)
         return Question(name=f"{sample.video} {sample.task}", encoded=encoded)
 
-    dataset = runs.clip_questions(config, folder, processor, samples, question, "stage 1")
+    dataset = runs.clip_questions(
+        config, folder, processor, samples, question, "stage 1", validation
+    )
     runs.train_adapters(
         config,
         run,
@@ -70,5 +75,6 @@ def train_text(config: Config, run: Path) -> Path:
         settings=config.text.trainer,
         train_head=False,
         metric=metric,
+        validation=validation,
     )
     return run

@@ -346,6 +346,38 @@ def test_what_is_missing_takes_nothing_else_along(run, tmp_path):
         draw(tmp_path / "nowhere", tmp_path / "out")
 
 
+def test_validations_are_drawn_with_the_losses(run, tmp_path):
+    """Catches a curve without its numbers, an undefined value that becomes one, and a damaged file
+    that ends in a traceback.
+    """
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    entries = [
+        {"step": 10, "epoch": 1.0, "loss": 0.5, "srcc": None, "srcc_quality": None},
+        {"step": 20, "epoch": 2.0, "loss": 0.4, "srcc": 0.7, "srcc_quality": 0.7, "selected": True},
+    ]
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (own / "stage2" / "validation.jsonl").write_text(lines, encoding="utf-8")
+    (plain,) = draw(run, tmp_path / "plain", only=["curves"])
+    (record,) = draw(own, tmp_path / "out", only=["curves"])
+    assert record.csv == ("curves.csv", "curves_validation.csv")
+    assert plain.csv == ("curves.csv",)
+    assert [
+        (row["stage"], row["step"], row["measure"], row["value"])
+        for row in rows(tmp_path / "out" / "curves_validation.csv")
+    ] == [
+        ("stage2", "10", "loss", "0.5"),
+        ("stage2", "20", "loss", "0.4"),
+        ("stage2", "20", "srcc", "0.7"),
+        ("stage2", "20", "srcc_quality", "0.7"),
+    ]
+    assert "validation" in record.caption
+    assert "validation" not in plain.caption
+    (own / "stage2" / "validation.jsonl").write_text("[1]", encoding="utf-8")
+    (record,) = draw(own, tmp_path / "broken", only=["curves"])
+    assert "not the validations of a stage" in record.reason
+
+
 def test_ablations_and_folds_are_drawn_where_they_are(run, tmp_path):
     """Rows of the table and of our own, a leaking one marked, one that has not run named; folds
     with the finished ones alone. Catches rows of Table 5 in Table 4's picture.

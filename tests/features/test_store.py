@@ -225,6 +225,45 @@ def test_reading_damage_says_what_to_do(clips, counting, opened):
     assert agrees(opened(), clips[:1])
 
 
+def test_two_processes_find_the_same_damage(clips, counting, opened, monkeypatch):
+    """The other one puts the shard aside between any look and the renaming. Catches a traceback of
+    the slower one.
+    """
+    counting(opened(), clips[:1])
+    path = shards(opened())[0]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    replace = os.replace
+
+    def overtaken(old: Path, new: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        replace(old, new)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", overtaken)
+    with pytest.raises(StoreError, match="same command again"):
+        opened().read(clips[0])
+    assert path.with_suffix(".broken").exists()
+    counting(opened(), clips[:1])
+    assert agrees(opened(), clips[:1])
+
+
+def test_a_shard_that_goes_while_the_store_is_verified_is_left_out(
+    clips, counting, opened, monkeypatch
+):
+    """Catches a traceback where another process has put it aside."""
+    counting(opened(), clips[:1])
+
+    def gone(paths: list[Path]) -> list[Path]:
+        for path in paths:
+            path.unlink()
+        return paths
+
+    monkeypatch.setattr(store_module, "share", gone)
+    assert opened().verify() == 0
+
+
 def test_all_broken_clips_are_named_at_once(clips, counting, opened):
     """Catches a run that trains on the rest, and one that tells of one broken clip an hour."""
 

@@ -278,7 +278,7 @@ def stage_run(
     from lmme3dhf.stages.score import level_edges, scored_samples
 
     run = tmp_path_factory.mktemp("runs") / "stage2"
-    edges = level_edges(stage_config.data.root, scored_samples(stage_config))
+    edges = level_edges(stage_config.data.root, scored_samples(stage_config)[0])
     metric = runs.metric_of(tiny_folder, processor, stage_config, level_edges=edges)
     runs.open_run(run, "score", stage_config, tiny_folder, {"metric": metric.to_dict()})
     head = load_with_head(tiny_folder).score_head

@@ -84,6 +84,26 @@ def test_each_stage_has_its_loss_curve(tmp_path, stages):
         assert close_to(picture[:, 468 * index : 468 * (index + 1)], BLUE).sum() > 50
 
 
+def test_the_validation_loss_is_drawn_with_the_losses(tmp_path):
+    """Catches a curve in the other stage's panel, and one that is drawn without data."""
+    steps = {name: [(s, 5.0 / s) for s in range(1, 60)] for name in ("stage 1", "stage 2")}
+    loss_curves(tmp_path / "plain.png", steps, validation={"stage 1": [], "stage 2": []})
+    loss_curves(tmp_path / "losses.png", steps)
+    plain = read(tmp_path / "plain.png")
+    assert np.array_equal(plain, read(tmp_path / "losses.png"))
+    both = {"stage 1": [], "stage 2": [(20, 1.0), (40, 0.5)]}
+    loss_curves(tmp_path / "both.png", steps, validation=both)
+    picture = read(tmp_path / "both.png")
+    assert close_to(picture[:, :468], GREEN).sum() == 0
+    assert close_to(picture[:, 468:], GREEN).sum() > 50
+    srcc = {"authenticity": [(20, 0.5), (40, 0.7)]}
+    loss_curves(tmp_path / "srcc.png", steps, validation=both, srcc=srcc)
+    picture = read(tmp_path / "srcc.png")
+    assert picture.shape == (416, 3 * 468, 3)
+    assert close_to(picture[:, 936:], ORANGE).sum() > 50
+    assert close_to(picture[:, :936], ORANGE).sum() == 0
+
+
 def test_recall_bars_have_the_length_of_the_recall(tmp_path):
     """A full and a half bar; a category nobody has stays away. Catches bars of other categories,
     and a NaN that breaks the picture.

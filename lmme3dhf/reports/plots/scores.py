@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from lmme3dhf.reports.plots.style import BLUE, DIMENSION_COLOURS, ORANGE, look, picture
+from lmme3dhf.reports.plots.style import BLUE, DIMENSION_COLOURS, GREEN, ORANGE, look, picture
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
@@ -140,17 +140,28 @@ def loss_curves(
     curves: Mapping[str, Sequence[tuple[int, float]]],
     rates: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     note: str = "",
+    validation: Mapping[str, Sequence[tuple[int, float]]] | None = None,
+    srcc: Mapping[str, Sequence[tuple[int, float]]] | None = None,
 ) -> None:
-    """Training loss of each stage, with its running mean over a twentieth of the steps.
+    """Training loss of each stage, with its running mean over a twentieth of the steps, and the
+    loss on validation data.
 
     Args:
         path: PNG to write.
         curves: Stage -> (step, loss).
         rates: Stage -> (step, learning rate), drawn on an axis of its own; a stage may have none.
         note: See `style.picture`.
+        validation: Stage -> (step, validation loss); a stage may have none.
+        srcc: Dimension -> (step, SRCC on validation data), in a panel of its own where there are
+            any.
     """
-    with picture(path, 3.6 * len(curves), 3.2, note) as figure:
-        axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    panels = len(curves) + bool(srcc)
+    with picture(path, 3.6 * panels, 3.2, note) as figure:
+        *axes, last = figure.subplots(1, panels, squeeze=False)[0]
+        if srcc:
+            _draw_srcc(last, srcc)
+        else:
+            axes.append(last)
         for axis, (stage, curve) in zip(axes, curves.items(), strict=True):
             steps, losses = np.array(curve).T
             width = max(1, len(losses) // 20)
@@ -158,6 +169,8 @@ def loss_curves(
             axis.plot(steps, losses, color="0.75", linewidth=0.8)
             middle = (width - 1) // 2
             axis.plot(steps[middle : middle + len(smooth)], smooth, color=BLUE, linewidth=1.7)
+            if validation and validation.get(stage):
+                axis.plot(*np.array(validation[stage]).T, "o-", color=GREEN, markersize=4)
             # The first steps are far above the rest.
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -167,7 +180,18 @@ def loss_curves(
             axis.set_xlabel("step")
             if rates and rates.get(stage):
                 _draw_rate(axis, rates[stage], axis is axes[-1])
-        axes[0].set_ylabel("loss (grey: each step,\nblue: running mean)")
+        shown = ",\ngreen: validation" if validation and any(validation.values()) else ""
+        axes[0].set_ylabel(f"loss (grey: each step,\nblue: running mean{shown})")
+
+
+def _draw_srcc(axis: Axes, srcc: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    for dimension, points in srcc.items():
+        colour = DIMENSION_COLOURS[dimension]
+        axis.plot(*np.array(points).T, "o-", color=colour, markersize=4, label=dimension)
+    axis.set_title("scores, validation")
+    axis.set_xlabel("step")
+    axis.set_ylabel("SRCC")
+    axis.legend()
 
 
 def _draw_rate(axis: Axes, rate: Sequence[tuple[int, float]], last: bool) -> None:
