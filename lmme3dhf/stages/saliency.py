@@ -158,10 +158,11 @@ def train_saliency(config: Config, run: Path) -> Path:
     Raises:
         DataError: Maps are missing; they are counted and the first is named.
     """
-    if runs.is_finished(run):
+    runs.check_trainer(config, "saliency")
+    folder = runs.base_folder(config)
+    if runs.is_done(run, "saliency", config, folder):
         print(f"{run}: stage 3 is done")
         return run
-    folder = runs.base_folder(config)
     listed = runs.listed_samples(config, config.saliency.lists)
     samples = list({sample.video: sample for sample in listed}.values())
     maps = config.data.resolved().root / config.saliency.maps
