@@ -133,7 +133,7 @@ def _put_aside(out: Path, first: int) -> None:
     # Forgotten first: after a kill in between, what is still there is put aside by the next call.
     write_json(out / "steps.json", {k: step for k, step in done.items() if k not in steps})
     names = [f"stage{number}" for number in range(first, 4)]
-    names += ["model", "predictions.jsonl", "predictions", "ablations", "crossval"]
+    names += ["model", "predictions.jsonl", "predictions_maps", "ablations", "crossval"]
     for name in names:
         path = out / name
         if path.exists():
