@@ -351,6 +351,21 @@ def load_config(path: Path, *overrides: str) -> Config:
     return config_from(parser.instantiate(parser.parse_args(["--config", str(path), *overrides])))
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a run or job wrote with `dump_config`, as plain values.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    try:
+        return to_plain(load_config(path))
+    except (ArgumentError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"{path}: damaged, or of a version with other settings ({str(error).strip()}); restore "
+            "it, or give another --out"
+        ) from error
+
+
 def dump_config(config: Config) -> str:
     """The resolved settings as YAML; `load_config` reads them back."""
     parser = ArgumentParser()
@@ -437,8 +452,8 @@ def load_ablations(path: Path) -> list[Ablation]:
     try:
         content = parser.parse_path(str(path))
         rows = list(parser.instantiate(content).rows or [])
-    except (ArgumentError, TypeError) as error:
-        raise ConfigError(f"{path}: {str(error).strip()}") from error
+    except (ArgumentError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {str(error).strip()}; save it as UTF-8 YAML") from error
     _check(bool(rows), f"{path}: a list of ablations under `rows` is expected", "none")
     starts = {"base", "text", "score", "saliency"}
     for row in rows:
@@ -469,7 +484,14 @@ def with_settings(
     for name, factor in (factors or {}).items():
         before = _setting(config, name)
         _check(isinstance(before, int | float), f"{name}: a number is expected", repr(before))
-        changes[name] = type(before)(before * factor)
+        product = before * factor
+        if isinstance(before, int):
+            whole = round(product)
+            # A quarter of 2 frames is none: that is no rounding any more.
+            near = abs(whole - product) <= 0.1 * abs(product)
+            _check(near, f"{name}: {before} * {factor} is near no whole number", product)
+            product = whole
+        changes[name] = product
     try:
         for name, value in changes.items():
             if ".trainer." not in name:

@@ -304,3 +304,11 @@ def test_changed_settings_are_checked_like_a_file():
     for wrong in ({"lora.rnak": 4}, {"rank": 4}, {"lora.rank": "four"}, {"lora.rank": 0}):
         with pytest.raises(ConfigError):
             with_settings(config, wrong)
+
+
+def test_a_factor_rounds_whole_numbers():
+    """100 * .29 is 28.999... in binary: 29. A tenth of 8 is 0.8, too far from 1."""
+    config = with_settings(load_config(ROOT / "configs" / "demo.yaml"), {"lora.rank": 100})
+    assert with_settings(config, {}, {"lora.rank": 0.29}).lora.rank == 29
+    with pytest.raises(ConfigError, match=r"lora\.rank"):
+        with_settings(with_settings(config, {"lora.rank": 8}), {}, {"lora.rank": 0.1})

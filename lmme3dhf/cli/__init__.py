@@ -146,6 +146,8 @@ def _parsed(
         return parser.parse_args(_files_first(words))
     except UnknownWordError as error:
         told_ = str(error)
+    except UnicodeDecodeError as error:
+        told_ = f"--config: a file that is not UTF-8 ({error}); save it as UTF-8"
     except ArgumentError as error:
         told_ = _sentence(str(error), about, of_words[about])
     named = f"lmme3dhf {about}".strip()

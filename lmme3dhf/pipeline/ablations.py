@@ -19,7 +19,7 @@ from lmme3dhf.pipeline.chain import open_job, run_chain, test_samples, train_and
 from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.stages.predict import predict
-from lmme3dhf.stages.run import MERGED, base_folder, listed_samples
+from lmme3dhf.stages.run import MERGED, base_folder, check_trainer, listed_samples
 from lmme3dhf.stages.score import level_edges, read_scores
 from lmme3dhf.stages.table import model_key
 from lmme3dhf.training import TrainingError
@@ -54,6 +54,10 @@ def run_ablations(
     if unknown:
         known = ", ".join(row.id for row in rows)
         raise TrainingError(f"ablation {sorted(unknown)[0]!r} is not one of {known}")
+    changed = {row.id: with_settings(config, row.settings, row.factors) for row in rows}
+    for row in rows:
+        for stage in row.stages:
+            check_trainer(changed[row.id], stage)
     config = open_job(config, out)
     job = run_chain(config, out)
     cost = {name: step["seconds"] for name, step in job.done.items()}

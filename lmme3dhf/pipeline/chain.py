@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lmme3dhf.comparison.sources import labels_of, part_lists
-from lmme3dhf.config import Config, dump_config
+from lmme3dhf.config import Config, dump_config, read_settings, to_plain
 from lmme3dhf.data.card import summary
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
@@ -21,16 +21,24 @@ from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.data.synthetic.generators import video_name
-from lmme3dhf.files import replace_file
+from lmme3dhf.files import Hashes, damage, replace_file, write_json
 from lmme3dhf.models.card import add_test, merge_summary
+from lmme3dhf.models.folder import REPORT, model_damage
 from lmme3dhf.pipeline.evaluation import evaluate_file
-from lmme3dhf.pipeline.job import Job
-from lmme3dhf.predictions import PredictionError
+from lmme3dhf.pipeline.job import Job, JobError, read_steps
+from lmme3dhf.predictions import PredictionError, read_predictions
 from lmme3dhf.reports.evaluation import opinion_ceiling
 from lmme3dhf.scorer import Scorer
+from lmme3dhf.stages.identity import STAGES, changes
 from lmme3dhf.stages.predict import predict
 from lmme3dhf.stages.provenance import facts_of_test
-from lmme3dhf.stages.run import MERGED, merge_run
+from lmme3dhf.stages.run import (
+    MERGED,
+    base_folder,
+    check_trainer,
+    is_done,
+    merge_run,
+)
 from lmme3dhf.stages.saliency import train_saliency
 from lmme3dhf.stages.score import train_score
 from lmme3dhf.stages.table import model_key
@@ -80,11 +88,88 @@ def open_job(config: Config, out: Path) -> Config:
         )
     config = replace(config, data=replace(data, features=data.features or out / "features"))
     settings = out / "config.yaml"
-    if settings.exists() and settings.read_text(encoding="utf-8") != dump_config(config):
-        raise TrainingError(f"{out} was started with other settings; give another --out")
+    for stage in STAGES:
+        check_trainer(config, stage)
+    if settings.exists():
+        _compare(read_settings(settings), to_plain(config), out)
     out.mkdir(parents=True, exist_ok=True)
     replace_file(settings, dump_config(config))
     return config
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    """Compares a job's settings with those that it was started with: says what changed without
+    deciding a result, and puts aside what has to start anew.
+
+    Raises:
+        TrainingError: The data or the first stage would be others.
+    """
+    decided = {stage: changes(old, new, stage) for stage in STAGES}
+    drawn = {
+        f"synthetic.{name}": f"{old['synthetic'].get(name)} -> {value}"
+        for name, value in new["synthetic"].items()
+        if old["synthetic"].get(name) != value and name != "processes"
+    }
+    if not new["synthetic"]["draw"]:
+        drawn = {name: change for name, change in drawn.items() if name == "synthetic.draw"}
+    if first := drawn | decided["text"][0]:
+        raise TrainingError(
+            f"{out} was started with other settings; give another --out. Changed:\n  "
+            + "\n  ".join(f"{name}: {change}" for name, change in first.items())
+        )
+    for name, change in {k: v for _, free in decided.values() for k, v in free.items()}.items():
+        print(f"{out}: {name}: {change}")
+    for number, stage in ((2, "score"), (3, "saliency")):
+        if deciding := decided[stage][0]:
+            what = ", ".join(f"{name}: {change}" for name, change in deciding.items())
+            print(f"{out}: {what}; stage {number} and what follows start anew")
+            _put_aside(out, number)
+            return
+
+
+def _put_aside(out: Path, first: int) -> None:
+    """Renames what stage `first` and the later steps left to NAME.old-N, and forgets the steps."""
+    done = read_steps(out / "steps.json")
+    steps = {"stage 2", "stage 3", "predict", "report"} - ({"stage 2"} if first == 3 else set())
+    # Forgotten first: after a kill in between, what is still there is put aside by the next call.
+    write_json(out / "steps.json", {k: step for k, step in done.items() if k not in steps})
+    names = [f"stage{number}" for number in range(first, 4)]
+    names += ["model", "predictions.jsonl", "predictions_maps", "ablations", "crossval"]
+    for name in names:
+        path = out / name
+        if path.exists():
+            number = 1
+            while (aside := path.with_name(f"{name}.old-{number}")).exists():
+                number += 1
+            path.rename(aside)
+            print(f"{path} is kept as {aside}")
+
+
+def _check_stage(stage: str, config: Config, run: Path, merged: Path) -> None:
+    """Raises where a finished stage, its data or its merged model is no longer as it was."""
+    wrong = damage(run) if run.is_dir() else "the folder is missing"
+    if wrong:
+        raise JobError(
+            f"{run}: not as stage {stage!r} left it: {wrong}; restore it, or move it away and "
+            f"delete {run.parent / 'steps.json'}: whole stages before it are kept"
+        )
+    is_done(run, stage, config, base_folder(config))
+    wrong = model_damage(merged, Hashes()) if merged.is_dir() else "the folder is missing"
+    if not wrong and not (merged / REPORT).is_file():
+        wrong = f"{REPORT} is missing"
+    if wrong:
+        raise JobError(
+            f"{merged}: not as it was merged: {wrong}; restore it, or make it again: "
+            f"lmme3dhf merge {run} --out {merged}"
+        )
+
+
+def _check_predictions(path: Path) -> None:
+    if not path.is_file() or not read_predictions(path):
+        raise JobError(
+            f"{path}: missing or empty; restore it, or delete the steps predict and report in "
+            f"{path.parent / 'steps.json'}, and the same command predicts again"
+        )
 
 
 def run_chain(config: Config, out: Path) -> Job:
@@ -100,13 +185,25 @@ def run_chain(config: Config, out: Path) -> Job:
     """
     job = draw_data(config, out)
     one, two, three, model = out / "stage1", out / "stage2", out / "stage3", out / "model"
-    job.step("stage 1", lambda: train_and_merge("text", config, one))
-    after_one = replace(config, model=str(one / MERGED))
-    job.step("stage 2", lambda: train_and_merge("score", after_one, two))
-    after_two = replace(config, model=str(two / MERGED))
-    job.step("stage 3", lambda: train_and_merge("saliency", after_two, three, model))
-    job.step("predict", lambda: predict_test(config, model, out / "predictions.jsonl"))
-    job.step("report", lambda: told_figures(config, out / "predictions.jsonl", model))
+
+    def train(number: int, of_stage: Config, run: Path, merged: Path) -> None:
+        stage = STAGES[number - 1]
+        job.step(
+            f"stage {number}",
+            lambda: train_and_merge(stage, of_stage, run, merged),
+            lambda: _check_stage(stage, of_stage, run, merged),
+        )
+
+    train(1, config, one, one / MERGED)
+    train(2, replace(config, model=str(one / MERGED)), two, two / MERGED)
+    train(3, replace(config, model=str(two / MERGED)), three, model)
+    records = out / "predictions.jsonl"
+    job.step(
+        "predict",
+        lambda: predict_test(config, model, records),
+        lambda: _check_predictions(records),
+    )
+    job.step("report", lambda: told_figures(config, records, model))
     return job
 
 

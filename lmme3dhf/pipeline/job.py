@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from lmme3dhf.errors import UserError
 from lmme3dhf.files import write_json
 
 
@@ -44,6 +45,31 @@ class _PeakMemory:
         self._thread.join()
 
 
+def read_steps(path: Path) -> dict[str, Any]:
+    """The finished steps in `steps.json`; none where there is no such file.
+
+    Raises:
+        JobError: It is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        done = json.loads(path.read_bytes())
+        if all({"seconds", "peak_rss_mb", "result"} <= set(step) for step in done.values()):
+            return done
+        reason = "a step without its cost"
+    except (ValueError, AttributeError, TypeError) as error:
+        reason = str(error)
+    raise JobError(
+        f"{path}: damaged ({reason}); restore it, or delete it: finished stages are kept, and the "
+        "other steps are done again"
+    )
+
+
+class JobError(UserError, RuntimeError):
+    """A job whose records or results are no longer as they were written."""
+
+
 class Job:
     """Steps that are done once, and what they cost.
 
@@ -55,11 +81,17 @@ class Job:
 
     def __init__(self, path: Path, shares: Mapping[str, float]) -> None:
         self.path, self.shares = path, shares
-        self.done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.done: dict[str, Any] = read_steps(path)
 
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Does a step, or returns what it returned before."""
+    def step(
+        self, name: str, work: Callable[[], Any], check: Callable[[], None] | None = None
+    ) -> Any:
+        """Does a step, or returns what it returned before, after `check`, which raises where what
+        the step left is no longer as it was.
+        """
         if name in self.done:
+            if check is not None:
+                check()
             print(f"== {name}: done before ({self.done[name]['seconds']:.0f} s)", flush=True)
             return self.done[name]["result"]
         finished = sum(self.shares[step] for step in self.done)

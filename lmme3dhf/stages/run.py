@@ -6,7 +6,6 @@ settings (`config.yaml`), so that stages are chained by folders, and a folder is
 with other settings or merged into another model.
 """
 
-import difflib
 import json
 import platform
 from collections.abc import Callable, Sequence
@@ -20,14 +19,15 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import ProcessorMixin, set_seed
+from transformers import ProcessorMixin, TrainingArguments, set_seed
 
-from lmme3dhf.config import Config, dump_config, to_plain
+from lmme3dhf.config import Config, dump_config, read_settings, to_plain
 from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, packed_item
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.distributed import barrier, is_main, on_main, whole
+from lmme3dhf.errors import UserError
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json
 from lmme3dhf.models import loading
 from lmme3dhf.models.card import CARD, write_card
@@ -44,6 +44,12 @@ from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.lora import add_adapters
 from lmme3dhf.models.merge import merge_adapter, merge_decoder, merge_head
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
+from lmme3dhf.stages.identity import (
+    changes,
+    content_changes,
+    data_content,
+    trainer_settings,
+)
 from lmme3dhf.stages.media import clip_media, frame_choice
 from lmme3dhf.stages.provenance import card_record, data_facts, stage_lists
 from lmme3dhf.training import (
@@ -52,6 +58,7 @@ from lmme3dhf.training import (
     is_validated,
     refuse_selection,
     train,
+    training_arguments,
 )
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
@@ -110,42 +117,25 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
     Raises:
         TrainingError: The folder belongs to a run with other settings or another model.
     """
+    key = on_main(lambda: model_hash(model))
     record = {
         "stage": stage,
         "model": str(model),
-        "model_key": on_main(lambda: model_hash(model)),
+        "model_key": key,
         "dtype": config.dtype,
         "versions": {"python": platform.python_version()}
         | {library: version(library) for library in _LIBRARIES},
         **facts,
     }
-    settings = dump_config(config)
-    known = run / SETTINGS
-    if known.exists() and (run / RUN).exists():
-        old = known.read_text(encoding="utf-8")
-        if old != settings:
-            changed = [
-                line
-                for line in difflib.ndiff(old.splitlines(), settings.splitlines())
-                if line[0] in "+-"
-            ]
-            raise TrainingError(
-                f"{run} was started with other settings; give another --out. Changed:\n  "
-                + "\n  ".join(changed[:20])
-            )
-        if (
-            json.loads((run / RUN).read_text(encoding="utf-8")).get("model_key")
-            != record["model_key"]
-        ):
-            raise TrainingError(
-                f"{run} was started from another model than {model}; give another --out"
-            )
+    lists = stage_lists(to_plain(config), stage)
+    content = on_main(lambda: data_content(config, stage, _compared_lists(config, stage)))
+    check_run(run, stage, config, model, key, content)
     barrier()  # every rank has looked before the first one writes
     if is_main():
-        data, lists = config.data.resolved(), stage_lists(to_plain(config), stage)
-        record["data"] = data_facts(data.root, data.video_root, lists)
+        data = config.data.resolved()
+        record["data"] = data_facts(data.root, data.video_root, lists) | {"content": content}
         run.mkdir(parents=True, exist_ok=True)
-        replace_file(known, settings)
+        replace_file(run / SETTINGS, dump_config(config))
         write_json(run / RUN, record)
 
 
@@ -156,6 +146,115 @@ def finish_part(run: Path, part: nn.Module, name: str) -> None:
         save_file(weights, run / name)
         finish_run(run)
     barrier()
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """The content of `run.json`.
+
+    Raises:
+        TrainingError: It is damaged.
+    """
+    try:
+        record = json.loads((run / RUN).read_bytes())
+    except ValueError as error:
+        raise TrainingError(
+            f"{run / RUN}: damaged ({error}); restore it, or give another --out"
+        ) from error
+    if not isinstance(record, dict):
+        raise TrainingError(f"{run / RUN}: no JSON object; restore it, or give another --out")
+    return record
+
+
+def check_run(
+    run: Path, stage: str, config: Config, model: Path, key: str, content: dict[str, Any]
+) -> None:
+    """Checks that a folder, where it is a run, is this one; prints what changed without deciding
+    its result.
+
+    Args:
+        run: The folder.
+        stage: Name of the stage.
+        config: The resolved settings.
+        model: Folder of the model to start from.
+        key: Its hash.
+        content: From `identity.data_content`.
+
+    Raises:
+        TrainingError: The stage, a setting that decides its result, the model or the data differ,
+            or the run's records are damaged.
+    """
+    if not (run / SETTINGS).exists() or not (run / RUN).exists():
+        return
+    old = read_record(run)
+    if old.get("stage") != stage:
+        raise TrainingError(f"{run} is a run of stage {old.get('stage')!r}; give another --out")
+    deciding, harmless = changes(read_settings(run / SETTINGS), to_plain(config), stage)
+    if deciding:
+        raise TrainingError(
+            f"{run} was started with other settings; give another --out. Changed:\n  "
+            + "\n  ".join(f"{name}: {change}" for name, change in deciding.items())
+        )
+    if old.get("model_key") != key:
+        raise TrainingError(
+            f"{run} was started from another model than {model}; give another --out"
+        )
+    known = (old.get("data") or {}).get("content")
+    if known and (other := content_changes(known, content)):
+        raise TrainingError(
+            f"{run} was started on other data; restore them, or give another --out. Changed:\n  "
+            + "\n  ".join(other)
+        )
+    if is_main():
+        if not known:
+            print(f"{run}: of a version that did not record its data, which are not compared")
+        for name, change in harmless.items():
+            print(f"{run}: {name}: {change}")
+
+
+def check_trainer(config: Config, stage: str) -> None:
+    """Validates the fields of `TrainingArguments` of a stage before anything is read.
+
+    Raises:
+        TrainingError: A field is unknown or its value impossible.
+    """
+    fields = trainer_settings(to_plain(config), stage)
+    for name, value in fields.items():
+        default = getattr(TrainingArguments, name, None)
+        if type(default) in (int, float) and isinstance(value, str):
+            raise TrainingError(f"{stage}.trainer.{name}: a number is expected, got {value!r}")
+    try:
+        training_arguments(fields, Path("checkpoints"), config.seed)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"{stage}.trainer or hardware: {error}; correct it there") from error
+
+
+def is_done(run: Path, stage: str, config: Config, model: Path) -> bool:
+    """Whether the run is finished, after checking that it is the one that is asked for.
+
+    Raises:
+        TrainingError: See `check_run`.
+    """
+    if not is_finished(run):
+        return False
+    lists = _compared_lists(config, stage)
+    listed_samples(config, lists)  # says which list is missing
+    content = on_main(lambda: data_content(config, stage, lists))
+    check_run(run, stage, config, model, on_main(lambda: model_hash(model)), content)
+    return True
+
+
+def _compared_lists(config: Config, stage: str) -> list[str]:
+    """The lists whose content decides a stage's result: those to validate on where the best
+    checkpoint is kept.
+    """
+    settings = to_plain(config)
+    lists = stage_lists(settings, stage)
+    if not trainer_settings(settings, stage).get("load_best_model_at_end"):
+        return lists
+    root = config.data.resolved().root
+    return lists + [name for name in validation_lists(lists) if (root / name).is_file()]
 
 
 def is_finished(run: Path) -> bool:
@@ -470,7 +569,7 @@ def merge_run(
             f"{run}: not a finished run ({why}); train it first, the same command goes on where "
             "it stopped"
         )
-    record = json.loads((run / RUN).read_text(encoding="utf-8"))
+    record = read_record(run)
     base = Path(record["model"])
     if not base.is_dir():
         raise TrainingError(f"{run}: its base {base} is not there; restore it")

@@ -186,10 +186,11 @@ def train_saliency(config: Config, run: Path) -> Path:
         DataError: Maps are missing; they are counted and the first is named. Clips that no marker
             looked at are left out, unless they are all.
     """
-    if runs.is_finished(run):
+    runs.check_trainer(config, "saliency")
+    folder = runs.base_folder(config)
+    if runs.is_done(run, "saliency", config, folder):
         print(f"{run}: stage 3 is done")
         return run
-    folder = runs.base_folder(config)
     root = config.data.resolved().root
     samples = _marked_clips(runs.listed_samples(config, config.saliency.lists), root)
     validation = runs.validation_samples(

@@ -198,10 +198,11 @@ def train_score(config: Config, run: Path) -> Path:
     Returns:
         The run folder, with the trained adapter and head.
     """
-    if runs.is_finished(run):
+    runs.check_trainer(config, "score")
+    folder = runs.base_folder(config)
+    if runs.is_done(run, "score", config, folder):
         print(f"{run}: stage 2 is done")
         return run
-    folder = runs.base_folder(config)
     samples, validation = scored_samples(config)
     processor = load_processor(folder)
     edges = level_edges(config.data.root, samples)

@@ -45,10 +45,11 @@ def train_text(config: Config, run: Path) -> Path:
     """
     if not (config.lora.language or config.lora.vision):
         raise ConfigError("lora.language or lora.vision must be on: stage 1 trains nothing else")
-    if runs.is_finished(run):
+    runs.check_trainer(config, "text")
+    folder = runs.base_folder(config)
+    if runs.is_done(run, "text", config, folder):
         print(f"{run}: stage 1 is done")
         return run
-    folder = runs.base_folder(config)
     samples = runs.listed_samples(config, config.text.lists)
     settings = config.text.trainer | config.hardware
     validation = runs.validation_samples(config, config.text.lists, settings, "stage 1")
