@@ -224,10 +224,8 @@ def check_trainer(config: Config, stage: str) -> None:
             raise TrainingError(f"{stage}.trainer.{name}: a number is expected, got {value!r}")
     try:
         training_arguments(fields, Path("checkpoints"), config.seed)
-    except UserError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"{stage}.trainer or hardware: {error}; correct it there") from error
+    except (UserError, ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"{stage}.trainer or hardware: {error}") from error
 
 
 def is_done(run: Path, stage: str, config: Config, model: Path) -> bool:

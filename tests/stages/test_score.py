@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmme3dhf.config import Config
+from lmme3dhf.config import Config, with_settings
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.stages import run as runs
 from lmme3dhf.stages.score import scored_samples
@@ -24,8 +24,15 @@ def test_scores_on_another_scale_stop_the_stage(monkeypatch):
             for i, mark in enumerate(marks)
         ]
 
-    monkeypatch.setattr(runs, "listed_samples", lambda *words: listed(1))
+    # The rehearsal lists and the clips are no matter here.
+    config = with_settings(
+        Config(), {"score.language_weight": 0, "score.trainer": {"eval_strategy": "no"}}
+    )
+    rows = {"factor": 1}
+    monkeypatch.setattr(
+        runs, "listed_samples", lambda _, names: listed(rows["factor"]) if names else []
+    )
     with pytest.raises(DataError, match=r"authenticity scores .* 1\.2 to 4\.9.* multiply .* 20"):
-        scored_samples(Config())
-    monkeypatch.setattr(runs, "listed_samples", lambda *words: listed(20))
-    assert len(scored_samples(Config())) == 10
+        scored_samples(config)
+    rows["factor"] = 20
+    assert len(scored_samples(config)[0]) == 10
