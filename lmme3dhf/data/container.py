@@ -25,6 +25,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
@@ -689,7 +690,9 @@ class _Orientation:
 
 def _orientation(picture: av.VideoFrame) -> _Orientation:
     """What the display matrix asks for; FFmpeg hands it out for every container, and for EXIF."""
-    side_data = picture.side_data.get(SideDataType.DISPLAYMATRIX)
+    # Not `picture.side_data`: the two would refer to each other, and pictures, with the threads that
+    # converted them, would pile up until Python looks for cycles.
+    side_data = SideDataContainer(picture).get(SideDataType.DISPLAYMATRIX)
     if side_data is None:
         return _Orientation()
     # A stored point (p, q) is shown at (a p + c q, b p + d q).

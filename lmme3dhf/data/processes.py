@@ -372,7 +372,7 @@ def _answer(pipe: Connection, read: Callable[[Path], Answer], file: Path) -> Non
         for array in arrays:
             if array.size:
                 pipe.send_bytes(_bytes_of(array))
-    except MemoryError:
+    except (MemoryError, BlockingIOError):  # the latter: no memory for a thread's stack
         pipe.send(_Failure("out_of_memory"))
     except (BrokenPipeError, ConnectionResetError):
         raise

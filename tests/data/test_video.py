@@ -3,6 +3,7 @@ left out, damaged and odd files.
 """
 
 import faulthandler
+import gc
 import itertools
 import os
 import pickle
@@ -228,6 +229,31 @@ def test_units_of_h264_by_hand():
     for broken in (lengths[:-1], lengths + b"\0", lengths + b"\0\0\0\0", b"\xff" * 9):
         assert reader._units(broken, 4) == []
     assert reader._units(b"no start code", None) == []
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_clip(path, SMALL),
+        lambda path: reader.view_pictures(path, (0.25, 0.5, 0.75)),
+        lambda path: read_strip(path, (0.25, 0.5, 0.75)),
+        probe,
+        reader.verify,
+    ],
+)
+def test_no_picture_outlives_its_clip(tmp_path, read):
+    """Without a search for cycles. Catches pictures that pile up with the threads that converted
+    them, until a process meets its memory limit.
+    """
+    path = write_clip(tmp_path / "a.mp4", noise(12))
+    gc.collect()
+    gc.disable()
+    try:
+        read(path)
+        left = [one for one in gc.get_objects() if isinstance(one, av.VideoFrame)]
+    finally:
+        gc.enable()
+    assert not left
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
