@@ -690,8 +690,8 @@ class _Orientation:
 
 def _orientation(picture: av.VideoFrame) -> _Orientation:
     """What the display matrix asks for; FFmpeg hands it out for every container, and for EXIF."""
-    # Not `picture.side_data`: the two would refer to each other, and pictures, with the threads that
-    # converted them, would pile up until Python looks for cycles.
+    # Not `picture.side_data`: the two would refer to each other, and pictures, with the threads
+    # that converted them, would pile up until Python looks for cycles.
     side_data = SideDataContainer(picture).get(SideDataType.DISPLAYMATRIX)
     if side_data is None:
         return _Orientation()
