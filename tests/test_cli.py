@@ -236,7 +236,7 @@ def test_dashes_reach_the_verb(tmp_path, monkeypatch):
         ("train text --out x --warmup_ratio .1", "--STAGE.trainer.warmup_steps"),
         ("train text --out x --learning-rate 1", "--STAGE.trainer.learning_rate"),
         ("train text --out x --max_length 2048", "a sequence is never cut"),
-        ("train text --out x --evaluation_strategy no", "no evaluation list"),
+        ("train text --out x --evaluation_strategy no", "trainer.eval_strategy"),
         ("train text --out x --group_by_length true", "train_sampling_strategy: group_by_length"),
         ("predict --self_model m", "here it is --model"),
         ("predict --val_dataset m", "here it is --data"),

@@ -154,7 +154,8 @@ def clips_in(folder: Path) -> dict[str, Path]:
             )
         clips[path.stem] = path
     if not clips:
-        deeper = [path for path in files_below([folder]) if path.suffix.lower() in CLIP_SUFFIXES]
+        below = files_below([folder]) if any(folder.iterdir()) else []
+        deeper = [path for path in below if path.suffix.lower() in CLIP_SUFFIXES]
         hint = (
             f"; {len(deeper)} are in folders below it, first {deeper[0].relative_to(folder)}: put "
             "all clips into one folder"

@@ -7,6 +7,7 @@ with other settings or merged into another model.
 """
 
 import json
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, pack
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.distributed import barrier, is_main, on_main, whole
+from lmme3dhf.distributed import barrier, is_main, on_main, start, whole
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json
 from lmme3dhf.models import loading
@@ -62,6 +63,8 @@ from lmme3dhf.training import (
 )
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
+# Fields of TrainingArguments that act where they are read.
+_SETS_UP = ("deepspeed", "fsdp", "fsdp_config")
 RUN, SETTINGS, PROBE = "run.json", "config.yaml", "probe.safetensors"
 ADAPTER, HEAD, DECODER = "adapter", "head.safetensors", "decoder.safetensors"
 MERGED = "merged"
@@ -222,10 +225,19 @@ def check_trainer(config: Config, stage: str) -> None:
         default = getattr(TrainingArguments, name, None)
         if type(default) in (int, float) and isinstance(value, str):
             raise TrainingError(f"{stage}.trainer.{name}: a number is expected, got {value!r}")
+    # Building them sets up this process for training as well: the process group, with a shorter
+    # patience than ours unless it is open, DeepSpeed and FSDP, and variables for accelerate.
+    start()
+    checked = {name: value for name, value in fields.items() if name not in _SETS_UP}
+    variables = dict(os.environ)
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     try:
-        training_arguments(fields, Path("checkpoints"), config.seed)
+        training_arguments(checked, Path("checkpoints"), config.seed)
     except (UserError, ValueError, TypeError, KeyError) as error:
         raise TrainingError(f"{stage}.trainer or hardware: {error}") from error
+    finally:
+        os.environ.clear()
+        os.environ.update(variables)
 
 
 def is_done(run: Path, stage: str, config: Config, model: Path) -> bool:

@@ -1,5 +1,7 @@
 """Which changes of settings and data make another run."""
 
+import os
+
 import pytest
 
 from lmme3dhf.config import Config, to_plain, with_settings
@@ -59,3 +61,12 @@ def test_a_wrong_value_is_found_before_anything_is_read(stage, name, value):
     config = with_settings(Config(), {f"{stage}.trainer": {name: value}})
     with pytest.raises(TrainingError, match=rf"{stage}\.trainer"):
         check_trainer(config, stage)
+
+
+def test_validating_settings_sets_nothing_up(tmp_path, monkeypatch):
+    """Catches a stage that is compiled, or sharded, for another one's settings."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    before = dict(os.environ)
+    settings = {"torch_compile": True, "deepspeed": str(tmp_path / "zero3.json")}
+    check_trainer(with_settings(Config(), {"score.trainer": settings}), "score")
+    assert dict(os.environ) == before
