@@ -71,6 +71,12 @@ def merge_parser() -> ArgumentParser:
         help="merged: the adapter is folded into the weights; adapter: it is kept beside them, "
         "exactly; auto: folded in where that changes no more than it may",
     )
+    parser.add_argument(
+        "--base",
+        type=Path,
+        metavar="FOLDER",
+        help="where the model that was trained on is now (default: where it was)",
+    )
     add_verify_argument(parser)
     parser.add_argument("--push_to", metavar="USER/NAME", help="publish it there, privately, too")
     return parser
@@ -81,7 +87,7 @@ def merge(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.models.card import merge_summary
     from lmme3dhf.stages.run import merge_run
 
-    report = merge_run(args.run, args.out, args.form, verify=args.verify)
+    report = merge_run(args.run, args.out, args.form, base=args.base, verify=args.verify)
     done = "was merged before" if report["already"] else "merged"
     print(f"{report['folder']}: {done}", *merge_summary(report), sep="\n  ")
     if args.push_to:

@@ -550,7 +550,12 @@ def train_adapters(
 
 
 def merge_run(
-    run: Path, out: Path | None = None, form: str = "auto", *, verify: bool = True
+    run: Path,
+    out: Path | None = None,
+    form: str = "auto",
+    *,
+    base: Path | None = None,
+    verify: bool = True,
 ) -> dict[str, Any]:
     """Makes one loadable folder of a finished run (`run/merged` by default) and verifies it.
 
@@ -558,6 +563,7 @@ def merge_run(
         run: The run folder.
         out: Folder to write; None for `run/merged`.
         form: Whether an adapter is folded into the weights, as of `models.merge.merge_adapter`.
+        base: Where the model that was trained on is now; None for where it was.
         verify: Compare every file of the base with its manifest first. False also takes the base of
             a run that an earlier version started, whose recorded hash is of another kind.
 
@@ -580,13 +586,12 @@ def merge_run(
             "it stopped"
         )
     record = read_record(run)
-    base = Path(record["model"])
+    base = base or Path(record["model"])
+    way = "restore it, or say where it is now (--base FOLDER)"
     if not base.is_dir():
-        raise TrainingError(f"{run}: its base {base} is not there; restore it")
+        raise TrainingError(f"{run}: its base {base} is not there; {way}")
     if "model_key" in record and model_hash(base) != record["model_key"]:
-        raise TrainingError(
-            f"{run}: its base {base} is not the model that was trained on; restore it"
-        )
+        raise TrainingError(f"{run}: its base {base} is not the model that was trained on; {way}")
     if "model_key" not in record and verify:
         raise TrainingError(
             f"{run}: an earlier version of lmme3dhf started it, whose hash of the base {base} is "

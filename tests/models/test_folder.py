@@ -880,6 +880,19 @@ def test_a_damaged_base_is_not_merged_into(stage_run, published, tmp_path):
     merge_run(run, tmp_path / "out", verify=False)
 
 
+def test_a_base_that_was_moved_is_given(stage_run, plain, published, tmp_path):
+    """Catches a finished run that cannot be merged on another machine, and one that is merged into
+    any folder that is given.
+    """
+    run = copied(stage_run, tmp_path / "run")
+    changed(run / "run.json", "model", value=str(tmp_path / "gone"))
+    finish_run(run)
+    for base in (None, published):
+        with pytest.raises(TrainingError, match="--base"):
+            merge_run(run, tmp_path / "out", base=base)
+    assert main(["merge", str(run), "--out", str(tmp_path / "out"), "--base", str(plain)]) == 0
+
+
 def test_an_adapter_that_chooses_code_is_not_merged(stage_run, tmp_path):
     """peft imports the module that `megatron_core` names. Catches a run folder from a stranger."""
     run = copied(stage_run, tmp_path / "run")
