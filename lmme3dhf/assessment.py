@@ -1,17 +1,69 @@
 """What the metric says about a clip, as records; they need neither torch nor the model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lmme3dhf.vocabulary import DIMENSIONS
 
 # Of the opinion scores, and so of the predicted ones.
 SCALE = {"minimum": 0, "maximum": 100, "direction": "higher is better"}
+FLAG = "\N{WARNING SIGN}"  # beside a score that is far outside those of training
+# The standard deviation of the training scores where a model folder has none, as a share of the
+# scale. Those of Gen3DHF and of the demo have about 14 points.
+_DEVIATION = 0.14
+
+
+def on_scale(score: ArrayLike, scale: Mapping[str, Any] = SCALE) -> Any:
+    """A score as people read it: a regression may overshoot the ends of its scale, and what lies
+    beyond an end is shown at that end. Records, ranks, tests and losses use the raw score.
+
+    Args:
+        score: The raw score, or an array of them; NaN stays NaN.
+        scale: Its `minimum` and `maximum`.
+    """
+    return np.clip(score, scale["minimum"], scale["maximum"])
+
+
+def score_text(score: float, scale: Mapping[str, Any] = SCALE) -> str:
+    """A score for people: on its scale, with one digit."""
+    return f"{on_scale(score, scale):.1f}"
+
+
+def is_outside_training(score: float, scale: Mapping[str, Any] = SCALE) -> bool:
+    """Whether a raw score is far outside those that the model was trained on: farther from all of
+    them than their standard deviation. A prediction of their mean would err by no more than that,
+    so that an overshoot this large is no estimate: the clip is unlike the training clips.
+
+    The demo's model: scores from 19 to 74 in training, so from 5 to 88 without a flag; its 200 test
+    clips get 26 to 70.
+
+    Args:
+        score: The raw score.
+        scale: One dimension of `metric.json` (`models.card.scales`). Where `training` is not
+            recorded, the whole scale stands for the scores.
+    """
+    training = scale.get("training") or {}
+    ends = training.get("percentiles") or (scale["minimum"], scale["maximum"])
+    margin = training.get("deviation") or _DEVIATION * (scale["maximum"] - scale["minimum"])
+    return not ends[0] - margin <= score <= ends[-1] + margin
+
+
+def flag_text(dimensions: Iterable[str]) -> str:
+    """The sentence that goes with the flag of a clip.
+
+    Args:
+        dimensions: Whose scores are outside, see `is_outside_training`; one at least.
+    """
+    return (
+        f"flagged: the raw score of {' and '.join(dimensions)} is far outside those that the model "
+        "was trained on, so it says little about this clip"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,20 +71,25 @@ class Rating:
     """One dimension of one clip.
 
     Attributes:
-        score: Predicted opinion score on the scale 0 to 100, higher is better; a regression may
-            overshoot the ends a little. None from a scorer without scores.
+        score: Predicted opinion score, raw: on the scale 0 to 100, higher is better, but a
+            regression may overshoot the ends (`on_scale`). None from a scorer without scores.
         level: The level word, bad to excellent.
         level_probabilities: Probability of each level word at the position that predicts it.
         text: What the model says when it is asked, or None when it was not asked to write.
+        outside_training: Whether the score is far outside those that the model was trained on
+            (`is_outside_training`).
     """
 
     score: float | None
     level: str
     level_probabilities: dict[str, float]
     text: str | None = None
+    outside_training: bool = False
 
     def __str__(self) -> str:
-        return self.level if self.score is None else f"{self.score:.1f} of 100 ({self.level})"
+        if self.score is None:
+            return self.level
+        return f"{score_text(self.score)} of {SCALE['maximum']} ({self.level})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -51,6 +108,8 @@ class Assessment:
         decoder: What decoded the clip; scores belong to a decoder.
         distortion_log_odds: Category -> log P(it is there) - log P(it is not), natural; None for
             free replies, which have none.
+        notes: What a reader of the scores should know about how the clip was read, see
+            `data.video.Clip`.
     """
 
     path: Path | None
@@ -60,6 +119,13 @@ class Assessment:
     saliency: np.ndarray | None
     decoder: str
     distortion_log_odds: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def outside_training(self) -> tuple[str, ...]:
+        """Dimensions whose scores are far outside those that the model was trained on."""
+        rated = {d: getattr(self, d) for d in DIMENSIONS}
+        return tuple(d for d, rating in rated.items() if rating and rating.outside_training)
 
     @property
     def distortion_probabilities(self) -> dict[str, float] | None:
@@ -82,6 +148,7 @@ class Assessment:
             "distortions": None if self.distortions is None else list(self.distortions),
             "distortion_probabilities": self.distortion_probabilities,
             "decoder": self.decoder,
+            "notes": list(self.notes),
         }
         if saliency:
             fields["saliency"] = None if self.saliency is None else self.saliency.tolist()
@@ -94,6 +161,9 @@ class Assessment:
         if self.saliency is not None:
             height, width = self.saliency.shape
             said.append(f"map {width}x{height}")
+        if self.outside_training:
+            said.append(flag_text(self.outside_training))
+        said += self.notes
         name = "pictures in memory" if self.path is None else ascii(self.path.name)
         return f"Assessment({name}: {', '.join(said)})"
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
-from lmme3dhf.assessment import Assessment, Failure, Rating
+from lmme3dhf.assessment import Assessment, Failure, Rating, is_outside_training
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
@@ -29,7 +29,7 @@ from lmme3dhf.data.packing import Path as Packed
 from lmme3dhf.data.packing import expand, pack
 from lmme3dhf.data.pictures import clips_in_memory
 from lmme3dhf.data.pixels import frame_pixels, view_pixels
-from lmme3dhf.data.sources import in_memory, is_one, single_clips
+from lmme3dhf.data.sources import in_memory, is_one, single_clips, three_views
 from lmme3dhf.data.video import Clip, Clips, FrameChoice
 from lmme3dhf.models.answers import (
     FAULTS,
@@ -143,10 +143,14 @@ class Scorer:
             workers; by the clock ten times as many.
         scores: Whether ratings have scores. False takes models that have no trained head, such as a
             merged stage 1: their ratings are levels and level probabilities.
+        views: Where clips show the face at -45, 0 and +45 degrees (`data.sources.three_views`); the
+            attribute may be set anew for other clips. They decide the maps; scores come from frames
+            all over the clip, and a strip has its own views.
 
     Raises:
         ModelError: The model was not trained to score.
         ValueError: No clip at a time, or less than no process.
+        DataError: Impossible views.
     """
 
     def __init__(
@@ -158,6 +162,7 @@ class Scorer:
         workers: int | None = None,
         timeout_s: float = 60.0,
         scores: bool = True,
+        views: Sequence[float] | None = None,
     ) -> None:
         workers = worker_count(workers)
         if batch_size < 1 or workers < 0:
@@ -186,7 +191,7 @@ class Scorer:
         self.model = model.eval()
         self.processor = processor
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
-        self.timeout_s = timeout_s
+        self.timeout_s, self.views = timeout_s, views
         try:
             self.choice = FrameChoice(**(metric.frames or {}))
         except (TypeError, ValueError) as error:
@@ -205,6 +210,7 @@ class Scorer:
         workers: int | None = None,
         timeout_s: float = 60.0,
         scores: bool = True,
+        views: Sequence[float] | None = None,
         verify: bool = True,
     ) -> "Scorer":
         """Loads a finished model.
@@ -221,6 +227,7 @@ class Scorer:
             workers: Processes that decode ahead; None for one a core.
             timeout_s: As of the class.
             scores: Whether ratings have scores; False for models without a trained head.
+            views: As of the class.
             verify: Compare every file of the folder with its manifest first, where it has one.
                 Reading the files takes about a second a GB, once: hashes are remembered while
                 the files stay as they are (`files.Hashes`).
@@ -229,10 +236,12 @@ class Scorer:
             ModelError: The folder holds no model that was trained to score, a file is not as it
                 was written, there is no such device, or a type, kernel or quantisation does not
                 work here.
-            DataError: Its tokenizer and chat template cannot encode a question on a video.
+            DataError: Its tokenizer and chat template cannot encode a question on a video; or
+                impossible views.
             HubError: There is no such folder, and no such model to be had from the hub.
         """
         dtype, quantization = loading_options(load, str(dtype).removeprefix("torch."))
+        views = three_views(views)  # what can go wrong goes wrong before the model is loaded
         folder = model_folder(path_or_hub_id)
         if verify:
             verify_folder(folder)
@@ -250,7 +259,18 @@ class Scorer:
             workers=workers,
             timeout_s=timeout_s,
             scores=scores,
+            views=views,
         )
+
+    @property
+    def views(self) -> tuple[float, ...]:
+        """Where the views are taken, as fractions of a clip."""
+        return self._views
+
+    @views.setter
+    def views(self, views: Sequence[float] | None) -> None:
+        """Takes the views of the next clips elsewhere; None for the usual places."""
+        self._views = three_views(views)
 
     @property
     def scales(self) -> dict[str, Any]:
@@ -435,12 +455,18 @@ class Scorer:
                 name = f"clip {number} in memory"
                 try:
                     yield clips_in_memory(
-                        clip, self.choice, fps, frames=frames, views=views, name=name
+                        clip,
+                        self.choice,
+                        fps,
+                        frames=frames,
+                        views=views,
+                        name=name,
+                        at=self.views,
                     )
                 except VideoError as error:
                     yield error
 
-        reader = ClipReader(choice=self.choice, frames=frames, views=views)
+        reader = ClipReader(choice=self.choice, frames=frames, views=views, at=self.views)
         read = decoded(pieces(), reader, self.workers, timeout_s=self.timeout_s)
         with closing(read):
             for clips in read:
@@ -502,7 +528,7 @@ class Scorer:
         # One pass over the batch for all that is read, one for each text.
         hidden = self._read(media, asked) if asked else {}
         texts = {name: self._write(media, *question) for name, question in written.items()}
-        rated = {d: self._ratings(hidden[d], texts.get(d)) for d in DIMENSIONS if d in hidden}
+        rated = {d: self._ratings(d, hidden[d], texts.get(d)) for d in DIMENSIONS if d in hidden}
         answered: list[_Answer] = []
         if answers is not None:
             answered = ANSWERS[answers](self, hidden.get("distortion"), texts.get("distortion"))
@@ -514,6 +540,7 @@ class Scorer:
                 distortions=answered[i].categories if answered else None,
                 saliency=self._saliency(clips.views) if clips.views else None,
                 decoder=(clips.frames or clips.views).decoder,
+                notes=clips.notes,
                 distortion_log_odds=answered[i].log_odds if answered else None,
             )
             for i, (path, clips) in enumerate(part)
@@ -558,9 +585,11 @@ class Scorer:
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
     @torch.inference_mode()
-    def _ratings(self, hidden: torch.Tensor, texts: list[str] | None) -> list[Rating]:
+    def _ratings(
+        self, dimension: str, hidden: torch.Tensor, texts: list[str] | None
+    ) -> list[Rating]:
         hidden = hidden[:, 0]
-        scores = (100 * self.model.score_head(hidden)).tolist()
+        scores, scale = (100 * self.model.score_head(hidden)).tolist(), self._scales[dimension]
         probabilities = torch.softmax(self.model.level_logits(hidden), -1).tolist()
         return [
             Rating(
@@ -568,11 +597,16 @@ class Scorer:
                 level=LEVELS[int(np.argmax(row))],
                 level_probabilities=dict(zip(LEVELS, row, strict=True)),
                 text=text,
+                outside_training=self.scores and is_outside_training(score, scale),
             )
             for score, row, text in zip(
                 scores, probabilities, texts or [None] * len(scores), strict=True
             )
         ]
+
+    @cached_property
+    def _scales(self) -> dict[str, Any]:
+        return self.scales["dimensions"]
 
     @cached_property
     def _writer(self) -> LMME3DHF:

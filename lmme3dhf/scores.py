@@ -18,18 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lmme3dhf.assessment import Assessment
+from lmme3dhf.assessment import Assessment, is_outside_training
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import csv_lines, replace_file
 from lmme3dhf.jsonl import RecordFile, append, json_line, whole_lines
 from lmme3dhf.sheets import read_sheet, sheet_header
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, VIEWS
 
 OK, FAILED = "ok", "failed"
 # A score on 0..100 is not better than that, and batches differ below it.
 _SCORE_DIGITS, _PROBABILITY_DIGITS = 3, 6
 _ELSEWHERE = "give another --out, or remove the table"
 _HASHES = {"content": re.compile("[0-9a-f]{64}"), "model": re.compile("[0-9a-f]{16}")}
+
+
+_USUAL = tuple(view.clip_fraction for view in VIEWS)
 
 
 class ScoreError(UserError, ValueError):
@@ -45,8 +48,8 @@ class ScoreRow:
         status: "ok" or "failed".
         reason: Why it failed, one of `data.container.REASONS`; None where it did not.
         message: The reason as a sentence, with what to do; None where it did not fail.
-        quality: Perceptual quality, 0 to 100, higher is better; a regression may overshoot the ends
-            a little, so below zero is possible.
+        quality: Perceptual quality, raw: 0 to 100, higher is better, but a regression may overshoot
+            the ends (`assessment.on_scale`).
         quality_level: One of `LEVELS`.
         quality_probabilities: Level word -> probability in 0..1.
         authenticity: How much it looks like a real face, on the same scale.
@@ -62,6 +65,11 @@ class ScoreRow:
         version: Of lmme3dhf.
         seconds: Wall time: the row's share of its batch's. 0 where scores were copied from a file
             of the same content.
+        outside_training: Dimensions whose scores are far outside those that the model was trained
+            on; where that is not given, by the scale alone. None where it failed.
+        notes: What to know about how the clip was read (`data.video.Clip`); None where it failed.
+        views: Where the three views were taken, as fractions of the clip; None for the usual
+            places (`vocabulary.VIEWS`).
 
     Raises:
         ScoreError: A field has a wrong type or value.
@@ -85,6 +93,9 @@ class ScoreRow:
     decoder: str | None = None
     version: str | None = None
     seconds: float | None = None
+    outside_training: tuple[str, ...] | None = None
+    notes: tuple[str, ...] | None = None
+    views: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.file, str) or not self.file:
@@ -108,11 +119,17 @@ class ScoreRow:
                 self._refuse(f"{dimension}_level", f"one of {', '.join(LEVELS)}, or null")
             self._check_probabilities(f"{dimension}_probabilities", LEVELS)
         self._check_probabilities("distortion_probabilities", DISTORTIONS)
-        if self.distortions is not None:
-            named = self.distortions
-            if not isinstance(named, tuple | list) or not all(n in DISTORTIONS for n in named):
-                self._refuse("distortions", f"categories out of {', '.join(DISTORTIONS)}, or null")
-            object.__setattr__(self, "distortions", tuple(named))
+        if self.status == OK and self.outside_training is None:
+            outside = [d for d in DIMENSIONS if is_outside_training(getattr(self, d))]
+            object.__setattr__(self, "outside_training", outside)
+        if self.status == OK and self.notes is None:
+            object.__setattr__(self, "notes", ())
+        for field, words in (("distortions", DISTORTIONS), ("outside_training", DIMENSIONS)):
+            self._check_list(field, words.__contains__, f"texts out of {', '.join(words)}")
+        self._check_list("notes", lambda note: isinstance(note, str), "texts")
+        self._check_list("views", _finite, "fractions of the clip")
+        if self.views == _USUAL:
+            object.__setattr__(self, "views", None)
         for field, form in _HASHES.items():
             value = getattr(self, field)
             if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
@@ -129,6 +146,14 @@ class ScoreRow:
             self._refuse(field, f"an object of {', '.join(words)} with numbers in 0..1, or null")
         object.__setattr__(self, field, {word: float(value) for word, value in given.items()})
 
+    def _check_list(self, field: str, fits: Callable[[Any], bool], what: str) -> None:
+        given = getattr(self, field)
+        if given is None:
+            return
+        if not isinstance(given, tuple | list) or not all(map(fits, given)):
+            self._refuse(field, f"a list of {what}, or null")
+        object.__setattr__(self, field, tuple(given))
+
     def _refuse(self, field: str, expected: str) -> None:
         raise ScoreError(
             f"{field} of {self.file!r} is {getattr(self, field)!r}, expected {expected}"
@@ -139,7 +164,11 @@ FIELDS = tuple(field.name for field in dataclasses.fields(ScoreRow))
 REQUIRED = tuple(
     field.name for field in dataclasses.fields(ScoreRow) if field.default is dataclasses.MISSING
 )
-_OBJECTS = tuple(field for field in FIELDS if field.endswith("_probabilities"))
+# Tables without the fields that came later are read, and continued.
+_LATER = ("outside_training", "notes", "views")
+_LAYOUTS = (FIELDS, tuple(field for field in FIELDS if field not in _LATER))
+_OBJECTS = (*(field for field in FIELDS if field.endswith("_probabilities")), "views")
+_LISTS = ("distortions", "outside_training", "notes")
 _NUMBERS = (*DIMENSIONS, "seconds")
 
 
@@ -148,7 +177,7 @@ def row_of(assessment: Assessment, **about: Any) -> ScoreRow:
 
     Args:
         assessment: With ratings that have scores.
-        **about: The other fields of the row: file, content, model, map, version, seconds.
+        **about: The other fields of the row: file, content, model, map, version, seconds, views.
     """
     said: dict[str, Any] = {}
     for dimension in DIMENSIONS:
@@ -162,6 +191,8 @@ def row_of(assessment: Assessment, **about: Any) -> ScoreRow:
         distortions=assessment.distortions,
         distortion_probabilities=_rounded(assessment.distortion_probabilities),
         decoder=assessment.decoder,
+        outside_training=assessment.outside_training,
+        notes=assessment.notes,
         **about,
     )
 
@@ -170,6 +201,10 @@ def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | No
     if probabilities is None:
         return None
     return {word: round(p, _PROBABILITY_DIGITS) for word, p in probabilities.items()}
+
+
+def _places(views: tuple[float, ...] | None) -> str:
+    return ", ".join(f"{at:g}" for at in views or _USUAL)
 
 
 def _finite(value: object) -> bool:
@@ -279,7 +314,7 @@ def _cells(row: ScoreRow) -> list[str]:
         elif field in _OBJECTS:
             cells.append(json.dumps(value))
         else:
-            cells.append("; ".join(value) if field == "distortions" else value)
+            cells.append("; ".join(value) if field in _LISTS else value)
     return cells
 
 
@@ -287,7 +322,7 @@ def _content(cells: Mapping[str, str]) -> dict[str, object]:
     """Undoes `_cells`."""
     content: dict[str, object] = {}
     for field, text in cells.items():
-        if field == "distortions":
+        if field in _LISTS:
             named = tuple(text.split("; ")) if text else ()
             content[field] = named if text or cells["status"] == OK else None
         elif not text:
@@ -330,21 +365,29 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         out: Either file of the table; both and their folder are made where they are missing.
         model: Hash of the model whose rows these are.
         decoders: What decodes clips and pictures here.
+        views: Where the views are taken, as in a row.
 
     Attributes:
         rows: Path as given -> row, in the order of the table.
 
     Raises:
-        ScoreError: On opening: another process has it open; it was written by another model,
-            decoder or version of the row; or one of the files is something else.
+        ScoreError: On opening: another process has it open; it was written by another model or
+            decoder, with other views or another layout; or one of the files is something else.
     """
 
     error = ScoreError
 
-    def __init__(self, out: Path, *, model: str, decoders: Collection[str]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        model: str,
+        decoders: Collection[str],
+        views: tuple[float, ...] | None = None,
+    ) -> None:
         record, self.sheet = table_files(out)
         super().__init__(record)
-        self.model, self.decoders = model, decoders
+        self.model, self.decoders, self.views = model, decoders, views
 
     def append(self, *records: ScoreRow) -> None:
         """Adds rows to both files; when this returns, they are on the disk.
@@ -376,7 +419,7 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         if not self.sheet.exists():
             return
         header = sheet_header(self.sheet, ScoreError, _fits)
-        if header != FIELDS:
+        if header not in _LAYOUTS:
             raise self._foreign(self.sheet, ",".join(header)[:300])
         if not self.record.exists():
             raise ScoreError(
@@ -391,11 +434,11 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         with self.record.open("rb") as file:
             first = file.readline()
         try:
-            fields = ",".join(json.loads(first))
+            fields = tuple(json.loads(first))
         except (ValueError, TypeError):  # told with its place when all rows are read
             return
-        if fields != ",".join(FIELDS):
-            raise self._foreign(self.record, fields[:300])
+        if fields not in _LAYOUTS:
+            raise self._foreign(self.record, ",".join(map(str, fields))[:300])
 
     def _foreign(self, path: Path, fields: str) -> ScoreError:
         return ScoreError(
@@ -413,6 +456,11 @@ class ScoreTable(RecordFile[str, ScoreRow]):
             raise ScoreError(
                 f"{self.record}: its clips were decoded by {row.decoder}, here by "
                 f"{' and '.join(self.decoders)}; {_ELSEWHERE}"
+            )
+        if row.views != self.views:
+            raise ScoreError(
+                f"{self.record}: its views were taken at {_places(row.views)} of a clip, here at "
+                f"{_places(self.views)}; give the same --views, or {_ELSEWHERE}"
             )
 
     def _replace(self) -> None:

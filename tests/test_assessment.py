@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmme3dhf.assessment import Assessment, Failure, Rating, probabilities
+from lmme3dhf.assessment import (
+    Assessment,
+    Failure,
+    Rating,
+    is_outside_training,
+    on_scale,
+    probabilities,
+    score_text,
+)
 from lmme3dhf.vocabulary import LEVELS
 
 GOOD = Rating(score=63.14, level="good", level_probabilities=dict.fromkeys(LEVELS, 0.2))
@@ -91,3 +99,43 @@ def test_a_failure_is_json_too():
     expected = {"file": "a.mp4", "reason": "empty", "message": "a.mp4 has 0 bytes"}
     assert json.loads(json.dumps(failure.to_dict())) == expected
     assert Failure(None, "too_short", "").to_dict()["file"] is None
+
+
+def test_people_read_scores_on_the_scale():
+    """A natural clip got 178.56 of 100 once. Catches a clip whose quality is said to be beyond the
+    scale, and a raw score that is lost.
+    """
+    assert [score_text(raw) for raw in (178.56, 100.04, 63.14, -4.0)] == [
+        "100.0",
+        "100.0",
+        "63.1",
+        "0.0",
+    ]
+    assert math.isnan(on_scale(math.nan))
+    assert on_scale(np.array([-4.0, 50.0, 178.56])).tolist() == [0.0, 50.0, 100.0]
+    assert score_text(7.0, {"minimum": 1, "maximum": 5}) == "5.0"
+    wild = Rating(score=178.56, level="excellent", level_probabilities={}, outside_training=True)
+    said = assessment(quality=wild, notes=("a note",))
+    assert "quality 100.0 of 100 (excellent)" in repr(said)
+    assert "178" not in repr(said)
+    assert "flagged" in repr(said)
+    assert "a note" in repr(said)
+    read = said.to_dict()
+    assert (read["quality"]["score"], read["quality"]["outside_training"]) == (178.56, True)
+    assert read["notes"] == ["a note"]
+    assert said.outside_training == ("quality",)
+    assert assessment(quality=None).outside_training == ()
+
+
+def test_what_lies_farther_out_than_the_training_scores_spread_is_flagged():
+    """Training scores from 20 to 80 with a standard deviation of 15: the rule begins below 5 and
+    above 95. Without a record the scale stands for them. Catches a flag for an ordinary overshoot
+    of either, and none for the natural clip of 178.56.
+    """
+    training = {"percentiles": [20.0, 50.0, 80.0], "deviation": 15.0}
+    scale = {"minimum": 0, "maximum": 100, "training": training}
+    found = {raw: is_outside_training(raw, scale) for raw in (4.9, 5.0, 50.0, 95.0, 95.1, 178.56)}
+    assert [raw for raw, outside in found.items() if outside] == [4.9, 95.1, 178.56]
+    for unknown in ({**scale, "training": None}, {"minimum": 0, "maximum": 100}):
+        assert [is_outside_training(raw, unknown) for raw in (-4.0, 108.0)] == [False, False]
+        assert [is_outside_training(raw, unknown) for raw in (-60.0, 178.56)] == [True, True]

@@ -518,13 +518,31 @@ def test_scoring_nothing_is_refused(tmp_path, monkeypatch, capsys):
         assert not out.exists()
 
 
+def test_views_that_cannot_be_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    """In each command that takes them. Catches a model that is loaded first, and a traceback."""
+    monkeypatch.setattr(cli.scoring, "model_of", None)
+    monkeypatch.setattr("lmme3dhf.cli.app.model_of", None)
+    monkeypatch.setattr("lmme3dhf.app.page.require_gradio", lambda: None)
+    (tmp_path / "a.mp4").write_text("a clip")
+    lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
+    commands = (
+        ["score", str(tmp_path), "--out", str(tmp_path / "scores.csv")],
+        ["predict", "--data", str(lists), "--out", str(tmp_path / "p.jsonl")],
+        ["app"],
+    )
+    for command in commands:
+        assert cli.main([*command, "--model", "m", "--views", "-45", "0", "45"]) == 1
+        assert "in 0..1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "arrived"),
     [
-        ("", (True, "likelihood", True, False)),
-        ("--answers reply", (True, "reply", True, False)),
-        ("--ratings false --answers none", (False, None, True, False)),
-        ("--answers yes_no --maps false --write_text true", (True, "yes_no", False, True)),
+        ("", (True, "likelihood", True, False, None)),
+        ("--answers reply --views 0.25 0.5 0.75", (True, "reply", True, False, None)),
+        ("--views 0.875 0 0.125", (True, "likelihood", True, False, (0.875, 0.0, 0.125))),
+        ("--ratings false --answers none", (False, None, True, False, None)),
+        ("--answers yes_no --maps false --write_text true", (True, "yes_no", False, True, None)),
     ],
 )
 def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, arrived):
@@ -538,7 +556,7 @@ def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, 
     lists = a_list(tmp_path / "lists" / "eval.json", "seed0000", "seed0001")
     argv = ["predict", "--model", "m", "--data", str(lists), "--out", str(tmp_path / "p.jsonl")]
     assert cli.main([*argv, *words.split()]) == 0
-    names = ("ratings", "answers", "maps", "write_text")
+    names = ("ratings", "answers", "maps", "write_text", "views")
     asked = dict(zip(names, arrived, strict=True))
     assert calls == [{"model": "0" * 16, "scores": asked["ratings"]} | asked]
 

@@ -36,6 +36,7 @@ from lmme3dhf.data.decoding import worker_count
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
+from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.data.video import FrameChoice
 from lmme3dhf.models.configuration import ModelError, SaliencyConfig
@@ -47,6 +48,7 @@ from lmme3dhf.scorer import (
     named_categories,
     spelling_tokens,
 )
+from lmme3dhf.scores import row_of
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
 from tests.conftest import random_frames
 
@@ -301,6 +303,45 @@ def test_a_strip_is_scored_from_its_three_views(finished, processor, tmp_path):
     assert np.array_equal(scorer.score(clip).saliency, result.saliency)
     scorer.choice = FrameChoice(**(FRAMES | {"frames": 6}))
     assert scorer.score(views.repeat(2, axis=0), fps=2).quality == result.quality
+
+
+def test_maps_are_those_of_the_views_that_are_given(finished, processor, clips):
+    """A clip that shows them at its end, its beginning and in its middle. Catches maps of the usual
+    places, and scores that depend on them.
+    """
+    scorer = Scorer(finished, processor, views=(1, 0, 0.5))
+    for clip in (moving(4, 5, 84, 84), clips[0]):
+        frames = clip if isinstance(clip, np.ndarray) else decoded_pictures(clip)
+        result = scorer.score(clip)
+        strip = np.hstack([frames[-1], frames[0], frames[round((len(frames) - 1) / 2)]])
+        assert np.array_equal(result.saliency, scorer.score(strip).saliency)
+        usual = Scorer(finished, processor).score(clip)
+        assert (usual.quality, usual.distortions) == (result.quality, result.distortions)
+        assert not np.array_equal(usual.saliency, result.saliency)
+    scorer.views = None
+    assert same(scorer.score(clips[0]), Scorer(finished, processor).score(clips[0]))
+    with pytest.raises(DataError, match=r"in 0\.\.1"):
+        scorer.views = (-45, 0, 45)
+
+
+def test_what_is_noticed_about_a_clip_reaches_its_assessment(finished, processor, monkeypatch):
+    """A static clip with a score far beyond the scale. Catches a note that ends with the decoder, a
+    raw score that is cut off, and a scorer without scores that flags them.
+    """
+    scorer = Scorer(finished, processor)
+    head = finished.score_head
+    monkeypatch.setattr(head, "forward", lambda hidden: torch.full(hidden.shape[:1], 1.7856))
+    static = moving(4, 1, 84, 84).repeat(5, axis=0)
+    result = scorer.score(static, fps=4)
+    assert result.quality.score == pytest.approx(178.56, abs=0.01)
+    assert result.outside_training == DIMENSIONS
+    assert "do not change" in result.notes[0]
+    row = row_of(result, file="a.mp4")
+    assert (row.outside_training, row.notes) == (DIMENSIONS, result.notes)
+    assert row.quality == pytest.approx(178.56, abs=0.01)
+    assert scorer.score(moving(4, 5, 84, 84)).notes == ()
+    words = Scorer(finished, processor, scores=False).score(static, fps=4)
+    assert words.outside_training == ()
 
 
 def test_many_in_every_way(finished, processor, clips, tmp_path):

@@ -154,9 +154,56 @@ def test_the_record_is_json_lines_in_the_order_of_the_fields(tmp_path):
             *("authenticity", "authenticity_level", "authenticity_probabilities"),
             *("distortions", "distortion_probabilities"),
             *("map", "content", "model", "decoder", "version", "seconds"),
+            *("outside_training", "notes", "views"),
         )
     first = json.loads(record.splitlines()[0])
     assert first == json.loads(json.dumps(asdict(good("a"))))
+
+
+LATER = ("outside_training", "notes", "views")
+
+
+def as_of_before(record: bytes, sheet: bytes) -> tuple[bytes, bytes]:
+    """The files of a table as they were before the columns `LATER`."""
+    lines = [json.loads(line) for line in record.splitlines()]
+    lines = [{key: fields[key] for key in fields if key not in LATER} for fields in lines]
+    rows = [row[: -len(LATER)] for row in csv.reader(io.StringIO(sheet.decode(), newline=""))]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines), text.getvalue().encode()
+
+
+def test_an_older_table_is_read_and_continued(tmp_path):
+    """Of a version without notes and views. Catches hours of scores that have to be made again, a
+    flag that old rows cannot have, and lines of the record that change.
+    """
+    out = tmp_path / "scores.csv"
+    rows = [good("a", quality=178.56), failed("b")]
+    record, sheet = as_of_before(*written(out, *rows))
+    out.with_suffix(".jsonl").write_bytes(record)
+    out.write_bytes(sheet)
+    assert read_scores(out) == read_scores(out.with_suffix(".jsonl")) == rows
+    assert read_scores(out)[0].outside_training == ("quality",)
+    with opened(out) as table:
+        table.append(good("c", notes=("a note", "another"), outside_training=()))
+    assert out.with_suffix(".jsonl").read_bytes().startswith(record)
+    again = read_scores(out)
+    assert again == read_scores(out.with_suffix(".jsonl"))
+    assert [row.notes for row in again] == [(), None, ("a note", "another")]
+
+
+def test_a_table_of_other_views_is_refused(tmp_path):
+    """Catches maps of two kinds of views in one table; the usual places are the default."""
+    out = tmp_path / "scores.csv"
+    elsewhere = (0.875, 0.0, 0.125)
+    with ScoreTable(out, model=MODEL, decoders=("pyav",), views=elsewhere) as table:
+        table.append(good("a", views=elsewhere))
+        table.append(failed("b", views=elsewhere))
+    assert [row.views for row in read_scores(out)] == [elsewhere] * 2
+    assert read_scores(out) == read_scores(out.with_suffix(".jsonl"))
+    with pytest.raises(ScoreError, match=r"0\.875, 0, 0\.125 of .*0\.25, 0\.5, 0\.75.*--views"):
+        opened(out).__enter__()
+    assert good("a", views=(0.25, 0.5, 0.75)).views is None
 
 
 # Killed at any byte
@@ -253,7 +300,7 @@ def test_a_table_of_something_else_is_refused_and_left_alone(tmp_path):
     cases = [
         (record, sheet, {"model": other}, (MODEL, other)),
         (record, sheet, {"decoders": ("decord", "pillow")}, ("pyav", "decord and pillow")),
-        (json.dumps(line | {"mood": 1}).encode() + b"\n", sheet, {}, ("seconds,mood", "seconds;")),
+        (json.dumps(line | {"mood": 1}).encode() + b"\n", sheet, {}, ("views,mood", "views;")),
         (b'{"video": "a"}\n', None, {}, ("fields are video,", "file,status")),
         (record, b"file,status,reason\r\n", {}, ("file,status,reason,", "message,quality")),
         (None, sheet, {}, ("scores.jsonl", "without")),
@@ -292,7 +339,7 @@ def test_another_suffix_is_refused(tmp_path):
         ({"reason": "empty"}, "reason of 'a'"),
         ({"quality_level": "great"}, "one of bad, poor"),
         ({"quality_probabilities": {"bad": 1.5}}, "numbers in 0..1"),
-        ({"distortions": ("Wings",)}, "categories out of"),
+        ({"distortions": ("Wings",)}, "texts out of"),
         ({"content": "abc"}, "64 hexadecimal digits"),
         ({"model": "ABC"}, "16 hexadecimal digits"),
         ({"file": ""}, "expected a path"),
@@ -313,7 +360,7 @@ def test_damaged_tables_are_refused_with_their_place(tmp_path):
         (b"", "field 'file' is missing"),
         (b"name,score\r\na,1\r\n", "field 'file' is missing"),
         (lines[0].replace(b"map", b"mapp") + lines[1], "unknown field 'mapp'; the nearest.*'map'"),
-        (lines[0] + b"a,ok\r\n" + lines[1], ":2: 2 cells, expected 18"),
+        (lines[0] + b"a,ok\r\n" + lines[1], ":2: 2 cells, expected 21"),
         (sheet.replace(b"-3.25", b"many", 1), ":2: cannot be read"),
         (sheet + lines[1], "2 rows of 'a'"),
     ):

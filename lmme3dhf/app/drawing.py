@@ -16,8 +16,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from lmme3dhf.annotations.levels import LevelScale
+from lmme3dhf.assessment import FLAG, flag_text, on_scale, score_text
 from lmme3dhf.reports.plots.saliency import overlay
 from lmme3dhf.scores import FAILED, ScoreRow
+from lmme3dhf.vocabulary import DIMENSIONS
 
 SHOWN_SIDE_PX = 480  # a view's longer side at most, as it is sent to the browser
 _JPEG_QUALITY = 88
@@ -77,6 +79,8 @@ STYLE = """\
 .clip .views img { display: block; width: 100%; margin: 0; border-radius: 4px; }
 .clip .views img.map { position: absolute; inset: 0; height: 100%; opacity: var(--opacity); }
 .clip .views figcaption { text-align: center; font-size: .85rem; color: var(--soft); }
+.clip .flag { border-left: 6px solid #d55e00; background: #fdf0e7; color: #1a1a1a;
+  padding: .5rem .8rem; }
 .clip .answer { white-space: pre-wrap; }
 .refusal { border-left: 6px solid #d55e00; background: #fdf0e7; color: #1a1a1a;
   padding: .7rem 1rem; overflow-wrap: anywhere; }
@@ -138,22 +142,23 @@ def rating_card(dimension: str, rating: Any, scale: Mapping[str, Any]) -> Markup
 
     Args:
         dimension: One of `DIMENSIONS`.
-        rating: A `scorer.Rating` with a score.
+        rating: An `assessment.Rating` with a score.
         scale: This dimension's part of metric.json: minimum, maximum, direction, levels, edges,
             training.
     """
     chance = rating.level_probabilities[rating.level]
     return Markup(
         '<section class="card {name}" data-dimension="{name}"><h3>{title}</h3>'
-        '<p class="headline"><span class="score">{score:.1f}</span> on a scale of {minimum:g} to '
-        "{maximum:g}, {direction}</p>{scale}"
+        '<p class="headline"><span class="score">{score}</span> on a scale of {minimum:g} to '
+        "{maximum:g}, {direction}</p>{flag}{scale}"
         '<p class="standing">{standing}</p>'
         '<p>Level word: <span class="level">{level}</span>, probability {chance}.</p>{bars}'
         "</section>"
     ).format(
         name=dimension,
         title=dimension.capitalize(),
-        score=rating.score,
+        score=score_text(rating.score, scale),
+        flag=_flag([dimension] if rating.outside_training else ()),
         minimum=scale["minimum"],
         maximum=scale["maximum"],
         direction=scale["direction"],
@@ -163,6 +168,12 @@ def rating_card(dimension: str, rating: Any, scale: Mapping[str, Any]) -> Markup
         chance=_share(chance),
         bars=bars(rating.level_probabilities, (rating.level,)),
     )
+
+
+def _flag(dimensions: Sequence[str]) -> Markup:
+    if not dimensions:
+        return Markup("")
+    return Markup('<p class="flag">{} {}.</p>').format(FLAG, flag_text(dimensions))
 
 
 def standing(score: float, scale: Mapping[str, Any]) -> str:
@@ -181,7 +192,7 @@ def _scale_picture(dimension: str, score: float, scale: Mapping[str, Any]) -> Ma
     low, high = scale["minimum"], scale["maximum"]
 
     def place(value: float) -> float:
-        return 100 * (min(max(value, low), high) - low) / (high - low)
+        return 100 * (on_scale(value, scale) - low) / (high - low)
 
     plot = Markup("")
     if scale.get("training"):
@@ -221,8 +232,8 @@ def _scale_picture(dimension: str, score: float, scale: Mapping[str, Any]) -> Ma
     )
     return Markup(
         '<div class="scale"><div class="plot">{}{}<div class="marker" style="left:{:.2f}%">'
-        '<span>{:.1f}</span></div></div><div class="ticks">{}</div></div>'
-    ).format(plot, bands, place(score), score, ticks)
+        '<span>{}</span></div></div><div class="ticks">{}</div></div>'
+    ).format(plot, bands, place(score), score_text(score, scale), ticks)
 
 
 def _share(probability: float) -> str:
@@ -338,7 +349,13 @@ def answer_card(question: str, answer: str) -> Markup:
     ).format(question, answer or "(The model writes nothing.)")
 
 
-def clip_page(name: str, facts: str, cards: Sequence[Markup], ratings: Sequence[Markup]) -> Markup:
+def clip_page(
+    name: str,
+    facts: str,
+    cards: Sequence[Markup],
+    ratings: Sequence[Markup],
+    notes: Sequence[str] = (),
+) -> Markup:
     """All that is said about a clip.
 
     Args:
@@ -346,11 +363,13 @@ def clip_page(name: str, facts: str, cards: Sequence[Markup], ratings: Sequence[
         facts: One line about the clip.
         cards: What stands below the ratings.
         ratings: A card for each dimension.
+        notes: What to know about how the clip was read.
     """
+    noted = Markup("").join(Markup('<p class="flag">Note: {}.</p>').format(note) for note in notes)
     return Markup(
-        '<article class="clip"><h2>{}</h2><p class="soft">{}</p><div class="cards">{}</div>{}'
+        '<article class="clip"><h2>{}</h2><p class="soft">{}</p>{}<div class="cards">{}</div>{}'
         "</article>"
-    ).format(name, facts, Markup("").join(ratings), Markup("").join(cards))
+    ).format(name, facts, noted, Markup("").join(ratings), Markup("").join(cards))
 
 
 def refusal(name: str, reason: str, message: str) -> Markup:
@@ -394,14 +413,20 @@ def _table_row(row: ScoreRow) -> Markup:
         return Markup(
             '<tr class="failed"><td class="file">{}</td><td colspan="3">{}: {}</td></tr>'
         ).format(row.file, row.reason.replace("_", " "), row.message)
-    return Markup(
-        '<tr><td class="file">{}</td><td class="number">{:.1f} ({})</td>'
-        '<td class="number">{:.1f} ({})</td><td>{}</td></tr>'
-    ).format(
+    return Markup('<tr><td class="file">{}{}</td>{}<td>{}</td></tr>').format(
         row.file,
-        row.quality,
-        row.quality_level,
-        row.authenticity,
-        row.authenticity_level,
+        _soft([*[flag_text(row.outside_training)] * bool(row.outside_training), *row.notes]),
+        Markup("").join(
+            Markup('<td class="number">{} ({}){}</td>').format(
+                score_text(getattr(row, dimension)),
+                getattr(row, f"{dimension}_level"),
+                f" {FLAG}" * (dimension in row.outside_training),
+            )
+            for dimension in DIMENSIONS
+        ),
         "; ".join(row.distortions),
     )
+
+
+def _soft(sentences: Sequence[str]) -> Markup:
+    return Markup("").join(Markup('<br><span class="soft">{}</span>').format(s) for s in sentences)

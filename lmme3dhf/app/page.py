@@ -121,13 +121,13 @@ def scored(
         UserError: The model cannot answer.
     """
     scales = scorer.scales
-    views = scales["views"]
+    yaws = [view["yaw_deg"] for view in scales["views"]]
 
     def read() -> tuple[Any, ...]:
         header = checked(path, max_seconds)
         assessment = scorer.score(path)
         answer = scorer.describe(path, question[:LONGEST_QUESTION]) if question.strip() else None
-        pictures = view_pictures(path, [view["clip_fraction"] for view in views])
+        pictures = view_pictures(path, scorer.views)
         return header, assessment, answer, pictures
 
     start = time.monotonic()
@@ -139,10 +139,11 @@ def scored(
         content=None if state is None else state.content,
         version=lmme3dhf.__version__,
         seconds=seconds,
+        views=scorer.views,
     )
     cards = [
         drawing.distortion_card(assessment.distortions, assessment.distortion_probabilities),
-        drawing.view_card(pictures, [view["yaw_deg"] for view in views], assessment.saliency),
+        drawing.view_card(pictures, yaws, assessment.saliency),
     ]
     if answer is not None:
         cards.insert(0, drawing.answer_card(question, answer))
@@ -154,7 +155,7 @@ def scored(
         f"{header.frames / header.fps:.1f} s, {header.codec}; decoded by {assessment.decoder}, "
         f"scored in {seconds:.1f} s"
     )
-    return drawing.clip_page(path.name, facts, cards, ratings), row
+    return drawing.clip_page(path.name, facts, cards, ratings, assessment.notes), row
 
 
 def with_row(rows: Sequence[ScoreRow], row: ScoreRow) -> tuple[ScoreRow, ...]:

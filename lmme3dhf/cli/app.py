@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lmme3dhf.cli.options import add_scorer_arguments, model_of, scorer_of
+from lmme3dhf.cli.options import add_scorer_arguments, model_of, scorer_of, views_of
 from lmme3dhf.config import Config
 from lmme3dhf.errors import UserError
 
@@ -31,6 +31,7 @@ def app(args: Namespace, config: Config | None) -> int:
     require_gradio()
     if not (0 < args.max_upload_mb < math.inf and 0 < args.max_seconds < math.inf):
         raise UserError("--max_upload_mb and --max_seconds are finite limits above 0")
+    views_of(args)
     examples = example_clips(args.examples)
     port = free_port(args.port)
     print(f"loading {args.model} ...", flush=True)

@@ -40,6 +40,13 @@ def add_scorer_arguments(parser: ArgumentParser) -> None:
         default=60.0,
         help="seconds of processor time to decode one file; by the clock ten times as many",
     )
+    add(
+        "--views",
+        type=float,
+        nargs=3,
+        help="where clips show the face at -45, 0 and +45 degrees, as fractions of the clip "
+        "(default: 0.25 0.5 0.75, for a turn from -90 to +90); decides the saliency maps",
+    )
     add_verify_argument(parser)
 
 
@@ -82,7 +89,20 @@ def scorer_of(args: Namespace, folder: Path) -> Any:
         timeout_s=args.timeout,
         # Without ratings nobody reads a score.
         scores=args.get("scores", True) and args.get("ratings", True),
+        views=args.views,
     )
+
+
+def views_of(args: Namespace) -> tuple[float, ...] | None:
+    """The views that the options name, None for the usual ones, before anything is loaded.
+
+    Raises:
+        DataError: Impossible views.
+    """
+    from lmme3dhf.data.sources import three_views
+
+    views = three_views(args.views)
+    return None if views == three_views(None) else views
 
 
 def use_threads(config: Config) -> None:

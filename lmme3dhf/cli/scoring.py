@@ -13,6 +13,7 @@ from lmme3dhf.cli.options import (
     add_scorer_arguments,
     model_of,
     scorer_of,
+    views_of,
 )
 from lmme3dhf.config import Config
 from lmme3dhf.escaping import visible
@@ -50,7 +51,7 @@ def predict(args: Namespace, config: Config | None) -> int:
 
     outside = {"labels": "ignore", "allow_outside": args.allow_outside}
     samples = [s for path in args.data for s in read_list(path, args.video_root, **outside)]
-    model = model_of(args)
+    views, model = views_of(args), model_of(args)
     outcome = predict(
         lambda: scorer_of(args, model),
         samples,
@@ -61,6 +62,7 @@ def predict(args: Namespace, config: Config | None) -> int:
         answers=None if args.answers == "none" else args.answers,
         maps=args.maps,
         write_text=args.write_text,
+        views=views,
     )
     if not distributed.is_main():
         return 0
@@ -98,13 +100,14 @@ def score(args: Namespace, config: Config | None) -> int:
     table_files(args.out)  # a wrong name is told before anything is read
     files = files_below(args.paths)
     maps = None if args.maps == Path("none") else args.maps or maps_beside(args.out)
-    model = model_of(args)
+    views, model = views_of(args), model_of(args)
     tally = score_files(
         lambda: scorer_of(args, model),
         files,
         args.out,
         model=model_key(model, args.load),
         maps=maps,
+        views=views,
         fail_fast=args.fail_fast,
     )
     if not distributed.is_main():

@@ -13,9 +13,16 @@ import torch
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.pictures import strip_clips
 from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, Done, answers
-from lmme3dhf.data.video import Clip, Clips, FrameChoice, read_both, read_clip, read_views
+from lmme3dhf.data.sources import three_views
+from lmme3dhf.data.video import (
+    Clip,
+    Clips,
+    FrameChoice,
+    read_both,
+    read_clip,
+    read_views,
+)
 from lmme3dhf.distributed import cores
-from lmme3dhf.vocabulary import VIEWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +34,14 @@ class ClipReader:
         frames: Whether to read the pictures that the model sees.
         views: Whether to read the three views.
         strips: Whether a still picture of the three views side by side is a clip too.
+        at: Where the views are taken, as fractions of the clip.
     """
 
     choice: FrameChoice
     frames: bool = True
     views: bool = False
     strips: bool = True
+    at: tuple[float, ...] = three_views(None)
 
     def __post_init__(self) -> None:
         assert self.frames or self.views
@@ -40,7 +49,7 @@ class ClipReader:
     def __call__(self, path: Path) -> Clips | VideoError:
         """Reads the clip."""
         try:
-            return self._read(path)
+            return self._read(path).with_turn_notes(self.at)
         except VideoError as error:
             if error.reason != "still_image" or not self.strips:
                 return error
@@ -50,12 +59,11 @@ class ClipReader:
             return error
 
     def _read(self, path: Path) -> Clips:
-        fractions = [view.clip_fraction for view in VIEWS]
         if self.frames and self.views:
-            frames, views = read_both(path, fractions, self.choice)
+            frames, views = read_both(path, self.at, self.choice)
             return Clips(frames=frames, views=views)
         if self.views:
-            return Clips(views=read_views(path, fractions, self.choice))
+            return Clips(views=read_views(path, self.at, self.choice))
         return Clips(frames=read_clip(path, self.choice))
 
 

@@ -2,6 +2,7 @@
 from files: the same choice of pictures, resized in the same way.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lmme3dhf.data import strips
 from lmme3dhf.data.container import VideoError, check_length, check_sides, view_indices
+from lmme3dhf.data.sources import three_views
 from lmme3dhf.data.video import Clip, Clips, FrameChoice, resized
 from lmme3dhf.vocabulary import VIEWS
 
@@ -22,7 +24,14 @@ _TIMES = 2
 
 
 def clips_in_memory(
-    clip: Any, choice: FrameChoice, fps: float | None, *, frames: bool, views: bool, name: str
+    clip: Any,
+    choice: FrameChoice,
+    fps: float | None,
+    *,
+    frames: bool,
+    views: bool,
+    name: str,
+    at: Sequence[float] = three_views(None),
 ) -> Clips:
     """What `data.decoding` gives of a file, of pictures in memory.
 
@@ -33,6 +42,7 @@ def clips_in_memory(
         frames: Whether the pictures that the model sees are wanted.
         views: Whether the three views are wanted.
         name: Of the clip, for messages.
+        at: Where the views are taken, as fractions of the clip; a strip has its own.
 
     Raises:
         VideoError: See `pictures_of` and `clip_of_frames`.
@@ -53,8 +63,8 @@ def clips_in_memory(
         return _strip_clips(three, choice, MEMORY, notes, frames=frames, views=views)
     return Clips(
         frames=clip_of_frames(pictures, choice, fps, name=name) if frames else None,
-        views=views_of_frames(pictures, choice, name=name) if views else None,
-    )
+        views=views_of_frames(pictures, choice, at, name=name) if views else None,
+    ).with_turn_notes(at)
 
 
 def strip_clips(path: Path, choice: FrameChoice, *, frames: bool, views: bool) -> Clips:
@@ -201,12 +211,14 @@ def clip_of_frames(
     return _clip(frames_THW3, indices, choice, fps, MEMORY, choice.notes(total))
 
 
-def views_of_frames(frames_THW3: torch.Tensor, choice: FrameChoice, *, name: str) -> Clip:
-    """What `data.video.read_views` gives of a file that holds these pictures, at the views of the
-    vocabulary; see `clip_of_frames`. A view has no time.
+def views_of_frames(
+    frames_THW3: torch.Tensor, choice: FrameChoice, at: Sequence[float], *, name: str
+) -> Clip:
+    """What `data.video.read_views` gives of a file that holds these pictures; see `clip_of_frames`.
+    A view has no time.
     """
     total = _check_clip(frames_THW3, name)
-    indices = view_indices([view.clip_fraction for view in VIEWS], total)
+    indices = view_indices(at, total)
     return _clip(frames_THW3, indices, choice, 1.0, MEMORY)
 
 

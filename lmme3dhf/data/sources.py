@@ -1,4 +1,5 @@
-"""What a user points at: files, folders, patterns and pictures in memory -> single clips, in order.
+"""What a user points at: files, folders, patterns and pictures in memory -> single clips, in order;
+and where their views are.
 
 Nothing but the header of an image is opened here, so neither FFmpeg nor torch is needed; what a
 file holds shows on reading.
@@ -8,11 +9,12 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.vocabulary import VIEWS
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 EXPECTED = (
@@ -97,6 +99,30 @@ def files_below(paths: Iterable[Path | str]) -> list[Path]:
     if not found:
         raise DataError("no files to score; give clips, or folders with clips")
     return list(found)
+
+
+def three_views(fractions: Sequence[float] | None) -> tuple[float, ...]:
+    """Where a clip shows the face at -45, 0 and +45 degrees, as fractions of its duration.
+
+    Args:
+        fractions: Three numbers in 0..1, in any order: a clip that turns evenly from A to B degrees
+            shows the angle a at (a - A) / (B - A). None for the usual places, of a clip from -90 to
+            +90 degrees (`vocabulary.VIEWS`).
+
+    Raises:
+        DataError: Not three, or not in 0..1.
+    """
+    if fractions is None:
+        return tuple(view.clip_fraction for view in VIEWS)
+    given = tuple(map(float, fractions))
+    if len(given) != len(VIEWS) or not all(0 <= fraction <= 1 for fraction in given):
+        yaws = ", ".join(f"{view.yaw_deg:+d}" if view.yaw_deg else "0" for view in VIEWS)
+        usual = " ".join(f"{view.clip_fraction:g}" for view in VIEWS)
+        raise DataError(
+            f"views at {' '.join(f'{fraction:g}' for fraction in given)}; expected three fractions "
+            f"of the clip in 0..1, where it shows the face at {yaws} degrees, such as {usual}"
+        )
+    return given
 
 
 def _files(path: Path | str) -> list[Path]:

@@ -11,7 +11,7 @@ word (open groups of pictures, H.264 in AVI, MPEG-TS).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from qwen_vl_utils.vision_process import (
     smart_nframes,
     smart_resize,
 )
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms.functional import InterpolationMode, resize
 
 from lmme3dhf.data.container import (
@@ -176,6 +177,67 @@ class Clips:
 
     frames: Clip | None = None
     views: Clip | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of both, each once."""
+        clips = [clip for clip in (self.frames, self.views) if clip is not None]
+        return tuple(dict.fromkeys(note for clip in clips for note in clip.notes))
+
+    def with_turn_notes(self, at: Sequence[float]) -> "Clips":
+        """The same, with what is noticed about how the head turns (`turn_notes`).
+
+        Args:
+            at: Where the views are taken, as fractions of the clip.
+        """
+        name = "views" if self.frames is None else "frames"
+        clip = self.views if self.frames is None else self.frames
+        outer = (0, -1)
+        if self.frames is not None:
+            # Those nearest to the outer views: frames are evenly spaced over the clip.
+            outer = [round(place * (len(clip.frames) - 1)) for place in (at[0], at[-1])]
+        notes = clip.notes + turn_notes(clip.frames, *outer)
+        return replace(self, **{name: replace(clip, notes=notes)})
+
+
+# Of `turn_notes`: the side to which frames are reduced, the most that frames of one still image
+# differ by, the least that tells where a head looks (root mean square, in levels of 0..255), and
+# where the change between the outer views counts as no mirror image.
+_SIDE, _STILL, _TURNED, _UNLIKE = 16, 1.0, 4.0, -0.6
+
+
+def turn_notes(frames_T3HW: torch.Tensor, first: int, last: int) -> tuple[str, ...]:
+    """What can be noticed about a clip that is no turntable from one side to the other, as a `Clip`
+    notes it. Only what is certain: many such clips get no note.
+
+    The frames are static, or the outer views are not mirror images of each other. Let D be the
+    difference of the outer views, which no static background enters, and D' its mirror image. A
+    head that turns by as much to either side has D' = -D, where the mean of -D D' over that of D D
+    is 1; frames of unrelated content have 0.
+
+    Args:
+        frames_T3HW: uint8, in the order of the clip.
+        first: Index of one outer view.
+        last: Index of the other.
+    """
+    grey_THW = torch.stack(
+        [
+            adaptive_avg_pool2d(frame.float().mean(0, keepdim=True), _SIDE)[0]
+            for frame in frames_T3HW
+        ]
+    )
+    if (grey_THW - grey_THW[0]).square().mean((1, 2)).sqrt().max() < _STILL:
+        return ("the frames do not change, so this is no turntable clip",)
+    # Lights that go up and down are no turn.
+    grey_THW -= grey_THW.mean((1, 2), keepdim=True)
+    change_HW = grey_THW[first] - grey_THW[last]
+    power = change_HW.square().mean()
+    if power.sqrt() < _TURNED or -(change_HW * change_HW.flip(1)).mean() / power > _UNLIKE:
+        return ()
+    return (
+        "the outer views are no mirror images of each other, so the middle view may not show the "
+        "face from the front (give other views with --views)",
+    )
 
 
 def read_clip(path: Path, choice: FrameChoice) -> Clip:

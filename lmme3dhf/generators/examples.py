@@ -16,6 +16,7 @@ from PIL import Image
 
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import read_saliency_png
+from lmme3dhf.assessment import FLAG, flag_text, score_text
 from lmme3dhf.data.container import read_strip
 from lmme3dhf.data.sources import is_picture
 from lmme3dhf.data.strips import image_rgb
@@ -116,7 +117,9 @@ def galleries(
 
 def _lines(row: ScoreRow, generator: str) -> tuple[str, ...]:
     said = [
-        f"{dimension} {getattr(row, dimension):.1f}" + f" ({level})" * bool(level)
+        f"{dimension} {score_text(getattr(row, dimension))}"
+        + f" {FLAG}" * (dimension in row.outside_training)
+        + f" ({level})" * bool(level)
         for dimension in DIMENSIONS
         for level in (getattr(row, f"{dimension}_level"),)
     ]
@@ -128,7 +131,13 @@ def _lines(row: ScoreRow, generator: str) -> tuple[str, ...]:
             for name in row.distortions
         ]
         lines.append("; ".join(named) or "names no distortion, nor that there is none")
-    return tuple(lines)
+    return (*lines, *remarks(row))
+
+
+def remarks(row: ScoreRow) -> tuple[str, ...]:
+    """Why a scored video has a flag, and its notes, for people."""
+    flagged = (f"{FLAG} {flag_text(row.outside_training)}.",) if row.outside_training else ()
+    return (*flagged, *(f"Note: {visible(note, 300)}." for note in row.notes))
 
 
 def _pictures(
@@ -190,15 +199,16 @@ def _strip(row: ScoreRow, folder: Path) -> np.ndarray:
     same = [place for place, state in states.items() if is_scored(state)]
     if not same:
         raise ValueError(_OTHER_CONTENT)
-    strip_HW3, state = read_unchanged(same[0], states[same[0]], lambda: _decoded(same[0]))
+    at = row.views or [view.clip_fraction for view in VIEWS]
+    strip_HW3, state = read_unchanged(same[0], states[same[0]], lambda: _decoded(same[0], at))
     if not is_scored(state):
         raise ValueError(_OTHER_CONTENT)
     return strip_HW3
 
 
-def _decoded(path: Path) -> np.ndarray:
+def _decoded(path: Path, at: Sequence[float]) -> np.ndarray:
     if not is_picture(path):
-        return read_strip(path, [view.clip_fraction for view in VIEWS])
+        return read_strip(path, at)
     with Image.open(path) as picture:  # a strip already
         return image_rgb(picture, str(path))[0]
 

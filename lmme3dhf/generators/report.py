@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lmme3dhf.assessment import FLAG, on_scale
 from lmme3dhf.errors import UserError
 from lmme3dhf.escaping import visible
 from lmme3dhf.files import replace_file, write_csv
-from lmme3dhf.generators.examples import choose, galleries
+from lmme3dhf.generators.examples import choose, galleries, remarks
 from lmme3dhf.generators.names import LONGEST_NAME, generators_of
 from lmme3dhf.generators.tables import (
     FAULTS,
@@ -69,6 +70,7 @@ _SEED = 0
 _PERCENT = f"{100 * LEVEL:.0f} %"
 _FEW = 10  # videos, below which intervals are too narrow
 _LISTED = 200  # files that the page names; the CSV has all
+_REMARKS = ("outside_training", "notes")  # columns
 _SPARE = 20_000  # bytes of the page that the pictures leave free
 
 
@@ -213,10 +215,10 @@ def _figures(compared: Compared, folder: Path) -> tuple[dict[str, Picture], dict
     for dimension in DIMENSIONS:
         means, name = compared.means[dimension], f"means-{dimension}"
         found = [(called[g.name], means[g.name]) for g in generators]
-        rows = [(label, mean.mean, mean.low, mean.high) for label, mean in found]
+        rows = [(label, *map(on_scale, (m.mean, m.low, m.high))) for label, m in found]
         generator_intervals(folder / f"{name}.png", dimension, rows)
         add(name, f"Mean {dimension}", f"The line is the {_PERCENT} interval of the mean.")
-        scores = {called[g.name]: g.scores(dimension) for g in generators}
+        scores = {called[g.name]: on_scale(g.scores(dimension)) for g in generators}
         name, rng = f"scores-{dimension}", np.random.default_rng(_SEED)
         score_distributions(folder / f"{name}.png", dimension, scores, rng)
         add(
@@ -263,10 +265,20 @@ def _lead(compared: Compared, table: str, group_by: str | None) -> tuple[Part, .
     elif len(generators) > 1:
         told += ", told apart by their folders"
     told += (
-        ". Scores go from 0 to 100 and higher is better; a regression may overshoot the ends a "
-        "little."
+        ". Scores go from 0 to 100 and higher is better. What a regression predicts beyond an end "
+        "is shown at that end; ranks, intervals and tests use the raw scores."
     )
     parts: list[Part] = [Text(told, "banner")]
+    flagged = [row for g in generators for row in g.rows if row.outside_training]
+    if flagged:
+        parts.append(
+            Text(
+                f"{FLAG} {_counted(len(flagged), 'video')} with a flag: a score far outside those "
+                "that the model was trained on says little about the video, but counts in all "
+                "means and ranks. The last section names these videos.",
+                "warning",
+            )
+        )
     failed, unmatched = len(rows) - len(scored), len(scored) - known
     if failed or unmatched:
         left_out = [f"{_counted(failed, 'file')} without scores"] * bool(failed)
@@ -410,6 +422,11 @@ def _files(compared: Compared, tables: Mapping[str, Listed], files: str) -> tupl
         "distortion is what it finds likely, not what somebody saw.",
     ]
     parts: list[Part] = [Listing(tuple(facts))]
+    remarked = [(row, found) for row in scored if (found := remarks(row))]
+    if remarked:
+        lines = ["\n    ".join([visible(row.file, 200), *found]) for row, found in remarked]
+        title = f"Videos with flags or notes: {len(remarked)}"
+        parts.append(_folded(title, lines, f"the table's columns {' and '.join(_REMARKS)}"))
     failed = [row for row in rows if row.status == FAILED]
     if failed:
         parts.append(tables["failures"].sheet)

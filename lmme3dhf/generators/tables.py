@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lmme3dhf.assessment import FLAG, on_scale, score_text
 from lmme3dhf.escaping import visible
 from lmme3dhf.generators.names import LONGEST_NAME
 from lmme3dhf.metrics.group_means import STARS, GroupMean, Pair, stars
@@ -85,12 +86,16 @@ def ranks(means: Mapping[str, GroupMean]) -> dict[str, int | None]:
 
 
 def means_table(generators: Sequence[Generator], means: Means) -> Listed:
-    """Number of videos, mean, interval, median and rank of each generator."""
+    """Number of videos, mean, interval, median and rank of each generator. The sheet shows them on
+    the scale; its order and the CSV file keep what the raw scores give.
+    """
     rank_of = {dimension: ranks(means[dimension]) for dimension in DIMENSIONS}
     shown, rows = [], []
     for generator in generators:
-        cells = [_name(generator), _count(len(generator.rows)), _count(len(generator.failed))]
-        row: list[Any] = [generator.name, len(generator.rows), len(generator.failed)]
+        flagged = sum(bool(row.outside_training) for row in generator.rows)
+        counts = [len(generator.rows), len(generator.failed), flagged]
+        cells = [_name(generator), *map(_count, counts[:2]), _flags(flagged)]
+        row: list[Any] = [generator.name, *counts]
         for dimension in DIMENSIONS:
             mean, rank = means[dimension][generator.name], rank_of[dimension][generator.name]
             interval = f"{_number(mean.low)} to {_number(mean.high)}"
@@ -108,14 +113,15 @@ def means_table(generators: Sequence[Generator], means: Means) -> Listed:
         Sheet(
             name="means",
             title="Mean scores",
-            over=(("", 3), *((dimension, len(of_dimension)) for dimension in DIMENSIONS)),
-            header=("generator", "videos", "failed", *of_dimension, *of_dimension),
+            over=(("", 4), *((dimension, len(of_dimension)) for dimension in DIMENSIONS)),
+            header=("generator", "videos", "failed", "flagged", *of_dimension, *of_dimension),
             rows=tuple(shown),
         ),
         (
             "generator",
             "videos",
             "failed",
+            "flagged",
             *(
                 f"{dimension}_{key}"
                 for dimension in DIMENSIONS
@@ -131,6 +137,7 @@ def differences_table(
 ) -> Listed:
     """Every generator against every other: difference of the means and corrected p."""
     found = {(pair.first, pair.second): (pair.difference, pair.p_holm) for pair in pairs}
+    means = {g.name: on_scale(g.scores(dimension).mean()) for g in generators if g.rows}
     found |= {(pair.second, pair.first): (-pair.difference, pair.p_holm) for pair in pairs}
     shown = []
     for row in generators:
@@ -143,7 +150,9 @@ def differences_table(
             if math.isnan(p):
                 cells.append(Value(UNDEFINED))
                 continue
-            text = f"{difference:+.1f} {stars(p)}".rstrip() + f"\n{p_text(p)}"
+            # As the means above are shown.
+            shown_as = means[row.name] - means[column.name]
+            text = f"{shown_as:+.1f} {stars(p)}".rstrip() + f"\n{p_text(p)}"
             # Coloured where the test finds something, and only there.
             heat = math.copysign({3: 1, 2: 0.7, 1: 0.4, 0: 0}[len(stars(p))], difference)
             cells.append(Value(text, difference, heat))
@@ -271,8 +280,12 @@ def _count(n: int) -> Value:
     return Value(str(n), n)
 
 
-def _number(value: float, absent: str = UNDEFINED) -> str:
-    return absent if math.isnan(value) else f"{value:.1f}"
+def _flags(n: int) -> Value:
+    return Value(f"{n} {FLAG}" if n else "0", n)
+
+
+def _number(score: float, absent: str = UNDEFINED) -> str:
+    return absent if math.isnan(score) else score_text(score)
 
 
 def _share(share: float, sign: int = 1) -> Value:

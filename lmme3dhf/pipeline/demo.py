@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lmme3dhf.annotations.fixations import read_saliency, read_saliency_png
+from lmme3dhf.assessment import FLAG, on_scale
 from lmme3dhf.comparison.sources import labels_of, part_lists
 from lmme3dhf.config import Config
 from lmme3dhf.data.gen3dhf import read_list
@@ -20,7 +21,7 @@ from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, score_scatter
 from lmme3dhf.scorer import Scorer
-from lmme3dhf.scores import read_scores
+from lmme3dhf.scores import ScoreRow, read_scores
 from lmme3dhf.stages.table import maps_beside, model_key, score_files
 from lmme3dhf.training import LOSSES, VALIDATION
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -133,9 +134,16 @@ def _clip_rows(path: Path) -> list[dict[str, str]]:
     return [
         {
             "file": Path(row.file).name,
-            **{d: "" if getattr(row, d) is None else f"{getattr(row, d):.3f}" for d in DIMENSIONS},
+            **{d: _score_cell(row, d) for d in DIMENSIONS},
             "distortions": "; ".join(row.distortions or ()),
             "reason": row.reason or "",
         }
         for row in rows
     ]
+
+
+def _score_cell(row: ScoreRow, dimension: str) -> str:
+    score = getattr(row, dimension)
+    if score is None:
+        return ""
+    return f"{on_scale(score):.3f}" + f" {FLAG}" * (dimension in row.outside_training)

@@ -87,6 +87,7 @@ def predict(
     ratings: bool = True,
     scores: bool = True,
     answers: str | None = "likelihood",
+    views: tuple[float, ...] | None = None,
 ) -> Outcome:
     """Predicts every video of a list and writes one record per video and dimension, in the order of
     the list.
@@ -103,6 +104,7 @@ def predict(
         ratings: Rate quality and authenticity.
         scores: Whether the scorer that `load` gives has scores.
         answers: How the distortions are answered (`Scorer.assess`); None for no answer.
+        views: Where the scorer takes the three views; None for the usual places.
 
     Returns:
         The outcome, on every rank. A clip that cannot be read has failures in place of its records:
@@ -123,7 +125,8 @@ def predict(
         "maps": maps,
         "write_text": write_text,
     }
-    decided_by = json.dumps([options, scores, asked, DECODERS], sort_keys=True)
+    other_views = [] if views is None else [views]
+    decided_by = json.dumps([options, scores, asked, DECODERS, *other_views], sort_keys=True)
     settings = hashlib.sha256(decided_by.encode()).hexdigest()[:16]
     known = {"method": METHOD, "model": model, "settings": settings}
     clips = {sample.video: sample.path for sample in samples}

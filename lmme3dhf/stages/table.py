@@ -66,18 +66,27 @@ class Tally:
         failed: Reason -> number of files.
         resumed: How many of both had their row before.
         left: Files without a row, where the first failure ended the command.
+        flagged: Files whose scores are far outside those of training.
+        noted: Files with notes.
     """
 
     good: int
     failed: dict[str, int]
     resumed: int
     left: int
+    flagged: int = 0
+    noted: int = 0
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.failed.items())
         said = f"{self.good} files scored, {sum(self.failed.values())} not"
         said += f" ({reasons}; their rows say why)" if self.failed else ""
         said += f"; {self.resumed} of these rows were there before" if self.resumed else ""
+        if self.flagged:
+            said += (
+                f"; {self.flagged} flagged as unlike the training clips (column outside_training)"
+            )
+        said += f"; {self.noted} with notes (column notes)" if self.noted else ""
         return said + (f"; {self.left} files left out after the failure" if self.left else "")
 
 
@@ -107,6 +116,7 @@ def score_files(
     *,
     model: str,
     maps: Path | None = None,
+    views: tuple[float, ...] | None = None,
     fail_fast: bool = False,
 ) -> Tally:
     """Scores files and adds one row each to a table, failures included, as soon as it is known.
@@ -118,6 +128,7 @@ def score_files(
         model: The model's hash, from `model_key`.
         maps: Folder for the saliency maps; None writes none. Rows that stand keep their maps, or
             stay without.
+        views: Where the scorer takes the three views; None for the usual places.
         fail_fast: End at the first new failure, with its row written; of several processes, each at
             its own.
 
@@ -133,7 +144,8 @@ def score_files(
     if not files:
         raise DataError(f"{out}: no files to score; give clips, or folders with clips")
     load = cache(load)
-    with opened(ScoreTable(out, model=model, decoders=DECODERS)) as table:
+    about = {"model": model, "views": views}
+    with opened(ScoreTable(out, decoders=DECODERS, **about)) as table:
         states = file_states(files)
         resumed = 0
         if table is not None:
@@ -147,7 +159,7 @@ def score_files(
             todo = _to_score(table, states) if table is not None else []
             todo = distributed.all_gather(todo)[0]
             mine = distributed.share(todo)
-            with closing(_scored(load, mine, states, out, model=model, maps=maps)) as rows:
+            with closing(_scored(load, mine, states, out, about, maps=maps)) as rows:
                 if distributed.world_size() == 1:
                     _fill(table, states, _in_turn(rows, todo), fail_fast=fail_fast)
                 else:
@@ -280,8 +292,8 @@ def _scored(
     files: Sequence[Path],
     states: Mapping[Path, FileState | None],
     out: Path,
+    about: Mapping[str, Any],
     *,
-    model: str,
     maps: Path | None,
 ) -> Iterator[ScoreRow]:
     """Rows of files, in their order."""
@@ -301,7 +313,7 @@ def _scored(
                 path = next(remaining)
                 again = partial(scorer.assess, [path], maps=maps is not None)
                 result, content = with_content(path, result, states[path], again)
-                row = _row(path, result, content, out, model=model, maps=maps)
+                row = _row(path, result, content, out, about, maps=maps)
                 yield replace(row, seconds=seconds)
 
 
@@ -332,20 +344,21 @@ def _row(
     result: Assessment | Failure,
     content: str | None,
     out: Path,
+    about: Mapping[str, Any],
     *,
-    model: str,
     maps: Path | None,
 ) -> ScoreRow:
-    about = {"file": str(path), "content": content, "model": model, "version": __version__}
+    about = {**about, "file": str(path), "content": content, "version": __version__}
     if isinstance(result, Failure):
         return ScoreRow(status=FAILED, reason=result.reason, message=result.message, **about)
     where = None
     if maps is not None and result.saliency is not None:
         maps.mkdir(parents=True, exist_ok=True)
-        # Files of one name differ in content, and two models may share the folder. A copied row
-        # keeps its map when the file that it was copied from changes.
+        # Files of one name differ in content, and two models, or other views, may share the folder.
+        # A copied row keeps its map when the file that it was copied from changes.
         stem = re.sub(r"[^\w.-]", "_", path.stem)[:_STEM_CHARACTERS]
-        picture = maps / f"{stem}_{str(content)[:12]}_{model[:8]}.png"
+        at = "".join(f"_{place:g}" for place in about["views"] or ())
+        picture = maps / f"{stem}_{str(content)[:12]}_{about['model'][:8]}{at}.png"
         write_saliency_png(picture, result.saliency)
         where = Path(os.path.relpath(picture, out.parent)).as_posix()
     return row_of(result, map=where, **about)
@@ -385,4 +398,6 @@ def _tally(rows: Mapping[str, ScoreRow], files: Sequence[Path], resumed: int) ->
         failed=dict(sorted(failed.items())),
         resumed=resumed,
         left=len(files) - len(there),
+        flagged=sum(bool(row.outside_training) for row in there),
+        noted=sum(bool(row.notes) for row in there),
     )

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lmme3dhf.app import drawing
+from lmme3dhf.assessment import FLAG
 from lmme3dhf.reports.plots.saliency import overlay
 from lmme3dhf.scorer import Rating
 from lmme3dhf.scores import ScoreRow, scores_csv
@@ -92,7 +93,7 @@ def test_histogram_by_hand():
 )
 def test_a_score_stands_in_its_band(score, band, place):
     """Edges at 32, 44, 56, 68; an edge belongs to the band below it, the outer bands go on to the
-    ends of the scale, and a score beyond the scale is drawn at its end with its own number.
+    ends of the scale, and a score beyond the scale is drawn and written at its end.
     """
     page = str(drawing.rating_card("quality", rating(score), SCALE))
     assert not ReadPage(page).faults
@@ -106,8 +107,8 @@ def test_a_score_stands_in_its_band(score, band, place):
     ]
     assert [word for here, _, _, word in bands if here] == [band]
     marker = re.search(r'class="marker" style="left:([\d.]+)%"><span>(-?[\d.]+)<', page)
-    assert (float(marker[1]), float(marker[2])) == (place, score)
-    assert f'<span class="score">{score:.1f}</span>' in page
+    assert (float(marker[1]), float(marker[2])) == (place, place)
+    assert f'<span class="score">{place:.1f}</span>' in page
 
 
 def test_a_rating_in_words():
@@ -230,3 +231,34 @@ def test_the_table_of_the_session_is_the_table_of_scores():
     assert rows[0]["quality"] == "46.25"
     assert rows[1]["reason"] == "too_short"
     assert drawing.session_table([], b"") == ""
+
+
+def test_a_score_far_outside_is_shown_on_the_scale_with_a_flag():
+    """A natural clip of 178.56. Catches a number beyond the scale in the card or in the table of
+    the session, a flag that is not seen, and a note that is lost.
+    """
+    wild = Rating(score=178.56, level="fair", level_probabilities=CHANCES, outside_training=True)
+    page = drawing.rating_card("quality", wild, SCALE)
+    assert "178" not in page
+    assert '<span class="score">100.0</span>' in page
+    assert '<p class="flag">' in page
+    assert '<p class="flag">' not in drawing.rating_card("quality", rating(50.0), SCALE)
+    row = ScoreRow(
+        file="a.mp4",
+        status="ok",
+        quality=178.56,
+        authenticity=50.0,
+        distortions=(),
+        notes=(f"a note {EVIL}",),
+    )
+    table = drawing.session_table([row], scores_csv([row]))
+    (shown,) = [cells for cells in ReadPage(table).tables[0] if cells[0].startswith("a.mp4")]
+    assert (shown[1].split()[0], shown[2].split()[0]) == ("100.0", "50.0")
+    assert (FLAG in shown[1], FLAG in shown[2]) == (True, False)
+    assert "flagged" in shown[0]
+    assert "a note" in shown[0]
+    assert b"178.56" in scores_csv([row])
+    noted = drawing.clip_page("a.mp4", "", [], [], ["a note"])
+    assert "Note: a note." in noted
+    assert not ReadPage(table).faults
+    assert not ReadPage(noted).faults

@@ -434,6 +434,7 @@ def test_a_clip_that_changes_while_it_is_scored_has_its_own_hash(tmp_path, monke
             )
 
         scales = scales({})
+        views = (0.25, 0.5, 0.75)
 
     size = new.stat().st_size
     _, row = outcome(Replacing(), clip, max_seconds=MAX_SECONDS)

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.assessment import FLAG
 from lmme3dhf.cli import main
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.files import file_hash
@@ -84,17 +85,17 @@ def test_the_means_are_those_of_the_table(made: Made):
     for (name, values), rank in zip(scores.items(), ("1", "3"), strict=True):
         mean = np.mean(values)
         assert shown[name][0] == str(len(values))
-        assert shown[name][2] == f"{mean:.1f}"
-        assert shown[name][4] == f"{np.median(values):.1f}"
-        assert shown[name][5] == rank
-        assert shown[name][6] == f"{mean - 2:.1f}"
+        assert shown[name][2:4] == ["0", f"{mean:.1f}"]
+        assert shown[name][5] == f"{np.median(values):.1f}"
+        assert shown[name][6] == rank
+        assert shown[name][7] == f"{mean - 2:.1f}"
         assert float(written[name]["quality_mean"]) == pytest.approx(mean)
         low, high = (float(written[name][f"quality_{end}"]) for end in ("low", "high"))
         assert low < mean < high
-        assert shown[name][3] == f"{low:.1f} to {high:.1f}"
+        assert shown[name][4] == f"{low:.1f} to {high:.1f}"
     assert shown["alpha"][1] == "1"
-    assert shown[SHOWN_EVIL][:4] == ["1", "1", "50.0", "undefined"]
-    assert shown["gone"] == ["0", "1", *["–", "undefined", "–", "–"] * 2]
+    assert shown[SHOWN_EVIL][:5] == ["1", "1", "0", "50.0", "undefined"]
+    assert shown["gone"] == ["0", "1", "0", *["–", "undefined", "–", "–"] * 2]
 
 
 def test_differences_are_tested_and_corrected(made: Made):
@@ -220,6 +221,52 @@ def cards_of(rows: list[ScoreRow], folder: Path, budget: int = 1_000_000) -> lis
     return list(gallery.cards)
 
 
+def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: Path):
+    """A generator whose clip got 178.56, above one at 60. Catches a page that says 178.56 of 100, a
+    difference that is larger than the scale, an unusual clip that leads without a word, and raw
+    scores that are lost to the CSV files.
+    """
+    wild = row("clips/wild_1.mp4", 80.0, notes=("a note",), content="0" * 64)
+    wild = dataclasses.replace(
+        wild, quality=178.56, authenticity=178.56, outside_training=("quality",)
+    )
+    rows = [wild, dataclasses.replace(wild, file="clips/wild_2.mp4", outside_training=(), notes=())]
+    rows += [row(f"clips/tame_{i}.mp4", 60.0) for i in range(2)]
+    table = write_table(tmp_path / "scores.csv", rows)
+    files = write_comparison(table, tmp_path / "report.html", "{generator}_*")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = re.sub(r'data-order="[^"]*"|data:image[^"]*', "", html)
+    assert "178.5" not in text
+    page = ReadPage(html)
+    assert not page.faults
+    means = table_named(page, "generator")
+    assert means["wild"][:4] == ["2", "0", f"1 {FLAG}", "100.0"]
+    assert means["wild"][4] == "100.0 to 100.0"
+    assert means["wild"][6] == "1"
+    assert means["tame"][2] == "0"
+    assert table_named(page, "row less column")["wild"][1].startswith("+40.0")
+    assert f"quality 100.0 {FLAG} (excellent), authenticity 100.0 (excellent)" in page.text
+    assert page.text.count("flagged: the raw score of quality") >= 2  # card, and list of files
+    assert "Note: a note." in page.text
+    assert "1 video with a flag" in page.text
+    written = {r["generator"]: r for r in rows_of(files / "tables" / "means.csv")}
+    assert (float(written["wild"]["quality_mean"]), written["wild"]["flagged"]) == (178.56, "1")
+    differences = rows_of(files / "tables" / "differences_quality.csv")
+    assert float(differences[0]["difference"]) == pytest.approx(118.56)
+
+
+def test_cards_show_the_views_that_were_scored(tmp_path: Path):
+    """A table whose views were taken elsewhere. Catches views of the usual places with other maps."""
+    content = write_views(tmp_path / "x.mp4")
+    each = row("x.mp4", 50.0, content=content, views=(1.0, 0.0, 0.5))
+    (card,) = cards_of([each], tmp_path)
+    with Image.open(io.BytesIO(card.thumbnails[0].jpeg)) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    for view, colour in enumerate((BLUE, RED, GREEN)):
+        middle = pixels[16:48, 96 * view + 24 : 96 * view + 72].reshape(-1, 3)
+        assert np.abs(middle.mean(0) - colour).max() < 15
+
+
 def test_a_clip_that_is_gone_or_changed_is_told_in_its_place(tmp_path: Path):
     """Not there, another content, no clip at all, a map that is gone, of another size, no picture,
     or outside the table's folder. Catches a page that dies, and pictures of another video.
@@ -286,10 +333,10 @@ def test_a_clip_that_is_replaced_while_the_page_is_made_is_not_shown(tmp_path: P
     content = write_views(tmp_path / "x.mp4")
     decode = examples._decoded
 
-    def replaced(path: Path):
+    def replaced(path: Path, at: object):
         Image.new("RGB", (300, 100)).save(tmp_path / "new.png")
         os.replace(tmp_path / "new.png", tmp_path / "x.mp4")
-        return decode(tmp_path / "x.mp4")
+        return decode(tmp_path / "x.mp4", at)
 
     monkeypatch.setattr(examples, "is_picture", lambda path: True)
     monkeypatch.setattr(examples, "_decoded", replaced)

@@ -14,8 +14,8 @@ def test_clips_of_the_demo_are_listed_whatever_they_are_called(tmp_path):
     assert _clip_rows(out) == [
         {
             "file": "a|\n1.mp4",
-            "quality": "-3.250",
-            "authenticity": "101.500",
+            "quality": "0.000",
+            "authenticity": "100.000",
             "distortions": "Eye Distortions; Mouth Distortions",
             "reason": "",
         },

@@ -210,6 +210,7 @@ def changed_clip(folder: Path) -> dict:
         (lambda folder: {"answers": "yes_no"}, ["seed0000", "seed0001"], "prompts or options"),
         (lambda folder: {"maps": True}, ["seed0000", "seed0001"], "prompts or options"),
         (lambda folder: {"scores": False}, ["seed0000", "seed0001"], "prompts or options"),
+        (lambda folder: {"views": (0.5, 0.0, 1.0)}, ["seed0000", "seed0001"], "prompts or options"),
         (changed_clip, ["seed0001"], "clips that have changed"),
     ],
 )

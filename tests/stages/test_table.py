@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,46 @@ def test_a_table_needs_scores(clips):
     with pytest.raises(DataError, match="without scores"):
         score_files(FakeScorer(scores=False), sorted(clips.iterdir()), out, model=MODEL)
     assert [path.name for path in clips.parent.iterdir()] == ["clips"]
+
+
+def test_other_views_do_not_go_on_and_have_maps_of_their_own(clips):
+    """In rows with scores and without. Catches a table with maps of two kinds of views, and maps of
+    one table that are written over by another.
+    """
+    elsewhere = (0.875, 0.0, 0.125)
+    maps = clips.parent / "maps"
+    run(FakeScorer(), clips, maps=maps, views=elsewhere)
+    assert {row.views for row in read_scores(clips.parent / "scores.jsonl")} == {elsewhere}
+    with pytest.raises(ScoreError, match="--views"):
+        run(forbidden, clips, maps=maps)
+    run(forbidden, clips, maps=maps, views=elsewhere)
+    before = set(maps.iterdir())
+    run(FakeScorer(), clips, name="usual.csv", maps=maps)
+    assert {row.views for row in read_scores(clips.parent / "usual.jsonl")} == {None}
+    assert len(set(maps.iterdir()) - before) == len(before) == 2
+
+
+def test_flags_and_notes_are_counted(clips):
+    """As the command prints it. Catches notes that nobody reads about."""
+    (clips / "a.mp4").write_text("178.56")
+
+    class Noted(FakeScorer):
+        def assess(self, paths, **options):
+            for result in super().assess(paths, **options):
+                if isinstance(result, Assessment) and result.path.name == "d.mp4":
+                    result = replace(result, notes=("a note", "another"))
+                if isinstance(result, Assessment) and result.path.name == "a.mp4":
+                    wild = replace(result.quality, outside_training=True)
+                    result = replace(result, quality=wild)
+                yield result
+
+    tally = run(Noted(), clips)
+    assert (tally.flagged, tally.noted) == (1, 1)
+    assert "1 flagged" in str(tally)
+    assert "1 with notes" in str(tally)
+    rows = read_scores(clips.parent / "scores.csv")
+    assert [row.outside_training for row in rows] == [("quality",), None, None, ()]
+    assert [row.notes for row in rows] == [(), None, None, ("a note", "another")]
 
 
 def test_another_model_does_not_go_on(clips):
