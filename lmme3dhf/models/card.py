@@ -358,8 +358,9 @@ def _measures(metric: dict[str, Any]) -> Iterator[str]:
         "Quality is how good the clip looks, authenticity how much the face looks like a real one. "
         f"Levels, from worst to best: {', '.join(LEVELS)}, each with its probability."
         + (
-            " A score is a predicted mean opinion score; a regression may overshoot the ends of "
-            "the scale a little."
+            " A score is a predicted mean opinion score. A regression may overshoot the ends of "
+            "the scale: pages show the end, tables keep the raw score, and one that is farther "
+            "from all training scores than their standard deviation has a flag."
             if scored
             else ""
         )

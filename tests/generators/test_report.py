@@ -239,12 +239,14 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
     assert "178.5" not in text
     page = ReadPage(html)
     assert not page.faults
-    means = table_named(page, "generator")
+    means = {cells[0]: cells[1:] for cells in page.tables[0]}
     assert means["wild"][:4] == ["2", "0", f"1 {FLAG}", "100.0"]
     assert means["wild"][4] == "100.0 to 100.0"
     assert means["wild"][6] == "1"
     assert means["tame"][2] == "0"
-    assert table_named(page, "row less column")["wild"][1].startswith("+40.0")
+    matrix = next(t for t in page.tables if t[0][0] == "row less column")
+    assert matrix[1][0] == "wild"
+    assert matrix[1][2].startswith("+40.0")
     assert f"quality 100.0 {FLAG} (excellent), authenticity 100.0 (excellent)" in page.text
     assert page.text.count("flagged: the raw score of quality") >= 2  # card, and list of files
     assert "Note: a note." in page.text
@@ -256,7 +258,7 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
 
 
 def test_cards_show_the_views_that_were_scored(tmp_path: Path):
-    """A table whose views were taken elsewhere. Catches views of the usual places with other maps."""
+    """Of a table whose views were taken elsewhere. Catches the usual places beside other maps."""
     content = write_views(tmp_path / "x.mp4")
     each = row("x.mp4", 50.0, content=content, views=(1.0, 0.0, 0.5))
     (card,) = cards_of([each], tmp_path)
