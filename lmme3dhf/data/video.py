@@ -190,49 +190,57 @@ class Clips:
         Args:
             at: Where the views are taken, as fractions of the clip.
         """
+        # Frames are evenly spaced over the clip.
         name = "views" if self.frames is None else "frames"
-        clip = self.views if self.frames is None else self.frames
-        outer = (0, -1)
-        if self.frames is not None:
-            # Those nearest to the outer views: frames are evenly spaced over the clip.
-            outer = [round(place * (len(clip.frames) - 1)) for place in (at[0], at[-1])]
-        notes = clip.notes + turn_notes(clip.frames, *outer)
+        clip = getattr(self, name)
+        last = len(clip.frames) - 1
+        places = range(len(at)) if name == "views" else [place * last for place in at]
+        notes = clip.notes + turn_notes(clip.frames, places)
         return replace(self, **{name: replace(clip, notes=notes)})
 
 
-# Of `turn_notes`: the side to which frames are reduced, the most that frames of one still image
-# differ by, the least that tells where a head looks (root mean square, in levels of 0..255), and
-# where the change between the outer views counts as no mirror image.
-_SIDE, _STILL, _TURNED, _UNLIKE = 16, 1.0, 4.0, -0.6
+# Of `turn_notes`: the side to which frames are reduced; the most that frames of one still image
+# differ by and the least that tells where a head looks, as root mean squares in levels of 0..255;
+# the highest mirror symmetry that is none, and the asymmetry of a middle view that is no front.
+_SIDE, _STILL, _TURNED, _UNLIKE, _ASKEW = 16, 1.0, 4.0, -0.4, 1.15
 
 
-def turn_notes(frames_T3HW: torch.Tensor, first: int, last: int) -> tuple[str, ...]:
+def turn_notes(frames_T3HW: torch.Tensor, places: Sequence[float]) -> tuple[str, ...]:
     """What can be noticed about a clip that is no turntable from one side to the other, as a `Clip`
     notes it. Only what is certain: many such clips get no note.
 
-    The frames are static, or the outer views are not mirror images of each other. Let D be the
-    difference of the outer views, which no static background enters, and D' its mirror image. A
-    head that turns by as much to either side has D' = -D, where the mean of -D D' over that of D D
-    is 1; frames of unrelated content have 0.
+    Either the frames do not change, or the views contradict a turn in two ways:
+
+    - The outer views are not mirror images. Let D be their difference, which no static background
+      enters, and D' its mirror image. A head that turns by as much to either side has D' = -D:
+      the mean of -D D' over that of D D is 1. Without a relation it is 0, and a front and a back of
+      a head give -1.
+    - The middle view is less like its mirror image than they are (mean square over theirs), though
+      a front is the most like it.
+
+    The 1,000 clips of the demo and 37 real and drawn ones, read as frames or as views, have a
+    symmetry above -0.28 or an asymmetry below 1.07. Noted are, read as eight frames, 36 of 80 full
+    turns of drawn heads that start at a side, 7 of 10 real clips that begin a quarter too late and
+    95 of 250 such drawn ones, 17 of 250 turns from the front to one side, and no full turn that
+    starts in front: its outer views are the two profiles.
 
     Args:
         frames_T3HW: uint8, in the order of the clip.
-        first: Index of one outer view.
-        last: Index of the other.
+        places: Of the three views, in frames after the first; the middle one may lie between two.
     """
-    grey_THW = torch.stack(
-        [
-            adaptive_avg_pool2d(frame.float().mean(0, keepdim=True), _SIDE)[0]
-            for frame in frames_T3HW
-        ]
-    )
+    grey = [frame.float().mean(0, keepdim=True) for frame in frames_T3HW]
+    grey_THW = torch.cat([adaptive_avg_pool2d(frame, _SIDE) for frame in grey])
     if (grey_THW - grey_THW[0]).square().mean((1, 2)).sqrt().max() < _STILL:
         return ("the frames do not change, so this is no turntable clip",)
     # Lights that go up and down are no turn.
     grey_THW -= grey_THW.mean((1, 2), keepdim=True)
-    change_HW = grey_THW[first] - grey_THW[last]
+    outer = [round(places[0]), round(places[-1])]
+    change_HW = grey_THW[outer[0]] - grey_THW[outer[1]]
     power = change_HW.square().mean()
-    if power.sqrt() < _TURNED or -(change_HW * change_HW.flip(1)).mean() / power > _UNLIKE:
+    symmetry = -(change_HW * change_HW.flip(1)).mean() / power.clamp_min(_TURNED**2)
+    asymmetry_T = (grey_THW - grey_THW.flip(2)).square().mean((1, 2))
+    middle = min(asymmetry_T[math.floor(places[1])], asymmetry_T[math.ceil(places[1])])
+    if symmetry > _UNLIKE or middle < _ASKEW * asymmetry_T[outer].mean():
         return ()
     return (
         "the outer views are no mirror images of each other, so the middle view may not show the "

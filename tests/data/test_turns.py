@@ -88,7 +88,7 @@ def test_little_change_says_nothing_about_the_turn():
     """Lights that go up, and a change that only a codec makes. Catches a note about noise."""
     still = torch.full((3, 3, SIDE, SIDE), 90, dtype=torch.uint8)
     brighter = still + torch.tensor([0, 30, 60], dtype=torch.uint8)[:, None, None, None]
-    assert turn_notes(brighter, 0, 2) == ()
+    assert turn_notes(brighter, (0, 1, 2)) == ()
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
     matrix = next(t for t in page.tables if t[0][0] == "row less column")
     assert matrix[1][0] == "wild"
     assert matrix[1][2].startswith("+40.0")
-    assert f"quality 100.0 {FLAG} (excellent), authenticity 100.0 (excellent)" in page.text
+    assert f"quality 100.0 {FLAG} (excellent), authenticity 100.0" in page.text
     assert page.text.count("flagged: the raw score of quality") >= 2  # card, and list of files
     assert "Note: a note." in page.text
     assert "1 video with a flag" in page.text
