@@ -92,6 +92,7 @@ STYLE = """\
 .session th, .session td { border: 0; border-bottom: 1px solid var(--line); padding: .35rem .5rem;
   text-align: left; vertical-align: top; overflow-wrap: normal; }
 .session td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.session tr.remarked td { border-bottom: 0; padding-bottom: 0; }
 .session td.file { width: 32%; overflow-wrap: anywhere; }
 .session tr.failed td { color: #b04a00; }
 .dark .session tr.failed td { color: #ff9d5c; }
@@ -413,9 +414,11 @@ def _table_row(row: ScoreRow) -> Markup:
         return Markup(
             '<tr class="failed"><td class="file">{}</td><td colspan="3">{}: {}</td></tr>'
         ).format(row.file, row.reason.replace("_", " "), row.message)
-    return Markup('<tr><td class="file">{}{}</td>{}<td>{}</td></tr>').format(
+    remarks = [*[flag_text(row.outside_training)] * bool(row.outside_training), *row.notes]
+    below = Markup('<tr><td class="soft" colspan="4">{}.</td></tr>').format("; ".join(remarks))
+    return Markup('<tr{}><td class="file">{}</td>{}<td>{}</td></tr>{}').format(
+        Markup(' class="remarked"') if remarks else "",
         row.file,
-        _soft([*[flag_text(row.outside_training)] * bool(row.outside_training), *row.notes]),
         Markup("").join(
             Markup('<td class="number">{} ({}){}</td>').format(
                 score_text(getattr(row, dimension)),
@@ -425,8 +428,5 @@ def _table_row(row: ScoreRow) -> Markup:
             for dimension in DIMENSIONS
         ),
         "; ".join(row.distortions),
+        below if remarks else "",
     )
-
-
-def _soft(sentences: Sequence[str]) -> Markup:
-    return Markup("").join(Markup('<br><span class="soft">{}</span>').format(s) for s in sentences)

@@ -279,6 +279,10 @@ def _lead(compared: Compared, table: str, group_by: str | None) -> tuple[Part, .
                 "warning",
             )
         )
+    noted = sum(bool(row.notes) for g in generators for row in g.rows)
+    if noted:
+        said = f"{_counted(noted, 'video')} with notes on how it was read or turns"
+        parts.append(Text(f"{said}; the last section has them.", "warning"))
     failed, unmatched = len(rows) - len(scored), len(scored) - known
     if failed or unmatched:
         left_out = [f"{_counted(failed, 'file')} without scores"] * bool(failed)

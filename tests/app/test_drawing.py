@@ -252,11 +252,11 @@ def test_a_score_far_outside_is_shown_on_the_scale_with_a_flag():
         notes=(f"a note {EVIL}",),
     )
     table = drawing.session_table([row], scores_csv([row]))
-    (shown,) = [cells for cells in ReadPage(table).tables[0] if cells[0].startswith("a.mp4")]
+    shown, below = ReadPage(table).tables[0][1:]
     assert (shown[1].split()[0], shown[2].split()[0]) == ("100.0", "50.0")
     assert (FLAG in shown[1], FLAG in shown[2]) == (True, False)
-    assert "flagged" in shown[0]
-    assert "a note" in shown[0]
+    assert "flagged: the raw score of quality" in below[0]
+    assert "a note" in below[0]
     assert b"178.56" in scores_csv([row])
     noted = drawing.clip_page("a.mp4", "", [], [], ["a note"])
     assert "Note: a note." in noted

@@ -251,6 +251,7 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
     assert page.text.count("flagged: the raw score of quality") >= 2  # card, and list of files
     assert "Note: a note." in page.text
     assert "1 video with a flag" in page.text
+    assert "1 video with notes" in page.text
     written = {r["generator"]: r for r in rows_of(files / "tables" / "means.csv")}
     assert (float(written["wild"]["quality_mean"]), written["wild"]["flagged"]) == (178.56, "1")
     differences = rows_of(files / "tables" / "differences_quality.csv")
