@@ -228,8 +228,10 @@ def turn_notes(frames_T3HW: torch.Tensor, places: Sequence[float]) -> tuple[str,
         frames_T3HW: uint8, in the order of the clip.
         places: Of the three views, in frames after the first; the middle one may lie between two.
     """
-    grey = [frame.float().mean(0, keepdim=True) for frame in frames_T3HW]
-    grey_THW = torch.cat([adaptive_avg_pool2d(frame, _SIDE) for frame in grey])
+    # Every pixel of small frames, and of large ones no more than are needed.
+    step = max(1, min(frames_T3HW.shape[-2:]) // (8 * _SIDE))
+    reduced = [adaptive_avg_pool2d(f[:, ::step, ::step].float(), _SIDE) for f in frames_T3HW]
+    grey_THW = torch.stack(reduced).mean(1)
     if (grey_THW - grey_THW[0]).square().mean((1, 2)).sqrt().max() < _STILL:
         return ("the frames do not change, so this is no turntable clip",)
     # Lights that go up and down are no turn.
