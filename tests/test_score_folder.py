@@ -114,6 +114,7 @@ def test_options_reach_the_scorer(model, tmp_path, monkeypatch, capsys):
     assert (given["workers"], given["batch_size"], given["timeout_s"]) == (None, 8, 60)
     assert (given["load"], given["attn_implementation"]) == (None, "auto")
     options = "--load 8bit --attn_implementation sdpa --timeout 5 --workers 0 --batch_size 3"
+    options += " --views 0.5 0 1"
     assert main([*words, *options.split(), "--device", "cpu", "--dtype", "float32"]) == 1
     assert given == {
         "device": "cpu",
@@ -124,6 +125,7 @@ def test_options_reach_the_scorer(model, tmp_path, monkeypatch, capsys):
         "workers": 0,
         "batch_size": 3,
         "scores": True,
+        "views": [0.5, 0.0, 1.0],
         "verify": False,  # the command has verified it before it computed the key
     }
     for wrong in ("--timeout 0", "--batch_size 0", "--workers -1", "--load 2bit"):

@@ -81,12 +81,12 @@ class Tally:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.failed.items())
         said = f"{self.good} files scored, {sum(self.failed.values())} not"
         said += f" ({reasons}; their rows say why)" if self.failed else ""
-        said += f"; {self.resumed} of these rows were there before" if self.resumed else ""
         if self.flagged:
             said += (
                 f"; {self.flagged} flagged as unlike the training clips (column outside_training)"
             )
         said += f"; {self.noted} with notes (column notes)" if self.noted else ""
+        said += f"; {self.resumed} of these rows were there before" if self.resumed else ""
         return said + (f"; {self.left} files left out after the failure" if self.left else "")
 
 
