@@ -55,10 +55,10 @@ def is_outside_training(score: float, scale: Mapping[str, Any] = SCALE) -> bool:
 
 
 def flag_text(dimensions: Iterable[str]) -> str:
-    """The sentence that goes with the flag of a clip.
+    """Why a clip has a flag, for people.
 
     Args:
-        dimensions: Whose scores are outside, see `is_outside_training`; one at least.
+        dimensions: Those with scores outside (`is_outside_training`), one or more.
     """
     return (
         f"flagged: the raw score of {' and '.join(dimensions)} is far outside those that the model "

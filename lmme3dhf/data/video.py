@@ -180,7 +180,7 @@ class Clips:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Those of both, each once."""
+        """The notes of both clips, each once."""
         clips = [clip for clip in (self.frames, self.views) if clip is not None]
         return tuple(dict.fromkeys(note for clip in clips for note in clip.notes))
 
@@ -199,7 +199,7 @@ class Clips:
         return replace(self, **{name: replace(clip, notes=notes)})
 
 
-# Of `turn_notes`: the side to which frames are reduced; the most that frames of one still image
+# For `turn_notes`: the side to which frames are reduced; the most that frames of one still image
 # differ by and the least that tells where a head looks, as root mean squares in levels of 0..255;
 # the highest mirror symmetry that is none, and the asymmetry of a middle view that is no front.
 _SIDE, _STILL, _TURNED, _UNLIKE, _ASKEW = 16, 1.0, 4.0, -0.4, 1.15

@@ -408,12 +408,13 @@ def _files(compared: Compared, tables: Mapping[str, Listed], files: str) -> tupl
     """
     rows = compared.rows
     scored = [row for generator in compared.generators for row in generator.rows]
-    used = Counter((row.model, row.decoder, row.version) for row in scored)
+    used = Counter((row.model, row.decoder, row.version, row.views) for row in scored)
     facts = [
         f"{_counted(count, 'video')}: model {model or 'unknown'}, "
         f"decoder {visible(decoder or 'unknown', 60)}, LMME3DHF "
         f"{visible(version or 'unknown', 60)}"
-        for (model, decoder, version), count in used.most_common(5)
+        + (f", views at {', '.join(f'{place:g}' for place in views)} of a clip" if views else "")
+        for (model, decoder, version, views), count in used.most_common(5)
     ]
     contents = Counter(row.content for row in scored if row.content)
     again = sum(count - 1 for count in contents.values())

@@ -59,7 +59,7 @@ def failed(file: str, reason: str) -> ScoreRow:
 
 
 def write_table(path: Path, rows: list[ScoreRow]) -> Path:
-    with ScoreTable(path, model=MODEL, decoders=("pyav",)) as table:
+    with ScoreTable(path, model=MODEL, decoders=("pyav",), views=rows[0].views) as table:
         for each in rows:
             table.append(each)
     return path

@@ -232,6 +232,7 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
     )
     rows = [wild, dataclasses.replace(wild, file="clips/wild_2.mp4", outside_training=(), notes=())]
     rows += [row(f"clips/tame_{i}.mp4", 60.0) for i in range(2)]
+    rows = [dataclasses.replace(each, views=(0.5, 0.0, 1.0)) for each in rows]
     table = write_table(tmp_path / "scores.csv", rows)
     files = write_comparison(table, tmp_path / "report.html", "{generator}_*")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -252,6 +253,7 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
     assert "Note: a note." in page.text
     assert "1 video with a flag" in page.text
     assert "1 video with notes" in page.text
+    assert "views at 0.5, 0, 1 of a clip" in page.text
     written = {r["generator"]: r for r in rows_of(files / "tables" / "means.csv")}
     assert (float(written["wild"]["quality_mean"]), written["wild"]["flagged"]) == (178.56, "1")
     differences = rows_of(files / "tables" / "differences_quality.csv")
