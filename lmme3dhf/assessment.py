@@ -14,9 +14,9 @@ from lmme3dhf.vocabulary import DIMENSIONS
 # Of the opinion scores, and so of the predicted ones.
 SCALE = {"minimum": 0, "maximum": 100, "direction": "higher is better"}
 FLAG = "\N{WARNING SIGN}"  # beside a score that is far outside those of training
-# The standard deviation of the training scores where a model folder has none, as a share of the
-# scale. Those of Gen3DHF and of the demo have about 14 points.
-_DEVIATION = 0.14
+# The standard deviation of the training scores where a model folder does not say, as a share of the
+# scale: about that of Gen3DHF (9 points for quality, 10 for authenticity; 14 in the demo).
+_DEVIATION = 0.1
 
 
 def on_scale(score: ArrayLike, scale: Mapping[str, Any] = SCALE) -> Any:
@@ -37,11 +37,11 @@ def score_text(score: float, scale: Mapping[str, Any] = SCALE) -> str:
 
 def is_outside_training(score: float, scale: Mapping[str, Any] = SCALE) -> bool:
     """Whether a raw score is far outside those that the model was trained on: farther from all of
-    them than their standard deviation. A prediction of their mean would err by no more than that,
-    so that an overshoot this large is no estimate: the clip is unlike the training clips.
+    them than their standard deviation, which is the error (root mean square) of always predicting
+    their mean. An overshoot this large is no estimate: the clip is unlike the training clips.
 
     The demo's model: scores from 19 to 74 in training, so from 5 to 88 without a flag; its 200 test
-    clips get 26 to 70.
+    clips get 26 to 70. Gen3DHF's quality: from 6 to 66, so from -2 to 74.
 
     Args:
         score: The raw score.

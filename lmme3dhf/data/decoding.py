@@ -14,14 +14,7 @@ from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.pictures import strip_clips
 from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, Done, answers
 from lmme3dhf.data.sources import three_views
-from lmme3dhf.data.video import (
-    Clip,
-    Clips,
-    FrameChoice,
-    read_both,
-    read_clip,
-    read_views,
-)
+from lmme3dhf.data.video import Clip, Clips, FrameChoice, read_both, read_clip, read_views
 from lmme3dhf.distributed import cores
 
 
