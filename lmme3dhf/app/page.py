@@ -155,6 +155,8 @@ def scored(
         f"{header.frames / header.fps:.1f} s, {header.codec}; decoded by {assessment.decoder}, "
         f"scored in {seconds:.1f} s"
     )
+    if row.views:
+        facts += f"; views at {', '.join(f'{place:g}' for place in row.views)} of it"
     return drawing.clip_page(path.name, facts, cards, ratings, assessment.notes), row
 
 

@@ -2,8 +2,10 @@
 headless Chromium. Skips without gradio, playwright or Chromium.
 """
 
+import base64
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -17,9 +19,12 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lmme3dhf.app.page import (
     AppError,
@@ -400,6 +405,34 @@ def test_one_row_a_file_and_numbers_for_namesakes():
         ("a (3).mp4", "3", "too_short"),
         ("a (2).mp4", "2", "missing"),
     ]
+
+
+def test_a_clip_is_shown_at_the_views_that_were_scored(tmp_path):
+    """With its notes. Catches frames of the usual places below maps of others, and a row that does
+    not say where they were taken.
+    """
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, [np.full((84, 84, 3), 25 * at, np.uint8) for at in range(9)], fps=4)
+    rated = Rating(score=50.0, level="fair", level_probabilities=dict.fromkeys(LEVELS, 0.2))
+    assessed = Assessment(
+        path=clip,
+        quality=rated,
+        authenticity=rated,
+        distortions=(),
+        saliency=None,
+        decoder="pyav2",
+        distortion_log_odds={},
+        notes=("a note",),
+    )
+    views = (1.0, 0.0, 0.5)
+    scorer = SimpleNamespace(score=lambda path: assessed, scales=scales({}), views=views)
+    page, row = outcome(scorer, clip, max_seconds=MAX_SECONDS)
+    assert (row.views, row.notes) == (views, ("a note",))
+    assert "Note: a note." in page
+    assert "views at 1, 0, 0.5 of it" in page
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(image)))).mean() for image in found]
+    assert shown == pytest.approx([200, 0, 100], abs=3)
 
 
 def test_a_clip_that_changes_while_it_is_scored_has_its_own_hash(tmp_path, monkeypatch, clips):
