@@ -281,7 +281,7 @@ def _lead(compared: Compared, table: str, group_by: str | None) -> tuple[Part, .
         )
     noted = sum(bool(row.notes) for g in generators for row in g.rows)
     if noted:
-        said = f"{_counted(noted, 'video')} with notes on how it was read or turns"
+        said = f"{_counted(noted, 'video')} with notes (how it was read, how it turns)"
         parts.append(Text(f"{said}; the last section has them.", "warning"))
     failed, unmatched = len(rows) - len(scored), len(scored) - known
     if failed or unmatched:
