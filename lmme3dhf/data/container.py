@@ -288,8 +288,8 @@ def _header(
             f"{path}: none of its {packets.frames} pictures can be decoded; it is damaged, "
             "replace it",
         )
-    width, height = _shown_size(path, first, packets.pixel_ratio)
-    orientation = _orientation(first)
+    orientation = _orientation(first) or _Orientation()
+    width, height = _shown_size(path, first, packets.pixel_ratio, orientation)
     return VideoHeader(
         width=width,
         height=height,
@@ -688,13 +688,26 @@ class _Orientation:
     notes: tuple[str, ...] = ()
 
 
-def _orientation(picture: av.VideoFrame) -> _Orientation:
-    """What the display matrix asks for; FFmpeg hands it out for every container, and for EXIF."""
+def _unknown(cls: type[SideDataType], number: object) -> SideDataType:
+    """A member for a kind of side data that PyAV does not know, for which it refuses all others."""
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNKNOWN_{number}", number
+    return member
+
+
+# FFmpeg has kinds that PyAV 18 does not list, such as EXIF.
+SideDataType._missing_ = classmethod(_unknown)
+
+
+def _orientation(picture: av.VideoFrame) -> _Orientation | None:
+    """What the display matrix asks for; FFmpeg hands it out for every container, and for EXIF. None
+    without one: an H.264 stream may carry it in its first picture alone, for all that follow.
+    """
     # Not `picture.side_data`: the two would refer to each other, and pictures, with the threads
     # that converted them, would pile up until Python looks for cycles.
     side_data = SideDataContainer(picture).get(SideDataType.DISPLAYMATRIX)
     if side_data is None:
-        return _Orientation()
+        return None
     # A stored point (p, q) is shown at (a p + c q, b p + d q).
     a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])
     sides = math.hypot(a, b) * math.hypot(c, d)
@@ -715,7 +728,9 @@ def _orientation(picture: av.VideoFrame) -> _Orientation:
     return _Orientation(turns=turns % 4, mirrored=mirrored, notes=notes)
 
 
-def _shown_size(path: Path, picture: av.VideoFrame, pixel_ratio: Fraction) -> tuple[int, int]:
+def _shown_size(
+    path: Path, picture: av.VideoFrame, pixel_ratio: Fraction, orientation: _Orientation
+) -> tuple[int, int]:
     """(width, height) in square pixels after turning: as in players, the stored width is scaled.
 
     Raises:
@@ -726,7 +741,7 @@ def _shown_size(path: Path, picture: av.VideoFrame, pixel_ratio: Fraction) -> tu
     if sides[0] != picture.width:
         name = f"{path} has a sample aspect ratio of {pixel_ratio} and so"
         check_sides(name, *sides)
-    return sides[::-1] if _orientation(picture).turns % 2 else sides
+    return sides[::-1] if orientation.turns % 2 else sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -840,20 +855,17 @@ def view_indices(fractions: Sequence[float], total: int) -> list[int]:
 
 def _kept(
     path: Path,
-    pictures: Iterator[tuple[int, av.VideoFrame]],
+    pictures: Iterator[tuple[int, av.VideoFrame, _Orientation]],
     keep: Callable[[int, np.ndarray, tuple[int, int]], Any],
     timeline: Timeline,
     pixel_ratio: Fraction,
 ) -> Pictures:
-    kept, size, notes = {}, None, {}
-    for index, picture in pictures:
-        shown = _shown_size(path, picture, pixel_ratio)
-        if size not in (None, shown):  # turned in the middle
-            raise _DoubtError
-        size = shown
+    kept, size, notes = {}, (0, 0), {}
+    for index, picture, orientation in pictures:
+        size = _shown_size(path, picture, pixel_ratio, orientation)
         alpha_HW = _alpha(picture)
-        kept[index] = keep(index, _upright(_rgb(picture, alpha_HW), picture), size)
-        notes |= dict.fromkeys(_orientation(picture).notes)
+        kept[index] = keep(index, _upright(_rgb(picture, alpha_HW), orientation), size)
+        notes |= dict.fromkeys(orientation.notes)
         if alpha_HW is not None:
             notes[TRANSPARENT] = None
     return Pictures(kept=kept, timeline=timeline, width=size[0], height=size[1], notes=tuple(notes))
@@ -868,9 +880,9 @@ def _pictures_by_time(
     stream: av.VideoStream,
     packets: _Packets,
     wanted: set[int],
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(index, picture) of the wanted pictures, from the beginning to the last of them. A picture's
-    index is its rank by time, so those that are left out on the way shift nothing.
+) -> Iterator[tuple[int, av.VideoFrame, _Orientation]]:
+    """(index, picture, orientation) of the wanted pictures, from the beginning to the last of them.
+    A picture's index is its rank by time, so those that are left out on the way shift nothing.
 
     Raises:
         _DoubtError: See above; FFmpegError likewise.
@@ -879,8 +891,9 @@ def _pictures_by_time(
     if packets.begin is None or len(times) != packets.frames:
         raise _DoubtError
     in_order = sorted(times)
-    needed = _needed(packets, {in_order[index] for index in wanted})
-    last = max(wanted)
+    # The first tells how all are turned.
+    needed = _needed(packets, {in_order[index] for index in {0, *wanted}})
+    last, orientation = max(wanted), None
     expected = ((i, t) for i, t in enumerate(in_order) if t in needed)
     codec = stream.codec_context
     size = codec.width, codec.height
@@ -896,8 +909,13 @@ def _pictures_by_time(
             index, time = next(expected, (0, None))
             if picture.pts != time or picture.is_corrupt or (picture.width, picture.height) != size:
                 raise _DoubtError
+            found = _orientation(picture)
+            if orientation is None:
+                orientation = found or _Orientation()
+            elif found not in (None, orientation):  # turned in the middle
+                raise _DoubtError
             if index in wanted:
-                yield index, picture
+                yield index, picture, orientation
             if index == last:
                 return
     raise _DoubtError
@@ -918,17 +936,18 @@ def _needed(packets: _Packets, wanted: set[int]) -> set[int]:
 
 def _pictures_by_count(
     path: Path, header: VideoHeader, wanted: set[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(index, picture) of the wanted pictures; decodes to the end, for only then it is known that
-    no picture was lost on the way.
+) -> Iterator[tuple[int, av.VideoFrame, _Orientation]]:
+    """(index, picture, orientation) of the wanted pictures; decodes to the end, for only then it is
+    known that no picture was lost on the way.
     """
-    count, cause = 0, None
+    count, cause, orientation = 0, None, _Orientation()
     with _opened(path) as (container, stream):
         try:
             decoder = _decoder(stream)
             packets = _demuxed(container, stream)
             for picture in (p for packet in packets for p in decoder.decode(packet)):
-                shown = _shown_size(path, picture, header.pixel_ratio)
+                orientation = _orientation(picture) or orientation
+                shown = _shown_size(path, picture, header.pixel_ratio, orientation)
                 if picture.is_corrupt:
                     cause = "a damaged picture"
                     break
@@ -939,7 +958,7 @@ def _pictures_by_count(
                         f"{header.width}x{header.height}; convert it to one size",
                     )
                 if count in wanted:
-                    yield count, picture
+                    yield count, picture, orientation
                 count += 1
         except (MemoryError, *_UNSUPPORTED):
             raise
@@ -958,7 +977,9 @@ def _pictures_by_count(
 def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
     """The stream's own decoder, or the one that reads the alpha in a WebM file."""
     own = stream.codec_context
-    if stream.metadata.get("alpha_mode") != "1" or own.name not in _ALPHA_DECODERS:
+    # FFmpeg writes the tag in capitals where it copies a stream.
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    if tags.get("alpha_mode") != "1" or own.name not in _ALPHA_DECODERS:
         return own
     decoder = av.CodecContext.create(_ALPHA_DECODERS[own.name], "r")
     decoder.thread_count, decoder.options = 1, _LIMITS
@@ -1006,7 +1027,6 @@ def _rgb(picture: av.VideoFrame, alpha_HW: np.ndarray | None) -> np.ndarray:
     return colours_HW3
 
 
-def _upright(stored_HW3: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
+def _upright(stored_HW3: np.ndarray, orientation: _Orientation) -> np.ndarray:
     """The colours of a picture, mirrored and turned by its display matrix."""
-    orientation = _orientation(picture)
     return np.rot90(stored_HW3[:, ::-1] if orientation.mirrored else stored_HW3, orientation.turns)

@@ -1,13 +1,17 @@
 """Clips as players show them: flips, pixels that are not square, time stamps, whole fragments."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from av.bitstream import BitStreamFilterContext
+from PIL import Image, ImageOps
 
-from lmme3dhf.data.container import VideoError, probe, view_pictures
+from lmme3dhf.data.container import VideoError, probe, verify, view_pictures
 from lmme3dhf.data.video import FrameChoice, read_clip, read_views
 from tests.data.test_video import SMALL, greys, noise, write_clip
 
@@ -50,6 +54,56 @@ def test_the_whole_display_matrix_is_applied(tmp_path, matrix, suffix):
     clip = read_clip(tmp_path / f"turned.{suffix}", SMALL)
     assert (clip.height, clip.width) == shown.shape[:2]
     assert clip.notes == ()
+
+
+@pytest.mark.parametrize("turn", ["rotate=90", "flip=horizontal"])
+def test_a_turn_that_stands_in_the_first_picture_holds_for_all(tmp_path, turn):
+    """H.264 with a keyframe every fourth picture. Catches one turned picture among others."""
+    path = write_clip(tmp_path / "plain.mp4", noise(12), **{"bf": "0", "g": "4"})
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(path)) as source, av.open(str(turned), "w") as target:
+        (video,) = source.streams.video
+        stream = target.add_stream_from_template(video)
+        insert = f"h264_metadata=display_orientation=insert:{turn}"
+        insert_first = BitStreamFilterContext(insert, video)
+        for number, packet in enumerate(source.demux(video)):
+            if packet.size:
+                for one in insert_first.filter(packet) if number == 0 else [packet]:
+                    one.stream = stream
+                    target.mux(one)
+    with av.open(str(turned)) as clip:
+        assert sum(bool(len(frame.side_data)) for frame in clip.decode(video=0)) < 12
+    for at in ([0, 0.5, 1], [0.5, 1]):
+        for plain, found in zip(view_pictures(path, at), view_pictures(turned, at), strict=True):
+            assert np.array_equal(found, np.rot90(plain) if "90" in turn else plain[:, ::-1])
+    verify(turned)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["avi", "mov", "mkv"])
+def test_exif_is_applied(tmp_path, orientation, suffix):
+    """Motion JPEG of a camera, as Pillow turns its pictures. Catches frames that nobody can read
+    for a kind of side data that PyAV does not know, and mirrored ones.
+    """
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path, jpegs = tmp_path / f"a.{suffix}", []
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj444p"
+        for number, picture in enumerate(noise(3, 64, 96)):
+            jpeg = io.BytesIO()
+            Image.fromarray(picture).save(jpeg, "JPEG", subsampling=0, exif=exif)
+            packet = av.Packet(jpeg.getvalue())
+            packet.stream, packet.time_base = stream, Fraction(1, 10)
+            packet.pts = packet.dts = number
+            target.mux(packet)
+            jpegs.append(jpeg)
+    verify(path)
+    for jpeg, found in zip(jpegs, view_pictures(path, [0, 0.5, 1]), strict=True):
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(jpeg)))
+        assert found.shape == expected.shape
+        assert np.abs(found.astype(int) - expected).max() <= 8
 
 
 def test_other_angles_are_noted(tmp_path):
