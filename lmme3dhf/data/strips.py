@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from lmme3dhf.data.container import TRANSPARENT, VideoError, check_sides, on_black
 from lmme3dhf.vocabulary import VIEWS
@@ -100,7 +100,10 @@ def image_rgb(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...
 def _decoded(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """As `image_rgb`; the header is looked at before anything is decoded."""
     with Image.open(path, formats=_FORMATS) as picture:
-        width, height = picture.size
+        exif = Image.Exif()
+        exif.load(picture.info.get("exif", b""))
+        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        width, height = picture.size[::-1] if turned else picture.size
         _check_proportions(str(path), width, height)
         check_sides(str(path), width // len(VIEWS), height)
         return image_rgb(ImageOps.exif_transpose(picture), str(path))

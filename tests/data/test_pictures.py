@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader
@@ -163,6 +163,22 @@ def test_a_strip_is_its_three_views(tmp_path, name):
         assert clips.frames.sample_fps == as_clip.sample_fps == 2
         assert (clips.views.width, clips.views.height) == (64, 64)
     assert (found.views.decoder, again.views.decoder) == (DECODER, MEMORY)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["strip.png", "strip.tiff", "strip.webp"])
+def test_a_turned_strip_is_read_as_shown(tmp_path, name, orientation):
+    """As image viewers turn it. Catches a strip that is refused for the shape in which it is
+    stored.
+    """
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.hstack(noise(3, 64, 64))
+    stored = stored.transpose(1, 0, 2) if orientation > 4 else stored
+    Image.fromarray(stored).save(tmp_path / name, lossless=True, exif=exif)
+    with Image.open(tmp_path / name) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(np.hstack(read_views(tmp_path / name)[0]), shown)
 
 
 def test_a_strip_of_gen3dhf_and_one_from_a_figure():
