@@ -163,8 +163,8 @@ def _rating(place: str, text: str) -> float:
         rating = math.nan
     if not math.isfinite(rating):
         raise AnnotationError(
-            f"{place}: rating {text!r} is not a number; leave the cell empty where the subject did "
-            "not rate the video"
+            f"{place}: rating {text!r} is not a number; write 3.5 (3,5 only where ; parts the "
+            "columns), or leave the cell empty where the subject did not rate the video"
         )
     if not 0 <= rating <= SLIDER_MAXIMUM:
         raise AnnotationError(
