@@ -68,7 +68,7 @@ def test_the_wide_table_is_read_as_the_long_one(tmp_path):
     [
         ("s1,a,beauty,3", "dimension 'beauty' is not one of quality, authenticity"),
         ("s1,a,quality,good", "rating 'good' is not a number"),
-        ("s1,a,quality,nan", "rating 'nan' is not a number; leave the cell empty"),
+        ("s1,a,quality,nan", "rating 'nan' is not a number; write 3.5"),
         ("s1,a,quality,inf", "rating 'inf' is not a number"),
         ("s1,a,quality,5.01", "outside the slider's 0..5"),
         ("s1,a,quality,-0.1", "outside the slider's 0..5"),
