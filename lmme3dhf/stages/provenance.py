@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lmme3dhf.config import read_settings
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import latent, read_split_file, split_hash
-from lmme3dhf.files import file_hash
+from lmme3dhf.files import file_hash, read_object
 from lmme3dhf.models.card import read_card, read_metric
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -60,7 +61,7 @@ def data_facts(root: Path, video_root: Path | None, lists: Sequence[str]) -> dic
     return {
         "name": _data_name(root, video_root),
         "synthetic": (root / TRUTH).is_file(),
-        "lists": [_scrubbed(str(name)) for name in lists],
+        "lists": [scrubbed(str(name)) for name in lists],
         "questions": len(samples),
         "videos": len(videos),
         "faces": _faces(videos),
@@ -114,11 +115,11 @@ def card_record(run: Path, record: dict[str, Any], base: Path) -> dict[str, Any]
         base: Folder of the model that the run started from.
     """
     stage, before = record["stage"], read_card(base)
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings = read_settings(run / "config.yaml")
     data = record.get("data") or _recovered(settings, stage)
     shown = shown_settings(settings, stage, data and data["name"])
     speed = run / "speed.json"
-    hardware = json.loads(speed.read_bytes()) if speed.is_file() else None
+    hardware = read_object(speed, "delete it") if speed.is_file() else None
     entry = {
         "stage": stage,
         "settings": shown,
@@ -130,7 +131,7 @@ def card_record(run: Path, record: dict[str, Any], base: Path) -> dict[str, Any]
     }
     known = {name: scale["training"] for name, scale in read_metric(base)["dimensions"].items()}
     training = {name: found for name, found in known.items() if found}
-    plain = "metric" not in json.loads((base / "config.json").read_bytes())
+    plain = "metric" not in read_object(base / "config.json", "fetch it again")
     return {
         "base": before["base"] or (_described(base) if plain else None),
         "stages": [*before["stages"], entry],
@@ -256,10 +257,10 @@ def _without_places(value: Any, key: str = "") -> Any:
         return [_without_places(item, key) for item in value]
     if value is not None and _SECRET.search(key):
         return LEFT_OUT
-    return _scrubbed(value) if isinstance(value, str) else value
+    return scrubbed(value) if isinstance(value, str) else value
 
 
-def _scrubbed(text: str) -> str:
+def scrubbed(text: str) -> str:
     """A text without somebody's folders: of an absolute path the last part, and nothing of a text
     that holds a home folder or a token elsewhere.
     """
