@@ -198,7 +198,9 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ComparisonError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+        raise ComparisonError(
+            f"{path}: not YAML in UTF-8 ({str(error).splitlines()[0]}); restore it"
+        ) from error
     if not isinstance(content, dict):
         raise ComparisonError(f"{path}: not the settings of a run; expected what the run wrote")
     return content

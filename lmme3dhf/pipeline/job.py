@@ -55,8 +55,9 @@ def read_steps(path: Path) -> dict[str, Any]:
     mend = "restore it, or delete it: finished stages are kept, and the other steps are done again"
     done = read_object(path, mend)
     for name, step in done.items():
-        costs = [step.get(cost) for cost in ("seconds", "peak_rss_mb")] if step else [None]
-        if not all(isinstance(cost, int | float) for cost in costs):
+        known = step if isinstance(step, dict) else {}
+        costs = (known.get("seconds"), known.get("peak_rss_mb"))
+        if "result" not in known or not all(isinstance(cost, int | float) for cost in costs):
             raise DamagedError(f"{path}: damaged, {name!r} has no cost; {mend}")
     return done
 
