@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lmme3dhf.config import read_settings
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import latent, read_split_file, split_hash
-from lmme3dhf.files import file_hash, read_object
+from lmme3dhf.files import file_hash
 from lmme3dhf.models.card import read_card, read_metric
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -115,11 +114,11 @@ def card_record(run: Path, record: dict[str, Any], base: Path) -> dict[str, Any]
         base: Folder of the model that the run started from.
     """
     stage, before = record["stage"], read_card(base)
-    settings = read_settings(run / "config.yaml")
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     data = record.get("data") or _recovered(settings, stage)
     shown = shown_settings(settings, stage, data and data["name"])
     speed = run / "speed.json"
-    hardware = read_object(speed, "delete it") if speed.is_file() else None
+    hardware = json.loads(speed.read_bytes()) if speed.is_file() else None
     entry = {
         "stage": stage,
         "settings": shown,
@@ -131,7 +130,7 @@ def card_record(run: Path, record: dict[str, Any], base: Path) -> dict[str, Any]
     }
     known = {name: scale["training"] for name, scale in read_metric(base)["dimensions"].items()}
     training = {name: found for name, found in known.items() if found}
-    plain = "metric" not in read_object(base / "config.json", "fetch it again")
+    plain = "metric" not in json.loads((base / "config.json").read_bytes())
     return {
         "base": before["base"] or (_described(base) if plain else None),
         "stages": [*before["stages"], entry],
