@@ -46,6 +46,10 @@ class ChangedError(UserError, RuntimeError):
     """A file that changed whenever it was read."""
 
 
+class DamagedError(UserError, ValueError):
+    """A file of a run or a job that is no longer as it was written."""
+
+
 class FileState(NamedTuple):
     """What a file is at one moment: the SHA-256 of its bytes, and inode, size and times.
 
@@ -259,6 +263,32 @@ def write_json(path: Path, content: Any) -> None:
     NaN, which JSON does not know, becomes null: an undefined figure stays undefined, never 0.
     """
     replace_file(path, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def read_object(path: Path, mend: str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object in a file that a command of ours wrote.
+
+    Args:
+        path: The file.
+        mend: What to do where it is damaged, for the message.
+        expected: Key -> type, or types, of what has to be there.
+
+    Raises:
+        DamagedError: Not JSON in UTF-8, no object, or not with what is expected.
+        FileNotFoundError: No such file.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DamagedError(f"{path}: damaged, not JSON in UTF-8 ({reason}); {mend}") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DamagedError(f"{path}: damaged, a JSON object is expected, got {kind}; {mend}")
+    for key, kinds in (expected or {}).items():
+        if not isinstance(content.get(key), kinds):
+            raise DamagedError(f"{path}: damaged, {key!r} is missing or of a wrong type; {mend}")
+    return content
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

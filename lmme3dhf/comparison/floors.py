@@ -6,7 +6,6 @@ it reaches bounds what words or the other dimension's score can say. A ceiling i
 the labels leaves to be reached.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable
 
@@ -30,6 +29,7 @@ from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.metrics.saliency import PRESETS, mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import majority_answer
 from lmme3dhf.progress import with_progress
+from lmme3dhf.reports.evaluation import true_opinions
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 FLOOR, ORACLE, CEILING = "floor", "oracle (is given a label)", "ceiling"
@@ -99,11 +99,10 @@ def _true_opinions(source: Source, round_: Round) -> dict[str, dict[str, float]]
     path = source.data / "truth.json"
     if not path.is_file():
         return {}
-    planted = json.loads(path.read_text(encoding="utf-8"))
     return {
-        dimension: {video: planted[video]["opinion"][index] for video in test}
-        for index, dimension in enumerate(DIMENSIONS)
-        if (test := round_.labels.mos.get(dimension)) and set(test) <= set(planted)
+        dimension: {video: opinions[video] for video in test}
+        for dimension, opinions in true_opinions(path).items()
+        if (test := round_.labels.mos.get(dimension)) and set(test) <= set(opinions)
     }
 
 

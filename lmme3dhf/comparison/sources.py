@@ -13,7 +13,7 @@ from lmme3dhf.comparison.methods import ComparisonError, Method, of_records
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import is_inside
+from lmme3dhf.files import is_inside, read_object
 from lmme3dhf.predictions import read_predictions, require_predicted
 from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.vocabulary import DIMENSIONS
@@ -198,7 +198,9 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ComparisonError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+        raise ComparisonError(
+            f"{path}: not YAML in UTF-8 ({str(error).splitlines()[0]}); restore it"
+        ) from error
     if not isinstance(content, dict):
         raise ComparisonError(f"{path}: not the settings of a run; expected what the run wrote")
     return content
@@ -220,13 +222,7 @@ def _smoke(data: Path, run: Path | None) -> str | None:
 def _json(path: Path, absent: str) -> dict[str, Any]:
     if not path.is_file():
         raise ComparisonError(f"{path}: no such file ({absent}); check the folder")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ComparisonError(f"{path}: not JSON ({error}); write it again") from error
-    if not isinstance(content, dict):
-        raise ComparisonError(f"{path}: {type(content).__name__}, expected a JSON object")
-    return content
+    return read_object(path, "write it again, or restore it")
 
 
 def _round(name: str, data: Path, part: str, predictions: Path | None) -> Round:

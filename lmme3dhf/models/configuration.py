@@ -20,7 +20,7 @@ from transformers import GenerationConfig, Qwen2_5_VLConfig
 
 from lmme3dhf.distributed import is_main
 from lmme3dhf.escaping import visible
-from lmme3dhf.models.folder import ModelError
+from lmme3dhf.models.folder import ModelError, check_texts
 from lmme3dhf.vocabulary import LEVELS
 
 # The released head on the 7B model: 3584-1024-256-64-16-1.
@@ -60,6 +60,7 @@ def reading(folder: str | Path) -> Iterator[None]:
     except (ModelError, ImportError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the libraries check few types, and tokenizers raises Exception
+        check_texts(Path(folder))
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelError(
             f"{folder}: not a whole model folder ({reason}); expected config.json, safetensors and "

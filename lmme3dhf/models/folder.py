@@ -137,6 +137,22 @@ def check_folder(folder: Path) -> None:
     check_adapter(folder / ADAPTER)
 
 
+def check_texts(folder: Path) -> None:
+    """Refuses a tokenizer or chat template that is damaged: for a library's errors, which name no
+    file.
+
+    Raises:
+        ModelError: With the file.
+    """
+    for path in _files(folder, ("tokenizer.json", "vocab.json")):
+        _read_object(path)
+    for path in _files(folder, ("merges.txt", "*.jinja")):
+        try:
+            path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path}: not UTF-8 ({error.reason}); fetch it again") from error
+
+
 def check_adapter(folder: Path) -> None:
     """Refuses an adapter's folder that could run code, before peft reads it.
 

@@ -81,6 +81,11 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
     if not processor.tokenizer.chat_template:
         # That of chat_template.json or processor_config.json.
         processor.tokenizer.chat_template = processor.chat_template
+    if processor.tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"{folder / 'tokenizer_config.json'}: names no pad_token that the tokenizer has; a "
+            "Qwen2.5-VL has <|endoftext|> there; fetch the file again"
+        )
     return processor
 
 

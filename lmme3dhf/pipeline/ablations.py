@@ -6,7 +6,6 @@ ordinary predictions file, from which the tables are made like any method's.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmme3dhf.config import Ablation, Config, to_plain, with_settings
-from lmme3dhf.files import write_json
+from lmme3dhf.files import read_object, write_json
 from lmme3dhf.pipeline.chain import open_job, run_chain, test_samples, train_and_merge
 from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
 from lmme3dhf.scorer import Scorer
@@ -117,8 +116,7 @@ def _run_row(row: Ablation, config: Config, out: Path, folder: Path) -> tuple[st
     """Trains and predicts a row; returns the folder of its model, and the seconds of this call."""
     started = time.monotonic()
     settings = to_plain(row)
-    known = folder / ROW
-    before = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
+    before = _read_row(folder)
     changed = [name for name in _DECISIVE if before and _differ(before["row"], settings, name)]
     if changed:
         raise TrainingError(
@@ -127,14 +125,51 @@ def _run_row(row: Ablation, config: Config, out: Path, folder: Path) -> tuple[st
         )
     for stage in row.stages:
         run = folder / stage
-        if not before.get("finished"):
-            train_and_merge(stage, config, run)
+        train_and_merge(stage, config, run)  # a finished run is compared with what is asked for
         config = replace(config, model=str(run / MERGED))
-    if not before.get("finished"):
+    model = model_key(base_folder(config))
+    if before and before.get("model", model) != model:
+        raise TrainingError(
+            f"{folder} was predicted with another model than {config.model}; move it away to run "
+            "it anew"
+        )
+    if before:
+        _check_predicted(_predictions(row, out), config)
+    else:
         _predict_row(row, config, out, folder / PREDICTIONS)
         seconds = time.monotonic() - started
-        write_json(known, {"row": settings, "finished": True, "seconds": seconds})
+        write_json(folder / ROW, {"row": settings, "model": model, "seconds": seconds})
     return config.model, time.monotonic() - started
+
+
+def _read_row(folder: Path) -> dict[str, Any]:
+    """The content of a finished row's `row.json`; empty without one.
+
+    Raises:
+        DamagedError: It is damaged.
+    """
+    path = folder / ROW
+    if not path.exists():
+        return {}
+    mend = "delete it, and the same command makes the row again"
+    return read_object(path, mend, {"row": dict, "seconds": (int, float)})
+
+
+def _check_predicted(path: Path, config: Config) -> None:
+    """Raises where a finished row has lost predictions."""
+    there = {record.video for record in read_predictions(path)} if path.is_file() else set()
+    lost = sorted({sample.video for sample in test_samples(config)} - there)
+    if lost:
+        raise TrainingError(
+            f"{path}: {len(lost)} videos of the test are missing, the first is {lost[0]}; restore "
+            f"it, or delete it and {ROW} beside it, and the same command predicts again"
+        )
+
+
+def _predictions(row: Ablation, out: Path) -> Path:
+    """The finished model's records, with their maps, are the run's own."""
+    own = _is_run(row) and row.scores == "head"
+    return out / PREDICTIONS if own else out / FOLDER / row.id / PREDICTIONS
 
 
 def _differ(before: dict[str, Any], now: dict[str, Any], name: str) -> bool:
@@ -214,20 +249,14 @@ def _from_level(record: Prediction, kind: str, centres: dict[str, dict[str, floa
 def _write_rows(out: Path, rows: Sequence[Ablation]) -> Path:
     listed = []
     for row in rows:
-        known = out / FOLDER / row.id / ROW
-        if not known.exists():
-            continue
-        about = json.loads(known.read_text(encoding="utf-8"))
-        listed.append(
-            {
-                **dataclasses.asdict(row),
-                # The finished model's records, with their maps, are the run's own.
-                "predictions": PREDICTIONS
-                if _is_run(row) and row.scores == "head"
-                else f"{FOLDER}/{row.id}/{PREDICTIONS}",
-                "seconds": about["seconds"],
-            }
-        )
+        if about := _read_row(out / FOLDER / row.id):
+            listed.append(
+                {
+                    **dataclasses.asdict(row),
+                    "predictions": _predictions(row, out).relative_to(out).as_posix(),
+                    "seconds": about["seconds"],
+                }
+            )
     path = out / FOLDER / ROWS
     write_json(path, listed)
     return path

@@ -63,7 +63,8 @@ class Fold:
 def run_crossval(
     config: Config, out: Path, protocol: str, only: Sequence[int] = (), jobs: int = 1
 ) -> Path:
-    """Runs every fold that is not finished, and makes Tables 1 to 3 over those that are.
+    """Runs every fold that is not finished, compares the others with what is asked for, and makes
+    Tables 1 to 3 over those that are finished.
 
     Args:
         config: Settings of the chain.
@@ -80,8 +81,8 @@ def run_crossval(
 
     Raises:
         DataError: No such fold, or a protocol that the data set does not allow.
-        TrainingError: `jobs` below 1; or some folds failed, which are named when the others are
-            done.
+        TrainingError: `jobs` below 1; a finished fold has other settings or data, or another
+            model; or some folds failed, which are named when the others are done.
     """
     if jobs < 1:
         raise TrainingError(f"jobs must be at least 1, got {jobs}")
@@ -98,7 +99,11 @@ def run_crossval(
         raise DataError(
             f"fold {missing[0]}: {protocol} has the folds 0 to {len(folds) - 1}; give some of them"
         )
-    todo = [folds[k] for k in (only or range(len(folds))) if not folds[k].is_finished()]
+    wanted = [folds[k] for k in (only or range(len(folds)))]
+    todo = [fold for fold in wanted if not fold.is_finished()]
+    for fold in wanted:
+        if fold not in todo:  # compared with what is asked for; its steps are not done again
+            _run_fold(config, protocol, fold)
     failed: list[Fold] = []
     if jobs == 1:
         _run_here(config, protocol, todo)
@@ -134,12 +139,11 @@ def _run_fold(config: Config, protocol: str, fold: Fold) -> float:
         print(f"{fold.folder}: another process runs this fold; waiting for it", flush=True)
         lock.acquire()
     with lock:
-        if not fold.is_finished():
-            of_fold = _with_lists(config, protocol, fold)
-            job = run_chain(open_job(of_fold, fold.folder), fold.folder)
-            figures = job.done["report"]["result"] | {"seconds": job.seconds()}
-            write_json(fold.folder / FIGURES, figures)
-        return _figures(fold)["seconds"]
+        of_fold = _with_lists(config, protocol, fold)
+        job = run_chain(open_job(of_fold, fold.folder), fold.folder)
+        figures = job.done["report"]["result"] | {"seconds": job.seconds()}
+        write_json(fold.folder / FIGURES, figures)
+        return job.seconds()
 
 
 @dataclass

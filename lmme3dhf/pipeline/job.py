@@ -4,7 +4,6 @@ What a step took is kept in `steps.json`, so that the figures of a job hold for 
 however often it was interrupted.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import psutil
 
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import write_json
+from lmme3dhf.files import DamagedError, read_object, write_json
 
 
 class _PeakMemory:
@@ -49,21 +48,18 @@ def read_steps(path: Path) -> dict[str, Any]:
     """The finished steps in `steps.json`; none where there is no such file.
 
     Raises:
-        JobError: It is damaged.
+        DamagedError: It is damaged.
     """
     if not path.exists():
         return {}
-    try:
-        done = json.loads(path.read_bytes())
-        if all({"seconds", "peak_rss_mb", "result"} <= set(step) for step in done.values()):
-            return done
-        reason = "a step without its cost"
-    except (ValueError, AttributeError, TypeError) as error:
-        reason = str(error)
-    raise JobError(
-        f"{path}: damaged ({reason}); restore it, or delete it: finished stages are kept, and the "
-        "other steps are done again"
-    )
+    mend = "restore it, or delete it: finished stages are kept, and the other steps are done again"
+    done = read_object(path, mend)
+    for name, step in done.items():
+        known = step if isinstance(step, dict) else {}
+        costs = (known.get("seconds"), known.get("peak_rss_mb"))
+        if "result" not in known or not all(isinstance(cost, int | float) for cost in costs):
+            raise DamagedError(f"{path}: damaged, {name!r} has no cost; {mend}")
+    return done
 
 
 class JobError(UserError, RuntimeError):

@@ -5,7 +5,6 @@ index of the named and the true set; saliency is compared with the map (CC, SIM,
 marked points (AUC, NSS) at the strip's own size.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from lmme3dhf.annotations.fixations import fixation_map, read_saliency, read_saliency_png
+from lmme3dhf.files import DamagedError, read_object
 from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.metrics.levels import level_accuracy
 from lmme3dhf.metrics.saliency import fixations_from_density, mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
 from lmme3dhf.predictions import Prediction, PredictionError, require_predicted
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
+
+_RESTORE = "copy it again from where the data set was drawn, or draw the data set again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,13 +214,33 @@ def opinion_ceiling(
         truth: `truth.json` of a synthetic data set.
         mos: Dimension -> video -> MOS.
         videos: The test videos.
+
+    Raises:
+        DamagedError: See `true_opinions`.
     """
-    opinions = json.loads(truth.read_text(encoding="utf-8"))
-    videos = list(videos)
+    opinions, videos = true_opinions(truth), list(videos)
+    if absent := set(videos) - opinions[DIMENSIONS[0]].keys():
+        raise DamagedError(f"{truth}: damaged, it lacks {min(absent)}; {_RESTORE}")
     return {
         dimension: correlations(
-            np.array([opinions[video]["opinion"][index] for video in videos]),
+            np.array([opinions[dimension][video] for video in videos]),
             np.array([mos[dimension][video] for video in videos]),
         ).srcc
-        for index, dimension in enumerate(DIMENSIONS)
+        for dimension in DIMENSIONS
     }
+
+
+def true_opinions(truth: Path) -> dict[str, dict[str, float]]:
+    """Dimension -> video -> what was planted in synthetic videos, by `truth.json`.
+
+    Raises:
+        DamagedError: The file is damaged.
+    """
+    planted = read_object(truth, _RESTORE)
+    try:
+        return {
+            dimension: {video: float(about["opinion"][index]) for video, about in planted.items()}
+            for index, dimension in enumerate(DIMENSIONS)
+        }
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DamagedError(f"{truth}: damaged, an opinion is missing; {_RESTORE}") from error

@@ -9,8 +9,10 @@ from typing import Any
 from lmme3dhf.config import Config
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.files import Hashes
+from lmme3dhf.stages.provenance import scrubbed
 
 _BATCH, _SPLIT = "per_device_train_batch_size", "gradient_accumulation_steps"
+_STEP = "clips or questions in a step (micro-batch x accumulation x processes)"
 _COMPARED = "its content is compared instead"
 _ROUNDING = "up to rounding"
 
@@ -69,12 +71,15 @@ def trainer_settings(settings: dict[str, Any], stage: str) -> dict[str, Any]:
 
 
 def changes(
-    old: dict[str, Any], new: dict[str, Any], stage: str
+    old: dict[str, Any], new: dict[str, Any], stage: str, processes: tuple[int, int] = (1, 1)
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What differs between two settings (as plain values) for a stage: dotted name -> "old -> new",
     first what decides its result, then what does not. Other stages' sections are not compared.
+    `processes` is how many train together, before and now.
     """
-    before, now = _flat(old, stage), _flat(new, stage)
+    before, now = (
+        _flat(settings, stage, ranks) for settings, ranks in zip((old, new), processes, strict=True)
+    )
     fields = HARMLESS_FIELDS
     if not any(side.get("trainer.load_best_model_at_end") for side in (before, now)):
         fields = fields | _HARMLESS_UNSELECTED
@@ -103,12 +108,14 @@ def data_content(config: Config, stage: str, lists: list[str]) -> dict[str, Any]
     """
     data = config.data.resolved()
     listed, clips, videos = {}, {}, set()
-    for name in lists:
+    for number, name in enumerate(lists):
         samples = read_list(data.root / name, data.video_root, allow_outside=True)
         for sample in samples:
             videos.add(sample.video)
             clips[sample.video] = sample.path.stat().st_size if sample.path.is_file() else None
-        listed[str(name)] = {
+        # The record is published with the model, so it holds no folder of this machine.
+        shown = scrubbed(str(name))
+        listed[f"{shown} ({number})" if shown in listed else shown] = {
             "rows": len(samples),
             "questions": _sha256([[s.video, s.task, s.prompt] for s in samples]),
             "labels": _sha256([[s.reply, s.mos, s.level] for s in samples]),
@@ -147,7 +154,7 @@ def content_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return found + [words for key, words in named.items() if old.get(key) != new.get(key)]
 
 
-def _flat(settings: dict[str, Any], stage: str) -> dict[str, Any]:
+def _flat(settings: dict[str, Any], stage: str, processes: int) -> dict[str, Any]:
     """Dotted name -> value; what is trained with stands below `trainer`."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
@@ -161,7 +168,7 @@ def _flat(settings: dict[str, Any], stage: str) -> dict[str, Any]:
     flat |= {f"{stage}.{name}": item for name, item in own.items()}
     fields = trainer_settings(settings, stage)
     # The defaults are those of TrainingArguments.
-    flat["clips or questions in a step"] = fields.get(_BATCH, 8) * fields.get(_SPLIT, 1)
+    flat[_STEP] = fields.get(_BATCH, 8) * fields.get(_SPLIT, 1) * processes
     return flat | {f"trainer.{name}": item for name, item in fields.items()}
 
 

@@ -45,7 +45,7 @@ from lmme3dhf.data.synthetic.pretraining import (
     vocabulary_corpus,
 )
 from lmme3dhf.distributed import cores
-from lmme3dhf.files import replace_file, without_nan, write_json
+from lmme3dhf.files import read_object, replace_file, without_nan, write_json
 from lmme3dhf.models.configuration import LMME3DHFConfig
 from lmme3dhf.models.grid import window_order
 from lmme3dhf.models.modeling import LMME3DHF
@@ -715,7 +715,7 @@ def main(argv: list[str] | None = None) -> Path:
     settings = vars(parser.parse_args(argv))
     out = settings.pop("out")
     known = out / "settings.json"
-    if known.exists() and json.loads(known.read_text(encoding="utf-8")) != settings:
+    if known.exists() and read_object(known, "give another --out") != settings:
         parser.error(f"{out} was started with other settings (settings.json); give another --out")
     write_json(known, settings)
     with socket.socket() as free:

@@ -60,7 +60,7 @@ def data_facts(root: Path, video_root: Path | None, lists: Sequence[str]) -> dic
     return {
         "name": _data_name(root, video_root),
         "synthetic": (root / TRUTH).is_file(),
-        "lists": [_scrubbed(str(name)) for name in lists],
+        "lists": [scrubbed(str(name)) for name in lists],
         "questions": len(samples),
         "videos": len(videos),
         "faces": _faces(videos),
@@ -256,10 +256,10 @@ def _without_places(value: Any, key: str = "") -> Any:
         return [_without_places(item, key) for item in value]
     if value is not None and _SECRET.search(key):
         return LEFT_OUT
-    return _scrubbed(value) if isinstance(value, str) else value
+    return scrubbed(value) if isinstance(value, str) else value
 
 
-def _scrubbed(text: str) -> str:
+def scrubbed(text: str) -> str:
     """A text without somebody's folders: of an absolute path the last part, and nothing of a text
     that holds a home folder or a token elsewhere.
     """

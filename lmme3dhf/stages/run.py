@@ -6,7 +6,6 @@ settings (`config.yaml`), so that stages are chained by folders, and a folder is
 with other settings or merged into another model.
 """
 
-import json
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -27,9 +26,9 @@ from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, pack
 from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.distributed import barrier, is_main, on_main, start, whole
+from lmme3dhf.distributed import barrier, is_main, on_main, start, whole, world_size
 from lmme3dhf.errors import UserError
-from lmme3dhf.files import MANIFEST, damage, file_hash, replace_file, write_json
+from lmme3dhf.files import MANIFEST, damage, file_hash, read_object, replace_file, write_json
 from lmme3dhf.models import loading
 from lmme3dhf.models.card import CARD, write_card
 from lmme3dhf.models.configuration import MetricConfig
@@ -126,6 +125,7 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
         "model": str(model),
         "model_key": key,
         "dtype": config.dtype,
+        "processes": world_size(),
         "versions": {"python": platform.python_version()}
         | {library: version(library) for library in _LIBRARIES},
         **facts,
@@ -155,17 +155,9 @@ def read_record(run: Path) -> dict[str, Any]:
     """The content of `run.json`.
 
     Raises:
-        TrainingError: It is damaged.
+        DamagedError: It is damaged.
     """
-    try:
-        record = json.loads((run / RUN).read_bytes())
-    except ValueError as error:
-        raise TrainingError(
-            f"{run / RUN}: damaged ({error}); restore it, or give another --out"
-        ) from error
-    if not isinstance(record, dict):
-        raise TrainingError(f"{run / RUN}: no JSON object; restore it, or give another --out")
-    return record
+    return read_object(run / RUN, "restore it, or give another --out")
 
 
 def check_run(
@@ -191,7 +183,11 @@ def check_run(
     old = read_record(run)
     if old.get("stage") != stage:
         raise TrainingError(f"{run} is a run of stage {old.get('stage')!r}; give another --out")
-    deciding, harmless = changes(read_settings(run / SETTINGS), to_plain(config), stage)
+    ranks = world_size()
+    # A run of an earlier version did not record how many processes trained it.
+    before = old["processes"] if isinstance(old.get("processes"), int) else ranks
+    settings = read_settings(run / SETTINGS)
+    deciding, harmless = changes(settings, to_plain(config), stage, (before, ranks))
     if deciding:
         raise TrainingError(
             f"{run} was started with other settings; give another --out. Changed:\n  "
@@ -602,7 +598,7 @@ def merge_run(
     check_adapter(run / ADAPTER)
     # A folder without a card was merged before there were any.
     if (out / REPORT).exists() and (out / CARD).exists() and model_damage(out) is None:
-        report = json.loads((out / REPORT).read_text(encoding="utf-8"))
+        report = read_object(out / REPORT, f"delete {out}, and the same command merges again")
         # A report without a form is of a version that knew one alone.
         if report.get("run_sha256") == file_hash(run / MANIFEST) and report.get("form") in (
             ("merged", "adapter") if form == "auto" else (form,)

@@ -163,3 +163,39 @@ def test_wrong_rows_are_told(ablated, rows_file, tmp_path, capsys):
     other.write_text(ROWS.replace("score.read: label", "score.read: answer"), encoding="utf-8")
     assert main([*words, "--rows", str(other), "--only", "leak"]) == 1
     assert "was run as another row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("row.json", b"{"),
+        ("row.json", b"[1]"),
+        ("row.json", b'{"row": 1}'),
+        ("predictions.jsonl", b""),
+        ("predictions.jsonl", b"[1]\n"),
+    ],
+)
+def test_a_finished_row_is_looked_at_again(ablated, rows_file, capsys, name, content):
+    """Catches a traceback, and a row of a table whose predictions are gone."""
+    path = ablated / "ablations" / "leak" / name
+    before = path.read_bytes()
+    words = ["evaluate", "ablations", "--out", str(ablated), "--rows", str(rows_file), *SHORT]
+    path.write_bytes(content)
+    try:
+        assert main([*words, "--only", "leak"]) == 1
+        assert str(path) in capsys.readouterr().err
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_finished_row_of_another_model_is_refused(ablated, rows_file, capsys):
+    """Catches predictions that stand in a table under a model that did not make them."""
+    path = ablated / "ablations" / "language" / "row.json"
+    before = path.read_text(encoding="utf-8")
+    words = ["evaluate", "ablations", "--out", str(ablated), "--rows", str(rows_file), *SHORT]
+    path.write_text(json.dumps(json.loads(before) | {"model": "0" * 16}), encoding="utf-8")
+    try:
+        assert main([*words, "--only", "language"]) == 1
+        assert str(path.parent) in capsys.readouterr().err
+    finally:
+        path.write_text(before, encoding="utf-8")

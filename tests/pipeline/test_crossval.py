@@ -93,6 +93,28 @@ def test_finished_folds_are_not_run_again(run, capsys):
     assert (folder / "fold_7" / "figures.json").exists()
 
 
+def test_a_finished_fold_is_compared_with_the_data(run, capsys):
+    """Catches a fold of other labels in the tables, and figures that are damaged."""
+    path = run / "data" / "numerical" / "train_quality.json"
+    before = path.read_bytes()
+    rows = json.loads(before)
+    contents = [row["messages"][-1]["content"] for row in rows]
+    for row, content in zip(rows, contents[::-1], strict=True):
+        row["messages"][-1]["content"] = content
+    path.write_text(json.dumps(rows))
+    try:
+        assert main([*WORDS, "--out", str(run), "--only", "3"]) == 1
+        assert "fold_3" in capsys.readouterr().err
+    finally:
+        path.write_bytes(before)
+    figures = run / "crossval" / "leave-one-generator-out" / "fold_3" / "figures.json"
+    whole = json.loads(figures.read_text())
+    figures.write_text("{")
+    assert main([*WORDS, "--out", str(run), "--only", "3"]) == 0
+    again = json.loads(figures.read_text())
+    assert again["quality"] == whole["quality"]
+
+
 def test_a_run_on_a_data_set_that_was_not_drawn_is_ablated_too(run, tmp_path, capsys):
     """A fold is such a run: its lists lie in its folder and `synthetic.draw` is off. Catches
     commands that draw a data set of their own where one is given.

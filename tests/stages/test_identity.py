@@ -1,11 +1,15 @@
 """Which changes of settings and data make another run."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
 from lmme3dhf.config import Config, to_plain, with_settings
-from lmme3dhf.stages.identity import changes, content_changes
+from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
+from lmme3dhf.data.samples import Sample
+from lmme3dhf.stages.identity import changes, content_changes, data_content
 from lmme3dhf.stages.run import check_trainer
 from lmme3dhf.training import TrainingError
 
@@ -27,6 +31,33 @@ def test_a_smaller_micro_batch_with_the_same_product_is_the_same_run():
     split = {"hardware": {fields[0]: 2, fields[1]: 4}}
     assert _changed("score", {}, split) == [set(), {f"trainer.{name}" for name in fields}]
     assert _changed("score", {}, {"hardware": {fields[0]: 2}})[0]
+
+
+def test_more_processes_make_larger_steps():
+    """Two processes of 4 are one of 8. Catches a run that goes on with another batch."""
+    plain = to_plain(Config())
+    half = to_plain(with_settings(Config(), {"hardware": {"per_device_train_batch_size": 4}}))
+    assert changes(plain, plain, "score", (1, 2))[0]
+    assert not changes(plain, half, "score", (1, 2))[0]
+
+
+def test_a_list_elsewhere_is_recorded_without_its_folder(tmp_path):
+    """What is recorded is published. Catches a home folder in a model's card, and one of two lists
+    of the same name that is not compared.
+    """
+    row = Sample(
+        video="seed0001",
+        path=tmp_path / "video_RGB" / "seed0001.mp4",
+        task="quality",
+        prompt=PROMPTS["quality"],
+        reply=level_reply("quality", "fair", 50),
+    )
+    names = ["a/train.json", str(tmp_path / "a/train.json"), str(tmp_path / "b/train.json")]
+    for name in names[1:]:
+        write_list(Path(name), [row])
+    content = data_content(with_settings(Config(), {"data.root": tmp_path}), "score", names)
+    assert set(content["lists"]) == {"a/train.json", "train.json", "train.json (2)"}
+    assert str(tmp_path) not in json.dumps(content)
 
 
 def test_a_later_stages_settings_do_not_touch_an_earlier_one():

@@ -5,7 +5,6 @@ people's. `truth.json` keeps what was planted, for ceilings and checks only.
 """
 
 import io
-import json
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -20,7 +19,7 @@ from lmme3dhf.data.synthetic.generators import GENERATORS, clip_plan, video_name
 from lmme3dhf.data.synthetic.raters import MARKERS, mark, painted, simulated_ratings, true_opinion
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.distributed import cores
-from lmme3dhf.files import write_csv, write_json
+from lmme3dhf.files import read_object, write_csv, write_json
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, VIEWS
 
 _MARKS, _RATINGS = 0x6D61_726B, 0x7261_7465  # names of the random streams
@@ -51,8 +50,9 @@ def synthesize(
         )
     made = {"latents": latents, "size_px": size_px, "frames": frames, "fps": fps, "seed": seed}
     known = root / "synthetic.json"
-    if known.exists() and json.loads(known.read_text(encoding="utf-8")) != made:
-        raise DataError(f"{root} was made with {known.read_text()}; give another folder")
+    before = read_object(known, "give another folder") if known.exists() else made
+    if before != made:
+        raise DataError(f"{root} was made with {before}, not {made}; give another folder")
     write_json(known, made)
     for folder in (
         "video_RGB",
@@ -79,9 +79,9 @@ def synthesize(
                     f"{(now - started) / done * (len(jobs) - done):.0f} s left",
                     flush=True,
                 )
+    mend = "delete it, and the same command draws the clip again"
     notes = {
-        video_name(*clip): json.loads(_notes(root, video_name(*clip)).read_text(encoding="utf-8"))
-        for clip in clips
+        video_name(*clip): read_object(_notes(root, video_name(*clip)), mend) for clip in clips
     }
     write_csv(
         root / "raw" / "remarks.csv",
