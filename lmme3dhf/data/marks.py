@@ -181,12 +181,10 @@ class MarkedVideos:
         dots: Video -> marker -> number of marks, of the markers who looked at it; without the
             videos that nobody looked at, which have no map.
         strays: Marked strip -> what is on it that is no mark and was ignored.
-        specks: Marked strips with spots that are too small or too crowded for a dot.
     """
 
     dots: dict[str, dict[str, int]]
     strays: dict[str, str]
-    specks: list[str]
 
 
 def write_maps(
@@ -231,8 +229,8 @@ def write_maps(
         else:
             made = map(_write_map, jobs)
         found = list(with_progress(made, "maps", len(videos)))
-    fixations = dict(zip(videos, (one for one, _, _ in found), strict=True))
-    strays = {name: what for _, of_video, _ in found for name, what in of_video.items()}
+    fixations = dict(zip(videos, (one for one, _ in found), strict=True))
+    strays = {name: what for _, of_video in found for name, what in of_video.items()}
     if strays and not ignore_strays:
         first = "; ".join(f"{name}: {what}" for name, what in list(strays.items())[:3])
         shape = "filled" if marks.shape == "dot" else "closed"
@@ -243,16 +241,12 @@ def write_maps(
             "take only what fits (--other_marks ignore)"
         )
     write_fixations(folder / "fixations.json", fixations)
-    return MarkedVideos(
-        {video: known.dots for video, known in fixations.items()},
-        strays,
-        [name for _, _, specks in found for name in specks],
-    )
+    return MarkedVideos({video: known.dots for video, known in fixations.items()}, strays)
 
 
-def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str, str], list[str]]:
+def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str, str]]:
     """Writes one video's maps: folder of the data set, video, unmarked strip, its marks. Gives its
-    fixations, and the marked strips with strays and with specks.
+    fixations, and the marked strips with strays.
     """
     folder, video, strip, marks = job
     plain_HW3 = read_picture(strip)
@@ -260,7 +254,7 @@ def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str,
     points = [point for marking in by_marker.values() for point in marking.points]
     height, width = plain_HW3.shape[:2]
     fixated_HW = np.zeros((height, width), dtype=bool)
-    strays, specks = {}, []
+    strays = {}
     for marker, marking in by_marker.items():
         try:
             fixated_HW |= fixation_map(marking.points, height, width)
@@ -271,12 +265,10 @@ def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str,
             ) from error
         if marking.strays:
             strays[_name(marks, video, marker)] = marking.strays_named()
-        if marking.specks:
-            specks.append(_name(marks, video, marker))
     write_fixation_png(folder / FIXATION_FOLDER / f"{video}.png", fixated_HW)
     write_saliency(folder / MAP_FOLDER, video, saliency_map(points, height, width))
     counts = {marker: len(marking.points) for marker, marking in by_marker.items()}
-    return Fixations(points=tuple(points), dots=counts, size=(width, height)), strays, specks
+    return Fixations(points=tuple(points), dots=counts, size=(width, height)), strays
 
 
 def _name(marks: Marks, video: str, marker: str) -> str:
