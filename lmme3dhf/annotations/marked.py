@@ -50,13 +50,15 @@ LOSSLESS_FROM, CHANGED_FROM_LOSSLESS = 0.8, 24
 _BESIDE_PX = 3  # around a mark: soft edges
 # The changes around a ring or a scribble; another clip's strip differs over more of its area.
 ANOTHER_STRIP_FROM = 0.05
-# Shapes that are dots: hardly any pixel lies outside the discs; a group has few dots; and by the
-# number of dots, how far the notches between neighbours may be painted, how far discs and paint
-# overlap at least, and how many pixels of notches there are at least. Of the groups that
-# scripts/dots_study.py plants, 8 % are refused; of strokes, crosses, ticks and arcs that would be
-# read as two dots or more, 93 % (widths of 2 to 9 px, alone and beside dots).
-_SOFT_PX, _FAR_SHARE, _DOTS_IN_GROUP = 1.5, 0.2, 5
-_GROUP = {2: (0.65, 0.75, 0.0), 3: (0.6, 0.8, 0.0), 4: (0.5, 0.86, 0.9)}
+# Shapes that are dots: hardly any pixel lies outside the discs. Where dots are too small to show
+# notches between neighbours, their centres lie within a short distance, in radii; where they are
+# large enough, there are few, and by their number: how far the notches may be painted, how far
+# discs and paint overlap at least, and how many pixels of a notch there are at least. Of 187
+# groups that scripts/dots_study.py plants, 3 are refused; of strokes, crosses, ticks and arcs, 2 to
+# 9 px wide, 98 % of those 35 px long and 74 % of those of 20 px are (12 % become several dots).
+_SOFT_PX, _FAR_SHARE, _LONGEST_GROUP, _DOTS_IN_GROUP = 1.5, 0.2, 10, 5
+_NOTCHES_FROM_PX = 2.5
+_GROUP = {2: (0.8, 0.7, 0.0), 3: (0.6, 0.8, 0.0), 4: (0.5, 0.86, 0.9)}
 _HOLE_PER_RADIUS = 5.0  # a ring's hole in squared radii; dots that touch enclose less
 # What has the marks' colour and is as small as this is a dot that could not be told.
 _SPECK_SIDE_PX, _SPECK_SIDE_PER_RADIUS = 8, 4.0
@@ -90,10 +92,12 @@ class Marking:
     Attributes:
         points: Centres of the marks.
         strays: Changes that are no marks.
+        specks: Spots in the marks' colour that are too small or too crowded for a dot.
     """
 
     points: tuple[tuple[float, float], ...] = ()
     strays: tuple[Stray, ...] = ()
+    specks: int = 0
 
     def strays_named(self) -> str:
         """The largest strays, for a message."""
@@ -136,7 +140,7 @@ def read_marking(
             f"{share:.0%} of its pixels are not those of the plain strip; expected the same "
             "picture with marks on it: is it another clip's strip?"
         )
-    strays = []
+    strays, specks = [], 0
     label_HW, _ = ndimage.label(changed_HW, structure=np.ones((3, 3)))
     evidence_HW = paint_by_change(marked, plain)[0] if points or changed_HW.any() else None
     for label, box in enumerate(ndimage.find_objects(label_HW), 1):
@@ -147,16 +151,17 @@ def read_marking(
         ours = (evidence_HW[box][inside] > 0).mean() > 0.5
         longest = max(side.stop - side.start for side in box)
         small = longest <= max(_SPECK_SIDE_PX, _SPECK_SIDE_PER_RADIUS * (radius_px or 0))
+        if shape == "dot" and ours and small and not is_ring:
+            specks += 1
+            continue
         y, x = (round((side.start + side.stop - 1) / 2) for side in box)
         name = _colour_name(np.median(marked_HW3[box][inside], axis=0))
         looks = f"a {name} ring" if is_ring else f"something {name}"
-        if shape == "dot" and ours and small and not is_ring:
-            looks = f"a {colour} speck, too small or too crowded for a dot,"
         strays.append(Stray(x, y, int(inside.sum()), looks))
     if shape == "dot" and points:
         points, shapes = _not_dots(evidence_HW, points, radius_px, colour)
         strays += shapes
-    return Marking(tuple(points), tuple(strays))
+    return Marking(tuple(points), tuple(strays), specks)
 
 
 def _as_red(picture_HW3: np.ndarray, colour: str) -> np.ndarray:
@@ -180,8 +185,8 @@ def _not_dots(
 ) -> tuple[list[tuple[float, float]], list[Stray]]:
     """Separates dots from the discs that the finder laid over a stroke, a thick ring or a blot.
 
-    Dots that touch leave notches between neighbours, a stroke does not. Where a group is too small
-    to tell, it is refused.
+    Dots that touch leave notches between neighbours, a stroke does not. Dots of two or three pixels
+    show none; there a stroke is known by its length alone.
 
     Returns:
         The dots, and the painted shapes that are none.
@@ -220,14 +225,16 @@ def _is_dots(
     """
     y, x = np.nonzero(inside)
     far = cdist(np.stack([x, y], axis=1), centre_N2).min(axis=1) > radius_px + _SOFT_PX
-    count = len(centre_N2)
-    if far.mean() > _FAR_SHARE or count > _DOTS_IN_GROUP:
+    count, distance_NN = len(centre_N2), cdist(centre_N2, centre_N2)
+    if far.mean() > _FAR_SHARE:
         return False
-    if count == 1:
-        return True
+    if count == 1 or radius_px < _NOTCHES_FROM_PX:
+        return bool(distance_NN.max() <= _LONGEST_GROUP * radius_px)
+    if count > _DOTS_IN_GROUP:
+        return False
     window = everywhere(inside)
     discs_HW = cover(centre_N2.tolist(), *window, radius_px)
-    edges = minimum_spanning_tree(cdist(centre_N2, centre_N2)).tocoo()
+    edges = minimum_spanning_tree(distance_NN).tocoo()
     between = [
         (centre_N2[i] + t * (centre_N2[j] - centre_N2[i])).tolist()
         for i, j in zip(edges.row, edges.col, strict=True)

@@ -181,6 +181,11 @@ def _marks(report: LabelReport) -> list[str]:
             f"{len(marked.strays)} marked strips hold something else than marks, ignored: "
             + _names([f"{name} ({what})" for name, what in marked.strays.items()])
         )
+    if marked.specks:
+        lines.append(
+            f"{len(marked.specks)} marked strips have spots too small or too crowded to be read as "
+            f"dots, left out: {_names(marked.specks)}"
+        )
     return lines
 
 

@@ -181,10 +181,12 @@ class MarkedVideos:
         dots: Video -> marker -> number of marks, of the markers who looked at it; without the
             videos that nobody looked at, which have no map.
         strays: Marked strip -> what is on it that is no mark and was ignored.
+        specks: Marked strips with spots that are too small or too crowded for a dot.
     """
 
     dots: dict[str, dict[str, int]]
     strays: dict[str, str]
+    specks: list[str]
 
 
 def write_maps(
@@ -229,8 +231,8 @@ def write_maps(
         else:
             made = map(_write_map, jobs)
         found = list(with_progress(made, "maps", len(videos)))
-    fixations = dict(zip(videos, (one for one, _ in found), strict=True))
-    strays = {name: what for _, of_video in found for name, what in of_video.items()}
+    fixations = dict(zip(videos, (one for one, _, _ in found), strict=True))
+    strays = {name: what for _, of_video, _ in found for name, what in of_video.items()}
     if strays and not ignore_strays:
         first = "; ".join(f"{name}: {what}" for name, what in list(strays.items())[:3])
         shape = "filled" if marks.shape == "dot" else "closed"
@@ -241,12 +243,16 @@ def write_maps(
             "take only what fits (--other_marks ignore)"
         )
     write_fixations(folder / "fixations.json", fixations)
-    return MarkedVideos({video: known.dots for video, known in fixations.items()}, strays)
+    return MarkedVideos(
+        {video: known.dots for video, known in fixations.items()},
+        strays,
+        [name for _, _, specks in found for name in specks],
+    )
 
 
-def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str, str]]:
+def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str, str], list[str]]:
     """Writes one video's maps: folder of the data set, video, unmarked strip, its marks. Gives its
-    fixations, and the marked strips with strays.
+    fixations, and the marked strips with strays and with specks.
     """
     folder, video, strip, marks = job
     plain_HW3 = read_picture(strip)
@@ -254,7 +260,7 @@ def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str,
     points = [point for marking in by_marker.values() for point in marking.points]
     height, width = plain_HW3.shape[:2]
     fixated_HW = np.zeros((height, width), dtype=bool)
-    strays = {}
+    strays, specks = {}, []
     for marker, marking in by_marker.items():
         try:
             fixated_HW |= fixation_map(marking.points, height, width)
@@ -265,10 +271,12 @@ def _write_map(job: tuple[Path, str, Path, Marks]) -> tuple[Fixations, dict[str,
             ) from error
         if marking.strays:
             strays[_name(marks, video, marker)] = marking.strays_named()
+        if marking.specks:
+            specks.append(_name(marks, video, marker))
     write_fixation_png(folder / FIXATION_FOLDER / f"{video}.png", fixated_HW)
     write_saliency(folder / MAP_FOLDER, video, saliency_map(points, height, width))
     counts = {marker: len(marking.points) for marker, marking in by_marker.items()}
-    return Fixations(points=tuple(points), dots=counts, size=(width, height)), strays
+    return Fixations(points=tuple(points), dots=counts, size=(width, height)), strays, specks
 
 
 def _name(marks: Marks, video: str, marker: str) -> str:
