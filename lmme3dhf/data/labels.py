@@ -358,7 +358,8 @@ def _opinion_scores(
         if absent:
             raise DataError(
                 f"{source}: {len(absent)} of {len(videos)} videos have no {dimension} score, "
-                f"first {', '.join(absent[:3])}; rate them or take them out of the split"
+                f"first {', '.join(absent[:3])}; rate them, or take "
+                "them out of the split (--split) or their clips out of the folder"
             )
         outside = [video for video in videos if not 0 <= scored[video] <= 100]
         if outside:
