@@ -16,6 +16,7 @@ from lmme3dhf.assessment import (
     probabilities,
     score_text,
 )
+from lmme3dhf.data.container import DECODER
 from lmme3dhf.vocabulary import LEVELS
 
 GOOD = Rating(score=63.14, level="good", level_probabilities=dict.fromkeys(LEVELS, 0.2))
@@ -30,7 +31,7 @@ def assessment(**changes) -> Assessment:
         "authenticity": GOOD,
         "distortions": ("Hair Distortions",),
         "saliency": np.full((2, 6), 0.5, np.float32),
-        "decoder": "pyav",
+        "decoder": DECODER,
         "distortion_log_odds": EVEN,
     }
     return Assessment(**(fields | changes))

@@ -293,7 +293,7 @@ BAD_LABELS = {
     "ratings, a clip without them": Row(
         kept(R, lambda row: row[1] != "seed0002"),
         LABELS,
-        (f"{R}: 1 of 8 videos have no quality score", "seed0002", "rate them or take them out"),
+        (f"{R}: 1 of 8 videos have no quality score", "seed0002", "rate them", "--split"),
     ),
     "ratings, of one dimension": Row(
         kept(R, lambda row: row[2] == "quality"),

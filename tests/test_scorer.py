@@ -37,6 +37,7 @@ from lmme3dhf.data.dialogue import level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.data.strips import DECODER as STRIP_DECODER
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.data.video import FrameChoice
 from lmme3dhf.models.configuration import ModelError, SaliencyConfig
@@ -296,7 +297,7 @@ def test_a_strip_is_scored_from_its_three_views(finished, processor, tmp_path):
     scorer = Scorer(finished, processor)
     result = scorer.score(tmp_path / "strip.png")
     assert result.saliency.shape == strip.shape[:2]
-    assert result.decoder == "pillow"
+    assert result.decoder == STRIP_DECODER
     assert same(scorer.score(strip), result)
     # A clip whose views are these: at a quarter, a half and three quarters of it.
     clip = np.stack([views[2], *views, views[0]])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lmme3dhf.data.container import DECODER
 from lmme3dhf.scores import (
     FIELDS,
     ScoreError,
@@ -71,7 +72,7 @@ def good(file: str, **changes) -> ScoreRow:
             "map": f"scores_maps/{len(file)}.png",
             "content": "ab" * 32,
             "model": MODEL,
-            "decoder": "pyav",
+            "decoder": DECODER,
             "version": "1.0",
             "seconds": 0.25,
             **changes,
@@ -85,7 +86,7 @@ def failed(file: str, **changes) -> ScoreRow:
     return ScoreRow(file=file, status="failed", **(about | changes))
 
 
-def opened(out: Path, model: str = MODEL, decoders: tuple[str, ...] = ("pyav",)) -> ScoreTable:
+def opened(out: Path, model: str = MODEL, decoders: tuple[str, ...] = (DECODER,)) -> ScoreTable:
     return ScoreTable(out, model=model, decoders=decoders)
 
 
@@ -299,7 +300,7 @@ def test_a_table_of_something_else_is_refused_and_left_alone(tmp_path):
     other = "f" * 16
     cases = [
         (record, sheet, {"model": other}, (MODEL, other)),
-        (record, sheet, {"decoders": ("decord", "pillow")}, ("pyav", "decord and pillow")),
+        (record, sheet, {"decoders": ("decord", "pillow")}, (DECODER, "decord and pillow")),
         (json.dumps(line | {"mood": 1}).encode() + b"\n", sheet, {}, ("views,mood", "views;")),
         (b'{"video": "a"}\n', None, {}, ("fields are video,", "file,status")),
         (record, b"file,status,reason\r\n", {}, ("file,status,reason,", "message,quality")),

@@ -9,7 +9,7 @@ centres, y downwards. Array legend: H height, W width.
 import io
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +126,41 @@ def write_saliency(folder: Path, video: str, saliency_HW: np.ndarray) -> None:
     stream = io.BytesIO()
     np.savez_compressed(stream, saliency=saliency_HW.astype(np.float32))
     replace_file(folder / f"{video}.npz", stream.getvalue())
+
+
+def looked_at(
+    videos: Iterable[str], maps: Path, points: Collection[str] | None
+) -> tuple[list[str], list[str]]:
+    """Separates videos that have a map from those that no marker looked at, which have neither map
+    nor points; no map can be compared with anything there.
+
+    Args:
+        videos: Their names.
+        maps: Folder of the ground-truth maps.
+        points: The videos in `fixations.json`; None where there is no such file, as in the release:
+            then every video is expected to have a map.
+
+    Returns:
+        The videos to compare, and those to leave out, each in the order given.
+    """
+    videos = list(videos)
+    if points is None:
+        return videos, []
+    absent = [
+        video
+        for video in videos
+        if video not in points
+        and not any((maps / f"{video}{suffix}").exists() for suffix in (".npz", ".png"))
+    ]
+    return [video for video in videos if video not in set(absent)], absent
+
+
+def left_out_note(absent: list[str], total: int, what: str = "test videos") -> tuple[str, ...]:
+    """A line on videos that `looked_at` leaves out of `total`; none where it leaves none out."""
+    if not absent:
+        return ()
+    named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+    return (f"{len(absent)} of {total} {what} are left out, no marker looked at them: {named}",)
 
 
 def read_saliency(folder: Path, video: str) -> np.ndarray:

@@ -86,8 +86,16 @@ def _labels_parser() -> ArgumentParser:
 
 def _labels(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.data.card import CARD, summary
-    from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split, split_shares
+    from lmme3dhf.data.labels import (
+        Sources,
+        build_labels,
+        clips_in,
+        deeper_clips,
+        drawn_split,
+        split_shares,
+    )
     from lmme3dhf.data.splits import read_split
+    from lmme3dhf.escaping import visible
 
     names = ("videos", "ratings", "mos", "marks", "strips", "remarks", "rules", "distortions")
     sources = Sources(**{name: args[name] for name in names})
@@ -110,7 +118,7 @@ def _labels(args: Namespace, config: Config | None) -> int:
         other_marks=args.other_marks,
         shares=shares,
     )
-    print("\n".join(summary(report)))
+    print("\n".join([*map(visible, deeper_clips(args.videos)), *summary(report)]))
     print(f"data card: {args.out / CARD}")
     return SOME_FILES_FAILED if report.undecided else 0
 
@@ -123,7 +131,7 @@ def _strips_parser() -> ArgumentParser:
 
 
 def _strips(args: Namespace, config: Config | None) -> int:
-    from lmme3dhf.data.labels import clips_in
+    from lmme3dhf.data.labels import clips_in, deeper_clips
     from lmme3dhf.data.marks import write_strips
     from lmme3dhf.escaping import visible
 
@@ -131,6 +139,8 @@ def _strips(args: Namespace, config: Config | None) -> int:
     cut, failed = write_strips(args.out, clips, args.out)
     for video, reason in failed.items():
         print(visible(f"{video}: no strip: {reason}"))
+    for line in deeper_clips(args.videos):
+        print(visible(line))
     there = len(clips) - cut - len(failed)
     print(f"{cut} strips cut, {there} were there, {len(failed)} clips give none: {args.out}")
     return SOME_FILES_FAILED if failed else 0

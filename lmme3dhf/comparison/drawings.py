@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lmme3dhf.annotations.fixations import read_saliency
+from lmme3dhf.annotations.fixations import left_out_note, read_saliency
 from lmme3dhf.comparison.assembly import OURS
 from lmme3dhf.comparison.floors import mean_map
 from lmme3dhf.comparison.methods import ComparisonError, Method, covered, read_map
@@ -102,7 +102,9 @@ def methods_side_by_side(path: Path, source: Source, methods: Sequence[Method]) 
     drawn = [method for method in methods if method.maps]
     if not drawn:
         raise ComparisonError("no method has saliency maps; predict them, or give a folder of them")
+    videos, unmarked = source.looked_at(source.rounds[0])
     labels = source.rounds[0].labels.distortions
+    labels = {video: labels[video] for video in videos if video in labels}
     chosen: dict[str, str] = {}
     for category in DISTORTIONS:
         fitting = (v for v in sorted(labels) if category in labels[v] and v not in chosen)
@@ -138,13 +140,15 @@ def methods_side_by_side(path: Path, source: Source, methods: Sequence[Method]) 
         caption += f" No further test video has {', '.join(absent)}."
     if above:
         caption += " Values above 1 are drawn as 1."
+    caption += "".join(f" {line}." for line in left_out_note(unmarked, len(videos + unmarked)))
     return Drawn(caption=caption, tables={"": table})
 
 
 def faces_of_generators(path: Path, source: Source) -> Drawn:
     """Fig. 9: strip, marked and predicted map for test videos of every generator."""
     ours = source.rounds[0].ours
-    videos = [video for video in source.rounds[0].labels.videos if video in ours.maps]
+    marked, unmarked = source.looked_at(source.rounds[0])
+    videos = [video for video in marked if video in ours.maps]
     if not videos:
         raise ComparisonError(f"{ours.path}: no saliency maps; predict again with --maps true")
     groups = by_generator(videos)
@@ -164,6 +168,7 @@ def faces_of_generators(path: Path, source: Source) -> Drawn:
         "success is looked at. Maps are drawn as they are, none is stretched. A generator's number "
         "is its videos' number divided by 200."
     )
+    caption += "".join(f" {line}." for line in left_out_note(unmarked, len(marked + unmarked)))
     return Drawn(caption=caption, tables={"": table})
 
 
@@ -352,6 +357,7 @@ def _figures_of(
     found: dict[str, dict[str, float]] = {key: {} for key in methods}
     maps: dict[str, MapSource] = {}
     notes = []
+    marked, unmarked = source.looked_at(round_)
     for key, method in methods.items():
         kinds: dict[str, Callable[[], tuple]] = {}
         if method.scores and round_.labels.mos:
@@ -359,7 +365,7 @@ def _figures_of(
         if method.answers and round_.labels.distortions:
             kinds["answers"] = partial(answer_figures, method, round_, allow_missing=True)
         if method.maps:
-            kinds["maps"] = partial(maps_of, method, round_.labels.videos, allow_missing=True)
+            kinds["maps"] = partial(maps_of, method, marked, allow_missing=True)
         for kind, get in kinds.items():
             try:
                 got, *_, said = get()
@@ -375,6 +381,7 @@ def _figures_of(
         try:
             for key, figures in map_figures(maps, source, round_).items():
                 found[key] |= figures
+            notes += [f"{line}." for line in left_out_note(unmarked, len(marked + unmarked))]
         except ComparisonError as error:
             notes.append(f"Without saliency: {error}.")
     return found, notes

@@ -256,9 +256,9 @@ def marker_agreement(source: Source, round_: Round, *, preset: str) -> tuple[Fig
     """
     points = source.points or {}
     markers = sorted({marker for found in points.values() for marker in found.dots})
-    videos = [video for video in round_.labels.videos if video in points]
-    sized = [video for video in videos if points[video].size is not None]
-    if len(markers) < 2 or len(sized) < len(round_.labels.videos):
+    videos, _ = source.looked_at(round_)
+    sized = [v for v in videos if v in points and points[v].size is not None]
+    if len(markers) < 2 or len(sized) < len(videos):
         return None
     rule = PRESETS[preset].fixation_rule
     rows = []

@@ -239,7 +239,8 @@ def map_figures(
 ) -> dict[str, Figures]:
     """Mean figures of several methods' maps, each over its own videos, in one walk over the ground
     truth: `auc`, `auc_judd`, `auc_borji`, `auc_shuffled`, `nss`, `cc`, `sim`, `kld`, `ig` where
-    there is a baseline, `n`, `skipped` (nothing marked) and `incomplete`.
+    there is a baseline, `n`, `skipped` (nothing marked) and `incomplete`. Videos that no marker
+    looked at are left out.
 
     Fixations are the marked points; where these are not known, or the preset says so, they are
     read off the map by the released rule.
@@ -252,11 +253,17 @@ def map_figures(
         baseline: (height, width) -> the map that information is gained over.
 
     Raises:
-        ComparisonError: No preset of that name, or a test video without ground truth.
+        ComparisonError: No preset of that name, a test video without ground truth, or none that a
+            marker looked at.
     """
     if preset not in PRESETS:
         raise ComparisonError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
-    videos = round_.labels.videos
+    videos, absent = source.looked_at(round_)
+    if not videos:
+        raise ComparisonError(
+            f"{source.data / 'fixations.json'}: no marker looked at any of the {len(absent)} test "
+            "videos; have some of them marked"
+        )
     fixated = {video: truth_of(source, video, preset)[1] for video in videos}
     anywhere: dict[tuple[int, int], np.ndarray] = {}
     for fixation_HW in fixated.values():

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lmme3dhf.annotations.fixations import Fixations, read_fixations
+from lmme3dhf.annotations.fixations import Fixations, looked_at, read_fixations
 from lmme3dhf.comparison.methods import ComparisonError, Method, of_records
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import Sample
@@ -61,6 +61,10 @@ class Source:
     planned: int = 1
     maps: Path
     points: dict[str, Fixations] | None = None
+
+    def looked_at(self, round_: Round) -> tuple[list[str], list[str]]:
+        """The test videos whose maps can be compared, and those that no marker looked at."""
+        return looked_at(round_.labels.videos, self.maps, self.points)
 
     @property
     def ratings(self) -> Path | None:

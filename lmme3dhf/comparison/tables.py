@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lmme3dhf.annotations.fixations import left_out_note
 from lmme3dhf.comparison.assembly import (
     NOT_RUN,
     OURS,
@@ -270,7 +271,7 @@ def table3(
         for name, method in wanted:
             maps = maps_of(
                 method or round_.ours,
-                round_.labels.videos,
+                source.looked_at(round_)[0],
                 allow_missing=bool(method and allow_missing),
             )
             sources[name], counts[name], lacking[name] = maps
@@ -318,6 +319,8 @@ _MAP_EXTRA = ("auc_judd", "auc_borji", "auc_shuffled", "ig", "n", "skipped", "in
 def _map_notes(source: Source, preset: str, found: Mapping[str, list[Found]]) -> list[str]:
     figures = [of_round for of_round, _ in found[f"{FLOOR} uniform map"]]
     used, skipped = (sum(f[key] for f in figures) for key in ("n", "skipped"))
+    tested = sum(len(round_.labels.videos) for round_ in source.rounds)
+    absent = [video for round_ in source.rounds for video in source.looked_at(round_)[1]]
     fixations = "the marked points"
     if source.points is None or preset == "lmme3dhf-repo":
         fixations = "the pixels of at least .95 of the ground-truth map (the released rule)"
@@ -325,6 +328,7 @@ def _map_notes(source: Source, preset: str, found: Mapping[str, list[Found]]) ->
         f"Preset {preset}; fixations are {fixations}; AUC is Mann-Whitney's, those of Judd, Borji "
         "and with other clips' fixations (shuffled) are in the CSV.",
         f"{used} test videos have marks; {skipped} without any are skipped for every method.",
+        *(f"{line}." for line in left_out_note(absent, tested)),
     ]
 
 
@@ -343,7 +347,7 @@ def table4(source: Source, *, paper: Paper | None = None, preset: str = "mit") -
     sources, notes = {}, {}
     for ablation in (*chosen.values(), *own):
         if ablation.method is not None and ablation.method.maps:
-            maps, _, lacking = maps_of(ablation.method, round_.labels.videos)
+            maps, _, lacking = maps_of(ablation.method, source.looked_at(round_)[0])
             sources[_key(ablation)], notes[_key(ablation)] = maps, lacking
     mean = mean_map(source, round_)
     floors = map_floors(round_, mean)

@@ -154,16 +154,22 @@ def clips_in(folder: Path) -> dict[str, Path]:
             )
         clips[path.stem] = path
     if not clips:
-        below = files_below([folder]) if any(folder.iterdir()) else []
-        deeper = [path for path in below if path.suffix.lower() in CLIP_SUFFIXES]
-        hint = (
-            f"; {len(deeper)} are in folders below it, first {deeper[0].relative_to(folder)}: put "
-            "all clips into one folder"
-            if deeper
-            else ""
-        )
-        raise DataError(f"{folder}: no clips ({', '.join(CLIP_SUFFIXES)}) in it{hint}")
+        deeper = "".join(f"; {line}" for line in deeper_clips(folder))
+        raise DataError(f"{folder}: no clips ({', '.join(CLIP_SUFFIXES)}) in it{deeper}")
     return clips
+
+
+def deeper_clips(folder: Path) -> list[str]:
+    """A line on clips in folders below, which `clips_in` does not take; none without them."""
+    below = files_below([folder]) if any(folder.iterdir()) else []
+    deeper = [p for p in below if p.suffix.lower() in CLIP_SUFFIXES and p.parent != folder]
+    if not deeper:
+        return []
+    first = deeper[0].relative_to(folder)
+    return [
+        f"{len(deeper)} clips are in folders below {folder}, first {first}: not taken; put "
+        "all clips into one folder"
+    ]
 
 
 def build_labels(
@@ -352,7 +358,8 @@ def _opinion_scores(
         if absent:
             raise DataError(
                 f"{source}: {len(absent)} of {len(videos)} videos have no {dimension} score, "
-                f"first {', '.join(absent[:3])}; rate them or take them out of the split"
+                f"first {', '.join(absent[:3])}; rate them, or take "
+                "them out of the split (--split) or their clips out of the folder"
             )
         outside = [video for video in videos if not 0 <= scored[video] <= 100]
         if outside:

@@ -11,8 +11,9 @@ from PIL import ExifTags, Image, ImageOps
 from lmme3dhf.data.container import TRANSPARENT, VideoError, check_sides, on_black
 from lmme3dhf.vocabulary import VIEWS
 
-# What decodes them; clips have another decoder, see `data.container`.
-DECODER = "pillow"
+# What decodes them; clips have another decoder, see `data.container`. The number grows with every
+# change of the pixels: 2 composites on black.
+DECODER = "pillow2"
 # A figure cut by hand has a few columns more or less than three squares.
 _TOLERANCE = 0.02
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")

@@ -466,8 +466,10 @@ def _figures(figures: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         beside = ""
         if all(_known(value) for value in mean_map):
             beside = "mean training map: AUC {}, CC {}".format(*map(_three, mean_map))
-        skipped = found.get("skipped")
-        on = f" ({found.get('n')} videos, {skipped} without any mark left out)" if skipped else ""
+        out = [f"{count} without any mark"] if (count := found.get("skipped")) else []
+        absent = len(found.get("not_looked_at", ()))
+        out += [f"{absent} that no marker looked at"] if absent else []
+        on = f" ({found.get('n')} videos, {' and '.join(out)} left out)" if out else ""
         yield f"saliency: AUC / NSS / CC / SIM / KLD{on}", shown, beside
 
 

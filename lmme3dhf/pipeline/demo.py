@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lmme3dhf.annotations.fixations import read_saliency, read_saliency_png
+from lmme3dhf.annotations.fixations import (
+    looked_at,
+    read_fixations,
+    read_saliency,
+    read_saliency_png,
+)
 from lmme3dhf.assessment import FLAG, on_scale
 from lmme3dhf.comparison.sources import labels_of, part_lists
 from lmme3dhf.config import Config
@@ -105,11 +110,12 @@ def _overlay_rows(out: Path, labels: Labels, by_key: dict) -> list:
     # Every category once where it can be shown, then the worst videos; the choice is not by
     # success.
     data = out / "data"
+    fixations = data / "fixations.json"
+    points = read_fixations(fixations) if fixations.is_file() else None
+    marked, _ = looked_at(labels.distortions, data / "saliency_map", points)
     chosen: list[str] = []
-    for category in dict.fromkeys(
-        c for names in labels.distortions.values() for c in sorted(names)
-    ):
-        chosen.append(next(v for v, names in labels.distortions.items() if category in names))
+    for category in dict.fromkeys(c for v in marked for c in sorted(labels.distortions[v])):
+        chosen.append(next(v for v in marked if category in labels.distortions[v]))
     rows = []
     for video in dict.fromkeys(chosen):
         with Image.open(data / "image" / f"{video}.png") as picture:

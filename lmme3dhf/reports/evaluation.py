@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from lmme3dhf.annotations.fixations import fixation_map, read_saliency, read_saliency_png
+from lmme3dhf.annotations.fixations import (
+    fixation_map,
+    looked_at,
+    read_saliency,
+    read_saliency_png,
+)
 from lmme3dhf.files import DamagedError, read_object
 from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.metrics.levels import level_accuracy
@@ -156,19 +161,14 @@ def evaluate_maps(
 
     Returns:
         Mean figures over the maps where they are defined, `n`, how many were skipped because the
-        ground truth is empty, and the floor's `cc` and `auc` as `mean_map_cc` and `mean_map_auc`.
+        ground truth is empty, and the floor's `cc` and `auc` as `mean_map_cc` and `mean_map_auc`;
+        `not_looked_at` lists the videos that were left out, where there are any.
 
     Raises:
         PredictionError: A test video has no predicted map, or no marked points entry.
     """
-    # Neither marked nor clean: no marker looked at them.
-    unmarked = {
-        video
-        for video in (*videos, *train_videos)
-        if points is not None and video not in points and not (truth / f"{video}.png").exists()
-    }
-    train_videos = [video for video in train_videos if video not in unmarked]
-    videos = [video for video in videos if video not in unmarked]
+    train_videos, _ = looked_at(train_videos, truth, points)
+    videos, unmarked = looked_at(videos, truth, points)
     if not videos:
         raise PredictionError(
             f"{truth}: no marker looked at any of the test videos; have some of them marked, or "
@@ -198,6 +198,8 @@ def evaluate_maps(
     result = mean_scores(ours) | {
         "fixations": "marked points" if points is not None else "map >= 0.95"
     }
+    if unmarked:
+        result["not_looked_at"] = unmarked
     if floor:
         base = mean_scores(floor)
         result |= {"mean_map_cc": base["cc"], "mean_map_auc": base["auc"]}

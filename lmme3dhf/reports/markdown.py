@@ -32,6 +32,9 @@ they say nothing about real faces.
 The whole job took {{ s.seconds | round | int }} s with at most {{ s.peak_rss_mb | round | int }} MB
 of memory. {{ s.saliency.n }} test videos have marks; {{ s.saliency.skipped }} without any are
 skipped for the map metrics.
+{%- if s.saliency.not_looked_at is defined %} Left out, as no marker looked at them: \
+{{ s.saliency.not_looked_at | join(", ") | text }}.
+{%- endif %}
 
 ## Scores
 

@@ -14,7 +14,12 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from lmme3dhf.annotations.fixations import read_fixations, read_saliency
+from lmme3dhf.annotations.fixations import (
+    left_out_note,
+    looked_at,
+    read_fixations,
+    read_saliency,
+)
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import view_batch
 from lmme3dhf.data.dialogue import DialogueEncoder
@@ -192,13 +197,15 @@ def train_saliency(config: Config, run: Path) -> Path:
         print(f"{run}: stage 3 is done")
         return run
     root = config.data.resolved().root
-    samples = _marked_clips(runs.listed_samples(config, config.saliency.lists), root)
+    maps = root / config.saliency.maps
+    listed = runs.listed_samples(config, config.saliency.lists)
+    samples = _marked_clips(listed, root, maps, "training clips")
     validation = runs.validation_samples(
         config, config.saliency.lists, config.saliency.trainer, "stage 3"
     )
-    validation = _marked_clips(validation, root) if validation else []
+    if validation:
+        validation = _marked_clips(validation, root, maps, "validation clips")
     both = [*samples, *validation]
-    maps = root / config.saliency.maps
     missing = [sample.video for sample in both if not (maps / f"{sample.video}.png").is_file()]
     if missing:
         raise DataError(
@@ -248,25 +255,21 @@ def train_saliency(config: Config, run: Path) -> Path:
     return run
 
 
-def _marked_clips(samples: Sequence[Sample], root: Path) -> list[Sample]:
+def _marked_clips(samples: Sequence[Sample], root: Path, maps: Path, what: str) -> list[Sample]:
     """One sample of each clip that a marker looked at; what is left out is printed.
 
     Raises:
         DataError: Nobody looked at any of them.
     """
-    clips = list({sample.video: sample for sample in samples}.values())
+    clips = {sample.video: sample for sample in samples}
     points = root / "fixations.json"
-    if not points.is_file():
-        return clips
-    looked_at = read_fixations(points)
-    kept = [sample for sample in clips if sample.video in looked_at]
+    known = read_fixations(points) if points.is_file() else None
+    kept, absent = looked_at(clips, maps, known)
     if not kept:
-        raise DataError(f"{points}: no marker looked at any of the clips; stop after stage 2")
-    if len(kept) < len(clips):
-        print(
-            f"{len(clips) - len(kept)} of {len(clips)} clips were looked at by no marker: left out"
-        )
-    return kept
+        raise DataError(f"{points}: no marker looked at any of the {what}; stop after stage 2")
+    for line in left_out_note(absent, len(clips), what):
+        print(line)
+    return [clips[video] for video in kept]
 
 
 def saliency_geometry(config: Config, backbone: LMME3DHFConfig) -> SaliencyConfig:

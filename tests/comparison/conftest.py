@@ -144,6 +144,15 @@ def write_run(run: Path, *, smoke: bool) -> Path:
     return run
 
 
+def leave_unmarked(data: Path, video: str) -> None:
+    """As `data labels` leaves a video that no marker looked at."""
+    for suffix in (".png", ".npz"):
+        (data / "saliency_map" / f"{video}{suffix}").unlink(missing_ok=True)
+    known = json.loads((data / "fixations.json").read_text())
+    del known[video]
+    (data / "fixations.json").write_text(json.dumps(known))
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Makes a run below the test's folder."""

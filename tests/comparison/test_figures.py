@@ -24,6 +24,7 @@ from lmme3dhf.data.samples import Sample
 from lmme3dhf.files import write_json
 from lmme3dhf.predictions import Prediction, write_predictions
 from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
+from tests.comparison.conftest import leave_unmarked
 
 FACES = {"train": range(0, 4), "eval": range(4, 12)}
 VIDEOS = {
@@ -281,6 +282,21 @@ def test_the_strips_of_figure_8_do_not_depend_on_predictions(run, drawn, tmp_pat
     assert {row["video"]: row["category"] for row in table} == videos
     peaks = [float(row["peak"]) for row in table if row["map"] == "Dim"]
     assert peaks == pytest.approx([0.2] * 9)
+
+
+def test_a_video_that_no_marker_looked_at_is_in_no_figure_of_maps(run, drawn, tmp_path):
+    """The first of Fig. 8 and of Fig. 9: others take its place, and the captions name it."""
+    first = rows(drawn[0] / "fig8.csv")[0]["video"]
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    leave_unmarked(copy / "data", first)
+    records = draw(copy, tmp_path / "out", only=["fig8", "fig9", "radar"])
+    assert len(records) == 3
+    for record in records:
+        assert record.reason is None
+        assert first in record.caption
+    for name in ("fig8", "fig9"):
+        assert first not in {row["video"] for row in rows(tmp_path / "out" / f"{name}.csv")}
 
 
 def test_the_radar_has_the_metrics_of_each_method(run, tmp_path):

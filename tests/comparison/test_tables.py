@@ -26,6 +26,7 @@ from tests.comparison.conftest import (
     HEIGHT,
     PARTS,
     WIDTH,
+    leave_unmarked,
     mos,
     points,
     predicted,
@@ -260,6 +261,24 @@ def test_a_folder_of_maps_becomes_a_row_of_table_3(make_run: Callable, tmp_path:
     (folder / f"{EVAL[0]}.png").unlink()
     with pytest.raises(ComparisonError, match="1 of 12 labelled videos have no map"):
         table3(source, [read_method("GBVS", folder, EVAL)])
+
+
+@pytest.mark.parametrize("preset", ["mit", "lmme3dhf-repo"])
+def test_videos_that_no_marker_looked_at_are_left_out_and_named(make_run: Callable, preset: str):
+    """Of ours, of people and of the floors; a video without a point is clean and counts as before.
+    Catches an error, a missing map that counts as clean, and a count that hides it.
+    """
+    run = make_run(smoke=True)
+    leave_unmarked(run / "data", EVAL[0])
+    made = table3(read_source(run), preset=preset)
+    for name in ("LMME3DHF", "uniform map"):
+        assert value(row_of(made, name), "n") == 10
+    assert value(row_of(made, "marker against marker"), "n") == 2 * 10
+    assert [note for note in made.notes if EVAL[0] in note and note.startswith("1 of 12 ")]
+    for video in EVAL[1:]:
+        leave_unmarked(run / "data", video)
+    with pytest.raises(ComparisonError, match="no marker looked at"):
+        table3(read_source(run))
 
 
 def test_one_marker_against_the_others_is_a_row(make_run: Callable):

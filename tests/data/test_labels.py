@@ -18,7 +18,7 @@ from lmme3dhf.data.card import CARD, LabelReport, summary
 from lmme3dhf.data.check import check
 from lmme3dhf.data.container import read_strip
 from lmme3dhf.data.gen3dhf import PROMPTS, read_list
-from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
+from lmme3dhf.data.labels import Sources, build_labels, clips_in, deeper_clips, drawn_split
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import Split, latent, read_split
 from lmme3dhf.data.synthetic.render import write_clip
@@ -605,13 +605,27 @@ def test_clips_in_subfolders_and_frames_are_pointed_out(tmp_path):
     folder.mkdir()
     (disk / "seed0000.mp4").touch()
     (folder / "all").symlink_to(disk)
-    with pytest.raises(DataError, match=r"first all/seed0000\.mp4: put"):
+    with pytest.raises(DataError, match=r"first all/seed0000\.mp4: .*put"):
         clips_in(folder)
     (disk / "seed0000.mp4").unlink()
     for number in range(3):
         Image.new("RGB", (32, 32)).save(disk / "seed0000" / f"{number:03d}.png")
     with pytest.raises(DataError, match=r"ffmpeg"):
         clips_in(folder)
+
+
+def test_clips_below_others_are_counted_and_the_first_is_named(root, tmp_path):
+    """Catches a labelled set that silently lacks the clips of a subfolder."""
+    assert deeper_clips(root / "video_RGB") == []
+    clip = next((root / "video_RGB").glob("*.mp4"))
+    videos = tmp_path / "videos"
+    (videos / "more").mkdir(parents=True)
+    for name in ("seed0001.mp4", "more/seed0002.mp4", "more/seed0003.mp4"):
+        shutil.copyfile(clip, videos / name)
+    assert list(clips_in(videos)) == ["seed0001"]
+    (line,) = deeper_clips(videos)
+    assert line.startswith("2 clips")
+    assert "more/seed0002.mp4" in line
 
 
 def test_a_missing_marked_strip_is_not_an_empty_one(root):

@@ -9,6 +9,7 @@ import pytest
 
 from lmme3dhf.annotations.fixations import write_saliency_png
 from lmme3dhf.cli import main
+from lmme3dhf.data.container import DECODER
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.scores import ScoreRow, ScoreTable
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
@@ -44,7 +45,7 @@ def row(file: str, quality: float, authenticity: float | None = None, **fields) 
         "quality_level": LEVELS[int(quality // 20)],
         "authenticity_level": LEVELS[int(authenticity // 20)],
         "distortions": ("No Distortion",),
-        "decoder": "pyav",
+        "decoder": DECODER,
         "version": "1.0",
     }
     return ScoreRow(
@@ -59,7 +60,7 @@ def failed(file: str, reason: str) -> ScoreRow:
 
 
 def write_table(path: Path, rows: list[ScoreRow]) -> Path:
-    with ScoreTable(path, model=MODEL, decoders=("pyav",), views=rows[0].views) as table:
+    with ScoreTable(path, model=MODEL, decoders=(DECODER,), views=rows[0].views) as table:
         for each in rows:
             table.append(each)
     return path

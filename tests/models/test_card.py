@@ -52,7 +52,7 @@ def copy(published, tmp_path) -> Path:
 def predictions(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("predictions") / "predictions.jsonl"
     rows = [
-        Prediction(video=video, dimension=d, method="LMME3DHF", score=score, decoder="pyav")
+        Prediction(video=video, dimension=d, method="LMME3DHF", score=score, decoder=READING)
         for d in ("quality", "authenticity")
         for video, score in zip(VIDEOS, PREDICTED, strict=True)
     ]

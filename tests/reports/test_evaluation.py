@@ -292,6 +292,26 @@ def test_unknown_points_are_read_off_the_map(truth, tmp_path):
     assert marked["fixations"] != derived["fixations"]
 
 
+def test_videos_that_no_marker_looked_at_are_left_out_and_named(truth):
+    """The figures are those without the video; with no points known, a missing map stays an error.
+    Catches one that counts as clean, and one that goes silently.
+    """
+    predicted = {video: truth / f"{video}.png" for video in TRUE_POINTS}
+    without = evaluate_maps(predicted, truth, TRUE_POINTS, ["train1"], list(predicted))
+    assert "not_looked_at" not in without
+    found = evaluate_maps(
+        predicted, truth, TRUE_POINTS, ["train1", "train9"], [*predicted, "unseen"]
+    )
+    assert found.pop("not_looked_at") == ["unseen"]
+    assert found == without
+    with pytest.raises(FileNotFoundError):
+        evaluate_maps(
+            predicted | {"unseen": truth / "a.png"}, truth, None, [], [*predicted, "unseen"]
+        )
+    with pytest.raises(PredictionError, match="no marker looked at"):
+        evaluate_maps(predicted, truth, TRUE_POINTS, [], ["unseen"])
+
+
 def test_a_missing_map_is_named(truth):
     """Catches a mean over the videos that happen to have a map."""
     predicted = {"a": truth / "a.png"}

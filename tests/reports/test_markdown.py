@@ -53,6 +53,16 @@ def test_every_figure_is_on_the_page():
     assert "{%" not in page
 
 
+def test_videos_that_no_marker_looked_at_are_on_the_page():
+    """Catches figures over fewer videos than the page says."""
+    found = summary()
+    assert "no marker looked" not in demo_report(found, PICTURES, [])
+    found["saliency"]["not_looked_at"] = ["seed0003", "seed0207"]
+    page = demo_report(found, PICTURES, [])
+    assert "no marker looked at them: seed0003, seed0207." in " ".join(page.split())
+    assert "\n\n## Scores" in page
+
+
 def test_figures_stand_beside_what_they_are_compared_with():
     """Row by row. Catches a ceiling or floor beside another figure."""
     page = demo_report(summary(), PICTURES, [])

@@ -11,6 +11,7 @@ import pytest
 
 from lmme3dhf import distributed
 from lmme3dhf.config import Config
+from lmme3dhf.data.container import DECODER
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.files import file_state
@@ -64,7 +65,7 @@ class FakeScorer:
                 authenticity=rating if ratings else None,
                 distortions=DISTORTIONS[:1] if answers else None,
                 saliency=np.ones((8, 24), np.float32) if maps else None,
-                decoder="pyav",
+                decoder=DECODER,
                 distortion_log_odds=ODDS if answers == "likelihood" else None,
             )
 

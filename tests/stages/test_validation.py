@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 
 from lmme3dhf.annotations.descriptions import distortion_reply
-from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.annotations.fixations import Fixations, write_fixations, write_saliency_png
 from lmme3dhf.config import (
     Config,
     DataSettings,
@@ -261,6 +261,32 @@ def test_stage_3_is_validated_by_its_terms(config, tmp_path):
     rows = validations(train_saliency(config, tmp_path / "run"))
     assert [set(row) for row in rows] == [{"step", "epoch", "loss", "l1", "cc", "kl", "bce"}] * 3
     assert all(-1 <= row["cc"] <= 1 for row in rows)
+
+
+def test_clips_that_no_marker_looked_at_are_left_out_of_stage_3(config, data, tmp_path, capsys):
+    """One of each part; a clip without points is clean and stays. Catches a clip that is trained
+    on as one without distortions, and one that goes silently.
+    """
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    absent = VIDEOS["train"][1], VIDEOS["val"][2]
+    for video in absent:
+        (root / "saliency_map" / f"{video}.png").unlink()
+    seen = [video for video in MOS if video not in absent]
+    write_fixations(root / "fixations.json", {video: Fixations((), {"a": 0}) for video in seen})
+    brief = SaliencySettings(trainer=TRAINER | {"num_train_epochs": 1})
+    config = replace(config, data=replace(config.data, root=root), saliency=brief)
+    rows = validations(train_saliency(config, tmp_path / "run"))
+    assert len(rows) == 1
+    said = capsys.readouterr().out.splitlines()
+    for count, video in zip((4, 5), absent, strict=True):
+        assert any(line.startswith(f"1 of {count} ") and video in line for line in said)
+    for video in VIDEOS["val"]:
+        (root / "saliency_map" / f"{video}.png").unlink(missing_ok=True)
+    trained = {video: Fixations((), {"a": 0}) for video in VIDEOS["train"]}
+    write_fixations(root / "fixations.json", trained)
+    with pytest.raises(DataError, match="no marker looked at any of the validation"):
+        train_saliency(config, tmp_path / "none")
 
 
 def test_saliency_terms_are_what_they_are_called():
