@@ -197,7 +197,7 @@ def test_a_table_of_other_views_is_refused(tmp_path):
     """Catches maps of two kinds of views in one table; the usual places are the default."""
     out = tmp_path / "scores.csv"
     elsewhere = (0.875, 0.0, 0.125)
-    with ScoreTable(out, model=MODEL, decoders=("pyav",), views=elsewhere) as table:
+    with ScoreTable(out, model=MODEL, decoders=(DECODER,), views=elsewhere) as table:
         table.append(good("a", views=elsewhere))
         table.append(failed("b", views=elsewhere))
     assert [row.views for row in read_scores(out)] == [elsewhere] * 2
