@@ -491,8 +491,9 @@ class Timeline:
     Attributes:
         frames: Frames in the clip.
         fps: Frames per second, the average over the duration.
-        starts_s: (frames,) when each frame appears, in seconds after the first; None where frames
-            are evenly spaced, or where their time stamps are missing or repeated.
+        starts_s: (frames,) when each frame appears, in seconds after the first, equal for frames
+            with the same time stamp; None where frames are evenly spaced, or where time stamps are
+            missing or half of them are repeated.
     """
 
     frames: int
@@ -517,9 +518,9 @@ class Timeline:
 def _timeline(
     times: Sequence[int | None], durations: Sequence[int], time_base: Fraction, header_fps: float
 ) -> Timeline:
-    """The header's rate where it agrees with the time stamps to half a frame, else the stamps."""
+    """The rate of the time stamps, or the header's where it is within their rounding."""
     total = len(times)
-    if total < 2 or None in times or len(set(times)) < total:
+    if total < 2 or None in times or len(set(times)) <= total // 2:
         return Timeline(frames=total, fps=header_fps)
     order = np.argsort(times)
     starts = np.array(times)[order] - min(times)
@@ -533,16 +534,18 @@ def _timeline(
     is_even = not is_held and bool(
         (np.abs(starts - interval * np.arange(total)) < interval / 2).all()
     )
-    if is_even and header_fps:
-        off_s = abs((total - 1) / header_fps - float(span * time_base))
-        if off_s < 0.5 / header_fps:
-            return Timeline(frames=total, fps=header_fps)
     ticks = Fraction(span * total, total - 1) if is_even else span + (held if is_held else last)
     duration = ticks * time_base
     # Half a millisecond decides on the number of frames and their positions in the model, so that
     # a duration is taken for a simple one where stamps are not exact enough to tell them apart.
     simple = duration.limit_denominator(60)
-    if abs(simple - duration) <= time_base:
+    is_simple = abs(simple - duration) <= time_base
+    if is_even and header_fps:
+        off_s = abs((total - 1) / header_fps - float(span * time_base))
+        # An earlier container may have rounded the stamps to milliseconds.
+        if off_s <= (time_base if is_simple else max(time_base, 1 / 2000)):
+            return Timeline(frames=total, fps=header_fps)
+    if is_simple:
         duration = simple
     return Timeline(
         frames=total,

@@ -188,6 +188,51 @@ def test_a_pause_is_seen_for_as_long_as_it_lasts(tmp_path):
     assert clip.source_fps == 30
 
 
+def at_times(path: Path, times_ms: list[float], last_ms: int = 40) -> Path:
+    """Flat frames at these times, the last for `last_ms`; the container rounds them."""
+    source = write_clip(path.with_suffix(".nut"), greys(len(times_ms), step=8), bf="0")
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for packet, time_ms in zip(packets, times_ms, strict=True):
+            packet.pts = packet.dts = round(90 * time_ms)
+            packet.time_base, packet.duration = Fraction(1, 90000), 90 * last_ms
+            packet.stream = stream
+            new.mux(packet)
+    return path
+
+
+CONTAINERS = ["mp4", "mov", "mkv", "flv"]
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_two_frames_with_one_time_stamp_are_read_by_time_all_the_same(tmp_path, suffix):
+    """By hand: 5.2 s, of which frame 6 is shown from 0.2 s to 5 s. Matroska and FLV have one stamp
+    for frames 3 and 4. Catches a repeated stamp that makes every frame count alike.
+    """
+    times_ms = [0, 40, 80, 120, 120.3, 160, 200, 5000, 5040, 5080, 5120, 5160]
+    path = at_times(tmp_path / f"clip.{suffix}", times_ms)
+    clip = read_clip(path, FrameChoice(frames=8, min_pixels=28 * 28))
+    assert clip.indices == (0, 6, 6, 6, 6, 6, 6, 11)
+    assert (clip.frames.float().mean(dim=(1, 2, 3)) / 8).round().tolist() == list(clip.indices)
+    assert clip.source_fps == pytest.approx(12 / 5.2)
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_the_rate_is_that_of_the_time_stamps_in_every_container(tmp_path, suffix):
+    """Ten frames, one a second, of which the last is said to last for 0.9 s. Catches the header's
+    average in MP4, which counts that.
+    """
+    path = at_times(tmp_path / f"clip.{suffix}", [1000 * i for i in range(10)], 900)
+    assert read_clip(path, SMALL).source_fps == 1
+
+
+def test_frames_that_all_have_one_time_stamp_are_taken_as_even(tmp_path):
+    """Catches a timeline without a length. Two frames may not share a time in MP4."""
+    path = at_times(tmp_path / "clip.mkv", [0.01 * i for i in range(12)])
+    assert read_clip(path, FrameChoice(frames=4, min_pixels=28 * 28)).indices == (0, 4, 7, 11)
+
+
 def test_a_fragmented_file_that_is_cut_in_a_box_is_truncated(tmp_path):
     """Catches a cut in what stands between the frames."""
     path = write_clip(
