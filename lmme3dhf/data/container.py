@@ -16,6 +16,7 @@ picture, and tells how far the stream is good.
 
 import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ _TEXT_FORMATS = {"tty", "hls", "dash", "concat"}
 _STILL_FORMATS = {"image2", "ico"}
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 _ANIMATED_PICTURE_FORMATS = {"gif", "apng"}
+# Of these FFmpeg adds up or looks up the times, so that their duration proves nothing.
+_MEASURED = {"gif", "mpegts", "mpeg", "ogg", "nut"}
+# Boxes at the top level of MP4 and MOV (ISO/IEC 14496-12, 6.2.3, and QuickTime).
+_BOXES = {
+    *(b"ftyp", b"moov", b"moof", b"mdat", b"mfra", b"sidx", b"ssix", b"styp", b"emsg", b"prft"),
+    *(b"free", b"skip", b"wide", b"meta", b"meco", b"uuid", b"pdin", b"udta", b"pnot"),
+}
 # Types of units in H.264 (ITU-T H.264, Table 7-1): parts of pictures, parts of one that starts
 # afresh, and parameter sets.
 _SLICES = range(1, 6)
@@ -137,8 +145,8 @@ def probe(path: Path) -> VideoHeader:
     """Reads a file's header and packets and decodes one picture at most; fast, and bounded for
     hostile files too.
 
-    A cut GIF, MPEG-TS or raw stream cannot be told from a shorter one. Damage inside a picture
-    shows on reading.
+    A cut MPEG-TS, NUT, Ogg or raw stream cannot be told from a shorter one, nor a GIF that is cut
+    between images. Damage inside a picture shows on reading.
 
     Raises:
         VideoError: With a reason: the file is missing, empty, no video, a still picture; has fewer
@@ -399,20 +407,25 @@ def _walk(
             "decode_error",
             f"{path} is damaged after {damaged - 1} of {frames} pictures; replace it",
         )
-    # FFmpeg adds up the times of a GIF, also those of blocks that are no images.
-    announced = None if gif else _announced_end_s(stream)
-    # The last packet may not tell how long it lasts, hence the tolerance.
-    slack = max(2 / fps, 0.02 * announced) if announced is not None and fps else math.inf
-    cut = announced is not None and end < announced - slack
-    if cut and stream.duration is not None and stored >= stream.frames:
-        # With B-frames, fragmented files announce the sum of what packets last, or add the delay
-        # of the first picture. A file with less than the smallest of these is cut.
-        delay = 0 if begin is None else begin - rewind
-        covered = max(float(lasting * stream.time_base), end - start)
-        cut = covered + float(delay * stream.time_base) < (
-            float(stream.duration * stream.time_base) - slack
-        )
-    if damaged is not None or cut or _is_cut_between_fragments(path, container):
+    ends_early = _ends_early(path, container, stream, stored)
+    announced = _announced_end_s(container, stream)
+    if ends_early is not None:
+        # What Matroska lost may be the index at its end, or the end of a sound track.
+        lasted = announced is not None and end >= announced - float(2 * stream.time_base)
+        cut = ends_early and not (lasted and stream.duration is None)
+    else:
+        # The last packet may not tell how long it lasts, hence the tolerance.
+        slack = max(2 / fps, 0.02 * announced) if announced is not None and fps else math.inf
+        cut = announced is not None and end < announced - slack
+        if cut and stream.duration is not None and stored >= stream.frames:
+            # With B-frames, fragmented files announce the sum of what packets last, or add the
+            # delay of the first picture. A file with less than the smallest of these is cut.
+            delay = 0 if begin is None else begin - rewind
+            covered = max(float(lasting * stream.time_base), end - start)
+            cut = covered + float(delay * stream.time_base) < (
+                float(stream.duration * stream.time_base) - slack
+            )
+    if damaged is not None or cut:
         raise VideoError(
             "truncated",
             f"{path} breaks off after {frames} pictures; it was cut off, copy or download it again",
@@ -602,30 +615,66 @@ def _units(packet: bytes, length_bytes: int | None) -> list[int]:
     return headers
 
 
-def _is_cut_between_fragments(path: Path, container: av.container.InputContainer) -> bool:
-    """Whether an MP4 file in fragments ends inside a box, outside the frames that were read."""
-    if not container.format.name.startswith("mov"):
-        return False
-    at, fragments = 0, False
+def _ends_early(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, stored: int
+) -> bool | None:
+    """Whether a file is shorter than its own headers say and lacks frames; None where they do not
+    say.
+
+    Args:
+        path: The file.
+        container: The file, opened.
+        stream: The video stream in it.
+        stored: Frames in it, counted by packets.
+    """
+    name, size = container.format.name, path.stat().st_size
     with path.open("rb") as file:
-        end = path.stat().st_size
+        start = file.read(4096)
+        if name == "avi":  # 0 and all ones: not known when it was written
+            told = int.from_bytes(start[4:8], "little")  # some writers count these 8 bytes as well
+            return size < told < 2**32 - 1 and stored < (stream.frames or math.inf)
+        if name == "flv":
+            found = re.search(rb"\0\x08filesize\0(.{8})", start, re.DOTALL)
+            return size < struct.unpack(">d", found[1])[0] if found else None
+        if name.startswith("matroska"):
+            at = start.find(b"\x18\x53\x80\x67") + 4  # the segment; then its size (RFC 8794, 4)
+            length = 9 - start[at].bit_length() if at >= 4 else 0
+            told = int.from_bytes(start[at : at + length], "big") & ((1 << 7 * length) - 1)
+            is_known = told != (1 << 7 * length) - 1
+            return size < at + length + told if is_known else None
+        if not name.startswith("mov") and name != "apng":
+            return None
+        at, kinds, frames = (8 if name == "apng" else 0), set(), stream.frames
         for _ in range(2 * MAX_PICTURES):
-            if at + 8 > end:
-                break
             file.seek(at)
             header = file.read(16)
-            size = int.from_bytes(header[:4], "big")
-            if size == 1:  # 64 bits follow (ISO/IEC 14496-12, 4.2)
-                size = int.from_bytes(header[8:], "big")
-            if size < 8:  # 0: to the end of the file
-                return False
-            fragments |= header[4:8] == b"moof"
-            at += size
-    return fragments and at != end
+            kind, length = header[4:8], int.from_bytes(header[:4], "big")
+            if name == "apng":
+                length += 12  # PNG (third edition), 5.3
+            elif length == 1:  # 64 bits follow (ISO/IEC 14496-12, 4.2)
+                length = int.from_bytes(header[8:], "big")
+            # The rest of the file (0), or something that was appended.
+            if length < 8 or (name != "apng" and kind not in _BOXES):
+                break
+            kinds.add(kind)
+            at += length
+            if kind == b"acTL":
+                frames = int.from_bytes(header[8:12], "big")
+            if kind == b"IEND":
+                break
+    if name == "apng":
+        return (at > size or b"IEND" not in kinds) and stored < frames
+    if b"moof" in kinds or not frames:
+        return True if at > size else None  # after whole fragments, others may be missing
+    return at > size and stored < frames
 
 
-def _announced_end_s(stream: av.VideoStream) -> float | None:
+def _announced_end_s(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> float | None:
     """When the stream is to end by its own header, in seconds; Matroska has it in a tag."""
+    if container.format.name in _MEASURED:
+        return None
     if stream.duration is not None:
         return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))

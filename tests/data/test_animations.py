@@ -230,3 +230,16 @@ def test_no_file_that_pillow_reads_whole_is_called_damaged():
         verdict = next(verdicts([path]))
         assert verdict.reason not in ("decode_error", "truncated", "not_a_video"), verdict
     assert looked_at >= 30
+
+
+def test_an_apng_that_lacks_images_of_which_it_tells_is_truncated(tmp_path):
+    """Cut where the last of six images begins. Catches an animation of five."""
+    first, *others = map(Image.fromarray, noise(6))
+    path = tmp_path / "a.png"
+    first.save(path, save_all=True, append_images=others, duration=40)
+    assert probe(path).frames == 6
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"fcTL") - 4])
+    with pytest.raises(VideoError) as error:
+        probe(path)
+    assert error.value.reason == "truncated"

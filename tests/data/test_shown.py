@@ -202,7 +202,7 @@ def at_times(path: Path, times_ms: list[float], last_ms: int = 40) -> Path:
     return path
 
 
-CONTAINERS = ["mp4", "mov", "mkv", "flv"]
+CONTAINERS = ["mp4", "mov", "mkv", "ts", "flv"]
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
@@ -250,3 +250,53 @@ def test_a_fragmented_file_that_is_cut_in_a_box_is_truncated(tmp_path):
         with pytest.raises(VideoError) as error:
             probe(path)
         assert error.value.reason == "truncated"
+
+
+FRAGMENTS = {"movflags": "frag_keyframe"}
+SIZED = {
+    "a.mp4": {"muxer": {"movflags": "faststart"}},
+    "b.mkv": {},
+    "c.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "cpu-used": "8"},
+    "d.avi": {"codec": "mpeg4"},
+    "e.flv": {},
+    "f.mp4": {"muxer": FRAGMENTS, "g": "60"},
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_file_that_lost_one_frame_of_sixty_is_truncated(tmp_path, name):
+    """Cut where the last frame begins. Catches a tolerance in time for files that say how large
+    they are, and Matroska files without FFmpeg's tag.
+    """
+    path = write_clip(tmp_path / name, noise(60), **{"bf": "0"} | SIZED[name])
+    content = path.read_bytes().replace(b"DURATION", b"XURATION")
+    path.write_bytes(content)
+    assert probe(path).frames == 60
+    verify(path)
+    with av.open(str(path)) as container:
+        last = max(packet.pos for packet in container.demux(video=0) if packet.size)
+    path.write_bytes(content[:last])
+    with pytest.raises(VideoError) as error:
+        probe(path)
+    assert error.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("gap", [0, 13, 3000])
+def test_an_avi_is_whole_where_its_frames_are_far_apart(tmp_path, gap):
+    """In 600ths of a second, at which the header counts. Catches a length in such units that is
+    taken for frames that are missing.
+    """
+    times = [24 * i + (gap if i >= 10 else 0) for i in range(20)]
+    path = write_clip(tmp_path / "a.avi", noise(20), codec="mpeg4", times=times)
+    assert probe(path).frames == 20
+    verify(path)
+
+
+@pytest.mark.parametrize("rest", [bytes(1000), bytes(7), b"\xa0\xff\x13abc", b"<html>" * 50])
+@pytest.mark.parametrize("muxer", [FRAGMENTS, {}])
+def test_what_is_appended_to_a_whole_mp4_changes_nothing(tmp_path, rest, muxer):
+    """Catches bytes after the last box that are taken for a box that is cut."""
+    path = write_clip(tmp_path / "a.mp4", noise(40), g="10", muxer=muxer)
+    path.write_bytes(path.read_bytes() + rest)
+    assert probe(path).frames == 40
+    verify(path)
