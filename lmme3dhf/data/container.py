@@ -361,7 +361,7 @@ def _walk(
     gif = container.format.name == "gif"
     times, durations, keyframes, damaged, first, refused = [], [], 0, None, None, None
     begin, rewind, start, end = None, None, math.inf, -math.inf
-    stored, lasting = 0, 0
+    stored, lasting, images, is_image_cut = 0, 0, 0, False
     try:
         for packet in _demuxed(container, stream):
             if decode_first and first is None and refused is None:
@@ -377,6 +377,8 @@ def _walk(
             # empty mark.
             if not packet.size or packet.is_discard:
                 continue
+            if gif:
+                images, is_image_cut = _gif_images(bytes(packet))
             times.append(packet.pts)
             durations.append(packet.duration or 0)
             if len(times) > MAX_PICTURES:
@@ -425,7 +427,7 @@ def _walk(
             cut = covered + float(delay * stream.time_base) < (
                 float(stream.duration * stream.time_base) - slack
             )
-    if damaged is not None or cut:
+    if damaged is not None or cut or is_image_cut:
         raise VideoError(
             "truncated",
             f"{path} breaks off after {frames} pictures; it was cut off, copy or download it again",
@@ -433,10 +435,11 @@ def _walk(
     timeline = _timeline(times, durations, stream.time_base, fps)
     if frames > 1 and not timeline.fps:
         raise VideoError("decode_error", f"{path} tells no frame rate; convert it to H.264 in MP4")
-    if frames < MIN_FRAMES and gif and stream.frames > 1:
+    # FFmpeg takes images without times, and all that follow an empty comment, for a single one.
+    if frames < MIN_FRAMES and gif and max(stream.frames, images) > 1:
         raise VideoError(
             "unsupported_codec",
-            f"{path} is a GIF of {stream.frames} images without times, of which FFmpeg reads one; "
+            f"{path} is a GIF of {max(stream.frames, images)} images, of which FFmpeg reads one; "
             "convert it to H.264 in MP4",
         )
     if frames < MIN_FRAMES and container.format.name in _ANIMATED_PICTURE_FORMATS:
@@ -480,21 +483,31 @@ def _demuxed(container: av.container.InputContainer, stream: av.VideoStream) -> 
     """The stream's packets, without those of a GIF that have no image."""
     gif = container.format.name == "gif"
     for packet in container.demux(stream):
-        if not gif or not packet.size or _holds_image(bytes(packet)):
+        if not gif or not packet.size or _gif_images(bytes(packet))[0]:
             yield packet
 
 
-def _holds_image(packet: bytes) -> bool:
-    """Whether a GIF packet has an image: after the last one, comments and other extensions make a
-    packet of their own (GIF89a, sections 20 to 27).
+def _gif_images(packet: bytes) -> tuple[int, bool]:
+    """How many images a GIF packet has, and whether the last one is cut off. After a file's last
+    image, comments and other extensions make a packet of their own (GIF89a, sections 17 to 27).
     """
-    at = 0
-    while packet[at : at + 1] == b"\x21":  # an extension: label, then blocks up to an empty one
-        at += 2
+
+    def colours(flags: bytes) -> int:
+        return 6 << (flags[0] & 7) if flags and flags[0] & 0x80 else 0
+
+    at, images, is_cut = 0, 0, False
+    if packet.startswith(b"GIF"):
+        at = 13 + colours(packet[10:11])
+    while (kind := packet[at : at + 1]) in (b"\x21", b"\x2c"):
+        # An extension's label, or an image's descriptor, colours and code size; then blocks up to
+        # an empty one.
+        at += 2 if kind == b"\x21" else 11 + colours(packet[at + 9 : at + 10])
         while at < len(packet) and packet[at]:
             at += 1 + packet[at]
         at += 1
-    return packet[at : at + 1] not in (b"", b"\x3b")
+        images += kind == b"\x2c"
+        is_cut = kind == b"\x2c" and at > len(packet)
+    return images + (kind not in (b"", b"\x3b")), is_cut
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -638,7 +651,7 @@ def _ends_early(
             return size < struct.unpack(">d", found[1])[0] if found else None
         if name.startswith("matroska"):
             at = start.find(b"\x18\x53\x80\x67") + 4  # the segment; then its size (RFC 8794, 4)
-            length = 9 - start[at].bit_length() if at >= 4 else 0
+            length = 9 - start[at].bit_length() if 4 <= at < len(start) else 0
             told = int.from_bytes(start[at : at + length], "big") & ((1 << 7 * length) - 1)
             is_known = told != (1 << 7 * length) - 1
             return size < at + length + told if is_known else None
@@ -646,7 +659,7 @@ def _ends_early(
             return None
         at, kinds, frames = (8 if name == "apng" else 0), set(), stream.frames
         for _ in range(2 * MAX_PICTURES):
-            file.seek(at)
+            file.seek(min(at, size))
             header = file.read(16)
             kind, length = header[4:8], int.from_bytes(header[:4], "big")
             if name == "apng":

@@ -89,6 +89,25 @@ def test_a_gif_without_times_is_not_supported(tmp_path):
     assert refusals(path) == {"unsupported_codec"}
 
 
+def test_a_gif_that_begins_with_an_empty_comment_is_not_supported(tmp_path):
+    """FFmpeg gives one frame of it. Catches a still picture, of which Pillow shows six."""
+    path = tmp_path / "a.gif"
+    plain = gif() + TRAILER
+    at = plain.index(CONTROL[:3])
+    path.write_bytes(plain[:at] + b"\x21\xfe\x00" + plain[at:])
+    with Image.open(path) as animation:
+        assert animation.n_frames == 6
+    assert refusals(path) == {"unsupported_codec"}
+
+
+@pytest.mark.parametrize("lost", [1, 200, 5000])
+def test_a_gif_that_is_cut_in_its_last_image_is_truncated(tmp_path, lost):
+    """An image ends with an empty block. Catches a last frame of which a part is missing."""
+    path = tmp_path / "a.gif"
+    path.write_bytes(gif()[:-lost])
+    assert refusals(path) == {"truncated"}
+
+
 def refusals(path: Path) -> set[str]:
     """The reasons that the doors give; none may say that a good file is damaged."""
     reasons = {next(verdicts([path])).reason}
