@@ -72,6 +72,8 @@ _BOXES = {
     *(b"ftyp", b"moov", b"moof", b"mdat", b"mfra", b"sidx", b"ssix", b"styp", b"emsg", b"prft"),
     *(b"free", b"skip", b"wide", b"meta", b"meco", b"uuid", b"pdin", b"udta", b"pnot"),
 }
+# The identifier of the object that has the file's size.
+_ASF_FILE_PROPERTIES = rb"\xa1\xdc\xab\x8cG\xa9\xcf\x11\x8e\xe4\0\xc0\x0c Se"
 # Types of units in H.264 (ITU-T H.264, Table 7-1): parts of pictures, parts of one that starts
 # afresh, and parameter sets.
 _SLICES = range(1, 6)
@@ -359,7 +361,8 @@ def _walk(
     length_bytes = _length_bytes(codec.extradata or b"")
     unreferenced, fresh, settings = set(), set(), set()
     gif = container.format.name == "gif"
-    times, durations, keyframes, damaged, first, refused = [], [], 0, None, None, None
+    times, decoded, durations = [], [], []
+    keyframes, damaged, first, refused = 0, None, None, None
     begin, rewind, start, end = None, None, math.inf, -math.inf
     stored, lasting, images, is_image_cut = 0, 0, 0, False
     try:
@@ -380,6 +383,7 @@ def _walk(
             if gif:
                 images, is_image_cut = _gif_images(bytes(packet))
             times.append(packet.pts)
+            decoded.append(packet.dts)
             durations.append(packet.duration or 0)
             if len(times) > MAX_PICTURES:
                 raise _too_many(path)
@@ -432,7 +436,10 @@ def _walk(
             "truncated",
             f"{path} breaks off after {frames} pictures; it was cut off, copy or download it again",
         )
-    timeline = _timeline(times, durations, stream.time_base, fps)
+    # AVI stores when frames are decoded. Where FFmpeg knows no other order, it takes the time of
+    # the next frame for when one is shown.
+    is_avi = container.format.name == "avi" and None not in times and times == sorted(times)
+    timeline = _timeline(decoded if is_avi else times, durations, stream.time_base, fps)
     if frames > 1 and not timeline.fps:
         raise VideoError("decode_error", f"{path} tells no frame rate; convert it to H.264 in MP4")
     # FFmpeg takes images without times, and all that follow an empty comment, for a single one.
@@ -507,7 +514,7 @@ def _gif_images(packet: bytes) -> tuple[int, bool]:
         at += 1
         images += kind == b"\x2c"
         is_cut = kind == b"\x2c" and at > len(packet)
-    return images + (kind not in (b"", b"\x3b")), is_cut
+    return images or int(kind not in (b"", b"\x3b")), is_cut
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -649,6 +656,9 @@ def _ends_early(
         if name == "flv":
             found = re.search(rb"\0\x08filesize\0(.{8})", start, re.DOTALL)
             return size < struct.unpack(">d", found[1])[0] if found else None
+        if name == "asf":  # 0: not known when it was written
+            found = re.search(_ASF_FILE_PROPERTIES + rb".{24}(.{8})", start, re.DOTALL)
+            return size < int.from_bytes(found[1], "little") if found and any(found[1]) else None
         if name.startswith("matroska"):
             at = start.find(b"\x18\x53\x80\x67") + 4  # the segment; then its size (RFC 8794, 4)
             length = 9 - start[at].bit_length() if 4 <= at < len(start) else 0

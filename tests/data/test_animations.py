@@ -108,6 +108,13 @@ def test_a_gif_that_is_cut_in_its_last_image_is_truncated(tmp_path, lost):
     assert refusals(path) == {"truncated"}
 
 
+def test_a_still_gif_without_a_trailer_is_a_still_image(tmp_path):
+    """Catches bytes after its only image that are counted as another one."""
+    path = tmp_path / "a.gif"
+    path.write_bytes(gif(1) + bytes(9))
+    assert refusals(path) == {"still_image"}
+
+
 def refusals(path: Path) -> set[str]:
     """The reasons that the doors give; none may say that a good file is damaged."""
     reasons = {next(verdicts([path])).reason}

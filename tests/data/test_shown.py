@@ -260,6 +260,7 @@ SIZED = {
     "d.avi": {"codec": "mpeg4"},
     "e.flv": {},
     "f.mp4": {"muxer": FRAGMENTS, "g": "60"},
+    "g.wmv": {"codec": "wmv2"},
 }
 
 
@@ -300,3 +301,12 @@ def test_what_is_appended_to_a_whole_mp4_changes_nothing(tmp_path, rest, muxer):
     path.write_bytes(path.read_bytes() + rest)
     assert probe(path).frames == 40
     verify(path)
+
+
+@pytest.mark.parametrize("count", [2, 20])
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_an_avi_is_read_at_its_rate(tmp_path, count, bf):
+    """At 25 frames per second, counted in 600ths. Catches time stamps of a decoder's order."""
+    times = [24 * i for i in range(count)]
+    path = write_clip(tmp_path / "a.avi", noise(count), times=times, bf=bf)
+    assert read_clip(path, SMALL).source_fps == 25
