@@ -57,7 +57,7 @@ ANOTHER_STRIP_FROM = 0.05
 # groups that scripts/dots_study.py plants, 3 are refused; of strokes, crosses, ticks and arcs, 2 to
 # 9 px wide, 98 % of those 35 px long and 74 % of those of 20 px are (12 % become several dots).
 _SOFT_PX, _FAR_SHARE, _LONGEST_GROUP, _DOTS_IN_GROUP = 1.5, 0.2, 10, 5
-_NOTCHES_FROM_PX = 2.5
+_NOTCHES_FROM_PX = 3.0
 _GROUP = {2: (0.8, 0.7, 0.0), 3: (0.6, 0.8, 0.0), 4: (0.5, 0.86, 0.9)}
 _HOLE_PER_RADIUS = 5.0  # a ring's hole in squared radii; dots that touch enclose less
 # What has the marks' colour and is as small as this is a dot that could not be told.
@@ -185,7 +185,7 @@ def _not_dots(
 ) -> tuple[list[tuple[float, float]], list[Stray]]:
     """Separates dots from the discs that the finder laid over a stroke, a thick ring or a blot.
 
-    Dots that touch leave notches between neighbours, a stroke does not. Dots of two or three pixels
+    Dots that touch leave notches between neighbours, a stroke does not. Dots of a few pixels
     show none; there a stroke is known by its length alone.
 
     Returns:
