@@ -53,9 +53,8 @@ ANOTHER_STRIP_FROM = 0.05
 # Shapes that are dots: hardly any pixel lies outside the discs. Where dots are too small to show
 # notches between neighbours, their centres lie within a short distance, in radii; where they are
 # large enough, there are few, and by their number: how far the notches may be painted, how far
-# discs and paint overlap at least, and how many pixels of a notch there are at least. Of 187
-# groups that scripts/dots_study.py plants, 3 are refused; of strokes, crosses, ticks and arcs, 2 to
-# 9 px wide, 98 % of those 35 px long and 74 % of those of 20 px are (12 % become several dots).
+# discs and paint overlap at least, and how many pixels of a notch there are at least. Of the
+# demo's 3,000 marked strips none is refused, and one where each dot is moved by up to 2.5 px.
 _SOFT_PX, _FAR_SHARE, _LONGEST_GROUP, _DOTS_IN_GROUP = 1.5, 0.2, 10, 5
 _NOTCHES_FROM_PX = 3.0
 _GROUP = {2: (0.8, 0.7, 0.0), 3: (0.6, 0.8, 0.0), 4: (0.5, 0.86, 0.9)}
