@@ -220,7 +220,7 @@ def _is_dots(
         inside: (H, W), the shape.
         share_HW: How far each of its pixels is painted, 0..1.
         centre_N2: (x, y) of the dots within it.
-        radius_px: Of the dots.
+        radius_px: Radius of the dots, pixels.
     """
     y, x = np.nonzero(inside)
     far = cdist(np.stack([x, y], axis=1), centre_N2).min(axis=1) > radius_px + _SOFT_PX
