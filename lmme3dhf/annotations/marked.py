@@ -59,7 +59,7 @@ _SOFT_PX, _FAR_SHARE, _LONGEST_GROUP, _DOTS_IN_GROUP = 1.5, 0.2, 10, 5
 _NOTCHES_FROM_PX = 3.0
 _GROUP = {2: (0.8, 0.7, 0.0), 3: (0.6, 0.8, 0.0), 4: (0.5, 0.86, 0.9)}
 _HOLE_PER_RADIUS = 5.0  # a ring's hole in squared radii; dots that touch enclose less
-# What has the marks' colour and is as small as this is a dot that could not be told.
+# A spot in the marks' colour up to this size is counted as a dot that was not recognised.
 _SPECK_SIDE_PX, _SPECK_SIDE_PER_RADIUS = 8, 4.0
 _NAMED_STRAYS = 3
 

@@ -77,8 +77,8 @@ def of_records(
     """The method behind prediction records.
 
     Args:
-        records: Of one method. Videos that it could not predict are without a prediction, and named
-            in a note.
+        records: The records of a single method. Videos that it could not predict have no
+            prediction here; a note names them.
         path: Their file, from which the maps' paths count.
         name: As in the tables; None for the name in the records.
         status: See `Method`.

@@ -147,7 +147,7 @@ def probe(path: Path) -> VideoHeader:
     """Reads a file's header and packets and decodes one picture at most; fast, and bounded for
     hostile files too.
 
-    A cut MPEG-TS, NUT, Ogg or raw stream cannot be told from a shorter one, nor a GIF that is cut
+    A cut MPEG-TS, NUT, Ogg or raw stream looks like a shorter one, and so does a GIF that is cut
     between images. Damage inside a picture shows on reading.
 
     Raises:
@@ -651,8 +651,9 @@ def _ends_early(
     with path.open("rb") as file:
         start = file.read(4096)
         if name == "avi":  # 0 and all ones: not known when it was written
-            told = int.from_bytes(start[4:8], "little")  # some writers count these 8 bytes as well
-            return size < told < 2**32 - 1 and stored < (stream.frames or math.inf)
+            # Some writers count the first 8 bytes as well.
+            stated = int.from_bytes(start[4:8], "little")
+            return size < stated < 2**32 - 1 and stored < (stream.frames or math.inf)
         if name == "flv":
             found = re.search(rb"\0\x08filesize\0(.{8})", start, re.DOTALL)
             return size < struct.unpack(">d", found[1])[0] if found else None
@@ -662,9 +663,9 @@ def _ends_early(
         if name.startswith("matroska"):
             at = start.find(b"\x18\x53\x80\x67") + 4  # the segment; then its size (RFC 8794, 4)
             length = 9 - start[at].bit_length() if 4 <= at < len(start) else 0
-            told = int.from_bytes(start[at : at + length], "big") & ((1 << 7 * length) - 1)
-            is_known = told != (1 << 7 * length) - 1
-            return size < at + length + told if is_known else None
+            stated = int.from_bytes(start[at : at + length], "big") & ((1 << 7 * length) - 1)
+            is_known = stated != (1 << 7 * length) - 1
+            return size < at + length + stated if is_known else None
         if not name.startswith("mov") and name != "apng":
             return None
         at, kinds, frames = (8 if name == "apng" else 0), set(), stream.frames
