@@ -19,6 +19,7 @@ PACKAGE = ROOT / "lmme3dhf"
 FLOORS = {
     "vocabulary": 0,
     "errors": 0,
+    "aspects": 0.5,
     "escaping": 0,
     "files": 0.5,
     "jsonl": 1,
@@ -68,6 +69,7 @@ DOORS = {
 }
 WITHOUT_TORCH = (
     "vocabulary",
+    "aspects",
     "errors",
     "escaping",
     "files",
