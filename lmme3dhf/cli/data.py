@@ -1,5 +1,6 @@
 """The verb data and its actions."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -63,7 +64,9 @@ def _labels_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--videos", type=Path, required=True, help="folder of the clips, named seedNNNN")
     add("--out", type=Path, required=True, help="folder of the data set")
+    add("--aspects", type=Path, help="YAML of what is rated (default: quality and authenticity)")
     add("--ratings", type=Path, help="CSV subject,video,dimension,rating, or one column a subject")
+    add("--slider", type=float, nargs=2, help="lowest and highest rating that could be given")
     add("--mos", type=Path, help="in place of ratings: MOS.json of the release")
     add("--marks", type=Path, help="folder MARKER/VIDEO.png of marked strips, or CSV/JSON points")
     add("--mark_colour", default="red", help="red, green, blue, cyan, magenta or yellow")
@@ -97,8 +100,7 @@ def _labels(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.data.splits import read_split
     from lmme3dhf.escaping import visible
 
-    names = ("videos", "ratings", "mos", "marks", "strips", "remarks", "rules", "distortions")
-    sources = Sources(**{name: args[name] for name in names})
+    sources = Sources(**{item.name: args[item.name] for item in fields(Sources)})
     shares = None
     if args.split is not None:
         split = read_split(args.split)

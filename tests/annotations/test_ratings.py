@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lmme3dhf.annotations import AnnotationError
-from lmme3dhf.annotations.ratings import Ratings, read_ratings, z_scores
+from lmme3dhf.annotations.ratings import SLIDER, Ratings, read_ratings, z_scores
+from lmme3dhf.aspects import GEN3DHF, Aspect, Scale
 
 LONG = "subject,video,dimension,rating\n"
 WIDE = "video,dimension,s1,s2\n"
@@ -63,10 +64,52 @@ def test_the_wide_table_is_read_as_the_long_one(tmp_path):
     np.testing.assert_array_equal(wide["quality"].rating_SV, [[1, 4], [2, np.nan]])
 
 
+NOISE = Aspect(
+    name="noise",
+    prompt="How noisy?",
+    answer_prefix="It is",
+    scale=Scale(minimum=1, maximum=5, levels=(), higher_is_better=False),
+)
+
+
+def test_any_aspect_is_read_on_the_range_of_its_marks(tmp_path):
+    """The same ratings in three forms, the column named "aspect" or by the aspects themselves.
+    Catches Gen3DHF's slider for marks of other experiments, and a mark that is lost.
+    """
+    both = {"noise": NOISE, "quality": GEN3DHF["quality"]}
+    for content in (
+        "subject,video,aspect,rating\na,x,noise,2\na,y,noise,9\nb,y,noise,4\nb,x,quality,1\n",
+        "subject,video,noise,quality\na,x,2,\na,y,9,\nb,y,4,\nb,x,,1\n",
+        "video,aspect,a,b\nx,noise,2,\ny,noise,9,4\nx,quality,,1\n",
+    ):
+        ratings = read_ratings(written(tmp_path, content), both)
+        noise = ratings["noise"]
+        np.testing.assert_array_equal(noise.rating_SV, [[2, 9], [np.nan, 4]])
+        assert (noise.slider.minimum, noise.slider.maximum) == (2, 9)
+        assert noise.scale == NOISE.scale
+        assert ratings["quality"].slider == SLIDER
+
+
+@pytest.mark.parametrize(
+    ("rows", "slider", "reason"),
+    [
+        ("a,x,2\na,y,6\n", Scale(minimum=1, maximum=5, levels=()), r":3: rating 6 is outside"),
+        ("a,x,2\na,y,0\n", Scale(minimum=1, maximum=5, levels=()), r":3: .*1\.\.5"),
+        ("a,x,7\na,y,7\n", None, "all 2 noise ratings are 7"),
+        ("a,x,30\na,y,60\nb,y,90\n", Scale(minimum=1, maximum=5), "noise ratings lie in 30 to"),
+    ],
+)
+def test_marks_beyond_a_stated_slider_are_refused(tmp_path, rows, slider, reason):
+    """Catches a typing error that stretches the scale, and marks that say nothing."""
+    table = written(tmp_path, f"subject,video,noise\n{rows}")
+    with pytest.raises(AnnotationError, match=reason):
+        read_ratings(table, {"noise": NOISE}, slider)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("s1,a,beauty,3", "dimension 'beauty' is not one of quality, authenticity"),
+        ("s1,a,beauty,3", "aspect 'beauty' is not one of quality, authenticity"),
         ("s1,a,quality,good", "rating 'good' is not a number"),
         ("s1,a,quality,nan", "rating 'nan' is not a number; write 3.5"),
         ("s1,a,quality,inf", "rating 'inf' is not a number"),
@@ -89,7 +132,7 @@ def test_a_bad_row_is_refused_with_its_place(tmp_path, row, reason):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("b,beauty,3,4", "dimension 'beauty' is not one of"),
+        ("b,beauty,3,4", "aspect 'beauty' is not one of"),
         ("b,quality,3,bad", "rating 'bad' is not a number"),
         ("b,quality,6,3", "rating 6 is outside the slider's 0..5"),
         (",quality,2,3", "subject or video is empty"),

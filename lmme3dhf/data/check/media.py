@@ -55,7 +55,7 @@ def check_media(
             if what == "map" and found.fixations is None and (root / "fixations.json").exists():
                 missing = set()  # unreadable, which has been said; nobody may have looked at them
             elif what == "map" and found.fixations is not None:
-                listed = {sample.video for _, sample in found.rows()}
+                listed = {sample.video for sample in found.rows()}
                 unmarked = sorted((missing & listed) - set(found.fixations))
                 missing -= set(unmarked)
                 if unmarked:
@@ -88,7 +88,7 @@ def _by_video(folder: Path) -> dict[str, Path]:
 
 
 def _named_videos(found: Found) -> set[str]:
-    videos = {sample.video for _, sample in found.rows()}
+    videos = {sample.video for sample in found.rows()}
     for labels in (found.scores, found.categories):
         videos |= set() if labels is None else set(labels.by_video)
     if found.split is not None:
