@@ -22,6 +22,7 @@ LONG_COLUMNS = ("subject", "video", "dimension", "rating")
 WIDE_COLUMNS = ("video", "dimension")  # then one column for each subject
 BY_ASPECT = ("subject", "video")  # then one column for each aspect
 SLIDER = Scale(minimum=0, maximum=5, levels=())  # paper, Section 3.2: sliders from 0 to 5
+SLIPS = 0.2  # a larger share of ratings beyond a scale is another scale
 
 Cell = tuple[int, str, str, str, str]  # line, subject, video, aspect, rating as written
 Cells = Iterator[Cell]
@@ -56,9 +57,7 @@ class Ratings:
             )
 
 
-def read_ratings(
-    path: Path, aspects: Aspects = GEN3DHF, slider: Scale | None = None
-) -> dict[str, Ratings]:
+def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
     """Reads a table of ratings into one `Ratings` per aspect that occurs in it.
 
     The header tells which of three forms it has:
@@ -72,11 +71,9 @@ def read_ratings(
     an empty cell, or a missing row. Subjects and videos are sorted by name, so the order of rows
     and columns does not matter.
 
-    Args:
-        path: The table.
-        aspects: What may be rated.
-        slider: What the subjects could give. None is 0 to 5 for the aspects of Gen3DHF on its own
-            scale; for others it is from the lowest to the highest rating of the aspect in the file.
+    What the subjects could give is 0 to 5 for the aspects of Gen3DHF on its own scale. For others
+    it is the aspect's scale where the ratings lie on it, else from the lowest to the highest rating
+    of the aspect in the file.
 
     Raises:
         AnnotationError: With path and line: a header of another form, two columns of one subject,
@@ -91,7 +88,7 @@ def read_ratings(
 
     sheet = read_sheet(path, AnnotationError, fits=fits, advice=_advice)
     cells = list(ratings_form(sheet.header, aspects)(path, sheet))
-    sliders = _sliders(path, cells, aspects, slider)
+    sliders = _sliders(path, cells, aspects)
     ratings: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     lines: dict[tuple[str, str, str], int] = {}
     for line, subject, video, aspect, text in cells:
@@ -180,11 +177,9 @@ def _names(path: Path, sheet: Sheet, what: str) -> tuple[str, ...]:
     return names
 
 
-def _sliders(
-    path: Path, cells: list[Cell], aspects: Aspects, slider: Scale | None
-) -> dict[str, Scale]:
-    """Aspect -> what its subjects could give. Refuses an aspect that was rated on another scale as
-    a whole; single values outside are refused with their line.
+def _sliders(path: Path, cells: list[Cell], aspects: Aspects) -> dict[str, Scale]:
+    """Aspect -> what its subjects could give. Refuses an aspect of Gen3DHF that was rated on
+    another scale as a whole; single values outside are refused with their line.
     """
     found: dict[str, list[float]] = {name: [] for name in aspects}
     for *_, name, text in cells:
@@ -192,26 +187,24 @@ def _sliders(
             found[name].append(float(text))
     sliders = {}
     for name, values in found.items():
-        given = slider or (SLIDER if _is_gen3dhf(aspects[name]) else None)
-        if given and (other := other_scale(values, given)):
-            raise AnnotationError(f"{path}: the {name} ratings {other}")
-        finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-        try:
-            sliders[name] = given or Scale(minimum=min(finite), maximum=max(finite), levels=())
-        except AspectError as error:
-            raise AnnotationError(
-                f"{path}: all {len(finite)} {name} ratings are {finite[0]:g}; scores need ratings "
-                "that differ"
-            ) from error
+        known, scale = GEN3DHF.get(name), aspects[name].scale
+        if known and (known.scale.minimum, known.scale.maximum) == (scale.minimum, scale.maximum):
+            sliders[name] = SLIDER
+            if other := other_scale(values, SLIDER):
+                raise AnnotationError(f"{path}: the {name} ratings {other}")
+            continue
+        sliders[name] = scale
+        beyond = sum(not scale.holds(value) for value in values)
+        if other_scale(values, scale) or beyond > SLIPS * len(values):
+            ends = {"minimum": min(values), "maximum": max(values)}
+            try:
+                sliders[name] = Scale(**ends, levels=())
+            except AspectError as error:
+                raise AnnotationError(
+                    f"{path}: the {name} ratings are from {ends['minimum']:g} to "
+                    f"{ends['maximum']:g}; scores need finite numbers that differ"
+                ) from error
     return sliders
-
-
-def _is_gen3dhf(aspect: Aspect) -> bool:
-    known = GEN3DHF.get(aspect.name)
-    return known is not None and (known.scale.minimum, known.scale.maximum) == (
-        aspect.scale.minimum,
-        aspect.scale.maximum,
-    )
 
 
 def _rating(place: str, text: str, slider: Scale) -> float:

@@ -66,7 +66,6 @@ def _labels_parser() -> ArgumentParser:
     add("--out", type=Path, required=True, help="folder of the data set")
     add("--aspects", type=Path, help="YAML of what is rated (default: quality and authenticity)")
     add("--ratings", type=Path, help="CSV subject,video,dimension,rating, or one column a subject")
-    add("--slider", type=float, nargs=2, help="lowest and highest rating that could be given")
     add("--mos", type=Path, help="in place of ratings: MOS.json of the release")
     add("--marks", type=Path, help="folder MARKER/VIDEO.png of marked strips, or CSV/JSON points")
     add("--mark_colour", default="red", help="red, green, blue, cyan, magenta or yellow")
@@ -153,6 +152,8 @@ def _check_parser() -> ArgumentParser:
     parser.add_argument("path", type=Path, help="folder of a data set, or any file of one")
     parser.add_argument("--video_root", type=Path, help="folder of the clips (default: video_RGB)")
     parser.add_argument("--allow_outside", action="store_true", help=ALLOW_OUTSIDE)
+    what = "YAML of what is rated (default: aspects.yaml beside the files, else Gen3DHF's)"
+    parser.add_argument("--aspects", type=Path, help=what)
     depths = ("views", "headers", "none")
     parser.add_argument(
         "--decode", choices=depths, default="views", help="how much of each clip is read"
@@ -161,6 +162,7 @@ def _check_parser() -> ArgumentParser:
 
 
 def _check(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.aspects import read_aspects
     from lmme3dhf.data.check import check
 
     report = check(
@@ -168,6 +170,7 @@ def _check(args: Namespace, config: Config | None) -> int:
         video_root=args.video_root,
         decode=args.decode,
         allow_outside=args.allow_outside,
+        aspects=None if args.aspects is None else read_aspects(args.aspects),
     )
     print(report.text())
     return 1 if report.errors else 0

@@ -24,7 +24,7 @@ from lmme3dhf.annotations.mos import RULES, SubjectReport, mean_opinion_scores
 from lmme3dhf.annotations.ratings import read_ratings
 from lmme3dhf.annotations.rules import load_rules
 from lmme3dhf.annotations.screening import SCREENINGS
-from lmme3dhf.aspects import ASPECTS_FILE, DISTORTION, Scale, aspects_of, read_aspects
+from lmme3dhf.aspects import ASPECTS_FILE, DISTORTION, aspects_of, read_aspects
 from lmme3dhf.data.card import CARD, LabelReport, data_card
 from lmme3dhf.data.conflicts import conflicts
 from lmme3dhf.data.container import missing
@@ -57,7 +57,6 @@ class Sources:
         aspects: YAML of what is rated (`aspects.read_aspects`); None for what the data set has
             declared before, else Gen3DHF's two.
         ratings: CSV of ratings (`annotations.ratings.read_ratings`).
-        slider: Lowest and highest rating that could be given; None as in `read_ratings`.
         mos: In place of ratings: a `MOS.json` as the release has it.
         marks: Folder of marked strips, one folder a marker, or a CSV or JSON file of points
             (`annotations.fixations`); None makes no maps.
@@ -71,7 +70,6 @@ class Sources:
     videos: Path
     aspects: Path | None = None
     ratings: Path | None = None
-    slider: tuple[float, float] | None = None
     mos: Path | None = None
     marks: Path | None = None
     strips: Path | None = None
@@ -352,10 +350,7 @@ def _opinion_scores(
         by_video = read_mos(source, aspects)
         mos = {name: {v: scores[name] for v, scores in by_video.items()} for name in aspects}
     else:
-        slider = sources.slider and Scale(
-            minimum=sources.slider[0], maximum=sources.slider[1], levels=()
-        )
-        for name, ratings in read_ratings(source, aspects, slider).items():
+        for name, ratings in read_ratings(source, aspects).items():
             try:
                 scores = mean_opinion_scores(ratings, rule=rule, screening=screening)
             except AnnotationError as error:

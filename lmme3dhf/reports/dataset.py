@@ -145,14 +145,14 @@ Table: [fig2b_generators.csv](fig2b_generators.csv).
 {% set dimensions = f.scores.summary | list -%}
 {% set dealt = f.generators.dealt_out -%}
 | generator | videos |{% for d in dimensions %} {{ d }}: mean / std | interval |{% endfor %}\
-{% if dimensions | length > 1 %} {{ dimensions | join(" - ") }} |{% endif %}\
+{% if dimensions | length == 2 %} {{ dimensions | join(" - ") }} |{% endif %}\
 {% for part in dealt.counts %} {{ part }} |{% endfor %}
-|---|---|{% for d in dimensions %}---|---|{% endfor %}{% if dimensions | length > 1 %}---|\
+|---|---|{% for d in dimensions %}---|---|{% endfor %}{% if dimensions | length == 2 %}---|\
 {% endif %}{% for part in dealt.counts %}---|{% endfor %}
 {% for row in f.generators.rows -%}
 | {{ row.generator }} | {{ row.videos }} |{% for d in dimensions %} {{ row[d].mean | d(2) }} / \
 {{ row[d].std | d(2) }} | {{ row[d].low | d(2) }} to {{ row[d].high | d(2) }} |{% endfor %}\
-{% if dimensions | length > 1 %} {{ row.difference | signed }} |{% endif %}\
+{% if dimensions | length == 2 %} {{ row.difference | signed }} |{% endif %}\
 {% for counts in dealt.counts.values() %} {{ counts[row.generator | string] }} |{% endfor %}
 {% endfor %}
 {% if dealt.p | defined_number -%}

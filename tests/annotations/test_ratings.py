@@ -72,38 +72,46 @@ NOISE = Aspect(
 )
 
 
-def test_any_aspect_is_read_on_the_range_of_its_marks(tmp_path):
-    """The same ratings in three forms, the column named "aspect" or by the aspects themselves.
+def test_any_aspect_is_read_from_three_forms(tmp_path):
+    """The same ratings with the column named "aspect", by the aspects themselves, and by subject.
     Catches Gen3DHF's slider for marks of other experiments, and a mark that is lost.
     """
     both = {"noise": NOISE, "quality": GEN3DHF["quality"]}
     for content in (
-        "subject,video,aspect,rating\na,x,noise,2\na,y,noise,9\nb,y,noise,4\nb,x,quality,1\n",
-        "subject,video,noise,quality\na,x,2,\na,y,9,\nb,y,4,\nb,x,,1\n",
-        "video,aspect,a,b\nx,noise,2,\ny,noise,9,4\nx,quality,,1\n",
+        "subject,video,aspect,rating\na,x,noise,2\na,y,noise,5\nb,y,noise,4\nb,x,quality,1\n",
+        "subject,video,noise,quality\na,x,2,\na,y,5,\nb,y,4,\nb,x,,1\n",
+        "video,aspect,a,b\nx,noise,2,\ny,noise,5,4\nx,quality,,1\n",
     ):
         ratings = read_ratings(written(tmp_path, content), both)
         noise = ratings["noise"]
-        np.testing.assert_array_equal(noise.rating_SV, [[2, 9], [np.nan, 4]])
-        assert (noise.slider.minimum, noise.slider.maximum) == (2, 9)
-        assert noise.scale == NOISE.scale
+        np.testing.assert_array_equal(noise.rating_SV, [[2, 5], [np.nan, 4]])
+        assert noise.slider == noise.scale == NOISE.scale
         assert ratings["quality"].slider == SLIDER
 
 
 @pytest.mark.parametrize(
-    ("rows", "slider", "reason"),
+    ("marks", "expected"),
     [
-        ("a,x,2\na,y,6\n", Scale(minimum=1, maximum=5, levels=()), r":3: rating 6 is outside"),
-        ("a,x,2\na,y,0\n", Scale(minimum=1, maximum=5, levels=()), r":3: .*1\.\.5"),
-        ("a,x,7\na,y,7\n", None, "all 2 noise ratings are 7"),
-        ("a,x,30\na,y,60\nb,y,90\n", Scale(minimum=1, maximum=5), "noise ratings lie in 30 to"),
+        ([1, 2, 4], (1, 5)),
+        ([10, 50, 90], (10, 90)),
+        ([-3, 0, 3], (-3, 3)),
+        ([1, 2, 3, 4, 5, 55], "outside the slider's 1..5"),
+        ([7, 7, 7], "scores need finite numbers that differ"),
+        ([70, 80, float("inf")], "scores need finite numbers that differ"),
     ],
 )
-def test_marks_beyond_a_stated_slider_are_refused(tmp_path, rows, slider, reason):
-    """Catches a typing error that stretches the scale, and marks that say nothing."""
+def test_the_slider_is_the_scale_or_what_the_file_has(tmp_path, marks, expected):
+    """Catches marks of 10 to 90 refused for a scale of 1 to 5, and a typing error that stretches
+    the slider.
+    """
+    rows = "".join(f"a,v{number},{mark}\n" for number, mark in enumerate(marks))
     table = written(tmp_path, f"subject,video,noise\n{rows}")
-    with pytest.raises(AnnotationError, match=reason):
-        read_ratings(table, {"noise": NOISE}, slider)
+    if isinstance(expected, str):
+        with pytest.raises(AnnotationError, match=re.escape(expected)):
+            read_ratings(table, {"noise": NOISE})
+    else:
+        slider = read_ratings(table, {"noise": NOISE})["noise"].slider
+        assert (slider.minimum, slider.maximum) == expected
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from lmme3dhf.data.check.kinds import (
     SCORES,
     SPLIT,
     STRIP,
+    TABLE,
 )
 from lmme3dhf.data.check.media import (
     MEDIA_FOLDERS,
@@ -164,7 +165,7 @@ def _check_file(
     """Checks one file by itself; gives whether it holds anything that is known."""
     before = len(report.findings)
     kind = read(path, None, report=report, found=found)
-    if kind == LIST:
+    if kind in (LIST, TABLE):
         check_levels(found, scales_beside(path, found.aspects), report)
         check_clips(found.clips, decode, report)
         tell_not_sought(report, found)

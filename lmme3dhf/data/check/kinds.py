@@ -9,12 +9,13 @@ from PIL import Image
 from lmme3dhf.annotations.descriptions import REMARK_COLUMNS
 from lmme3dhf.annotations.ratings import ratings_form
 from lmme3dhf.aspects import Aspects
+from lmme3dhf.data.readers.table import is_table_of_clips
 from lmme3dhf.data.release import read_json, video_id
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.sheets import sheet_header
 
 # The kinds, as they stand in sentences.
-LIST, SPLIT, SCALES = "a list", "a split", "level edges"
+LIST, TABLE, SPLIT, SCALES = "a list", "a table of clips", "a split", "level edges"
 SCORES, CATEGORIES, FIXATIONS = "opinion scores", "distortion categories", "fixations"
 RATINGS, REMARKS, POINTS = "ratings", "remarks", "marked points"
 MAP, STRIP, CLIP = "a saliency map", "a strip", "a clip"
@@ -75,7 +76,9 @@ def _table_kind(header: tuple[str, ...], aspects: Aspects) -> str | None:
     wide = cells[:2] == ["video", "dimension"] or ratings_form(tuple(cells), aspects)
     if "rating" in cells or (wide and "mos" not in cells):
         return RATINGS
-    return POINTS if {"x", "y"} <= set(cells) else None
+    if {"x", "y"} <= set(cells):
+        return POINTS
+    return TABLE if is_table_of_clips(header, aspects) else None
 
 
 def _json_kind(path: Path, aspects: Aspects) -> str | None:

@@ -28,11 +28,13 @@ from lmme3dhf.data.check.kinds import (
     SCORES,
     SPLIT,
     STRIP,
+    TABLE,
     kind_of,
 )
 from lmme3dhf.data.check.report import Report
 from lmme3dhf.data.container import missing
 from lmme3dhf.data.gen3dhf import UNNAMED_LEVEL, is_absolute, require_inside, scan_list
+from lmme3dhf.data.readers.table import read_table
 from lmme3dhf.data.release import Labels, read_json, scan_distortion_labels, scan_mos
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import SplitFile, read_split_file
@@ -112,6 +114,8 @@ def read_file(
             return None
         if kind == LIST:
             _read_list(path, video_root, report, found, allow_outside)
+        elif kind == TABLE:
+            _read_table(path, video_root, report, found, allow_outside)
         elif kind not in _MEDIA:
             _READERS[kind](path, report, found)
     except UserError as error:
@@ -190,6 +194,20 @@ def _read_list(
     found.lists[path] = samples
 
 
+def _read_table(
+    path: Path, video_root: Path | None, report: Report, found: Found, allow_outside: bool
+) -> None:
+    options = {"aspects": found.aspects, "labels": "require", "allow_outside": allow_outside}
+    samples = found.lists[path] = []
+    for sample in read_table(path, root=video_root, **options):
+        report.looked_at["rows"] += 1
+        if isinstance(sample, DataError):
+            report.add_message("row", path, str(sample))
+            continue
+        samples.append(sample)
+        found.clips.setdefault(sample.path, sample.where)
+
+
 def _read_scores(path: Path, report: Report, found: Found) -> None:
     found.scores = scan_mos(path, found.aspects)
     for entry, sentence in found.scores.faults:
@@ -247,7 +265,12 @@ _READERS = {
     REMARKS: _read_remarks,
     POINTS: _read_points,
 }
-_PLURALS = {LIST: "lists", **{kind: f"files of {kind}" for kind in _READERS}, SPLIT: "splits"}
+_PLURALS = {
+    LIST: "lists",
+    TABLE: "tables of clips",
+    **{kind: f"files of {kind}" for kind in _READERS},
+    SPLIT: "splits",
+}
 
 
 def scales_beside(path: Path, aspects: Aspects) -> Mapping[str, Scale]:

@@ -81,6 +81,11 @@ def _fault(header: tuple[str, ...], aspects: Aspects, labels: str) -> str | None
     return None
 
 
+def is_table_of_clips(header: tuple[str, ...], aspects: Aspects) -> bool:
+    """Whether a header has a column of clips and one of an aspect."""
+    return not _fault(header, aspects, "require")
+
+
 def _samples(
     row: dict[str, str], clip: Path, where: str, asked: list[Aspect], labels: str
 ) -> Iterator[Sample]:
@@ -107,6 +112,9 @@ def _samples(
         if (std := _number(row, f"{name}_std", where)) is not None:
             stds[name] = std
         if word := row.get(f"{name}_level"):
+            if word not in aspect.scale.levels:
+                known = ", ".join(aspect.scale.levels) or "no level"
+                raise DataError(f"{where}: {name}_level is {word!r}, expected {known}")
             levels[name] = word
     if labels == "require" and not (values or levels):
         raise DataError(f"{where}: neither a score nor a level; fill one in, or remove the row")
