@@ -32,7 +32,7 @@ from lmme3dhf.data.gen3dhf import DISTORTION_PROMPT, VIDEO_FOLDER, level_reply, 
 from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
 from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.data.sources import files_below
+from lmme3dhf.data.sources import files_below, is_picture
 from lmme3dhf.data.splits import Split, check_split, grouped_split, write_split
 from lmme3dhf.files import is_inside, replace_file, write_csv, write_json
 
@@ -135,7 +135,7 @@ def split_shares(eval_share: float, val_share: float) -> dict[str, float]:
 
 
 def clips_in(folder: Path) -> dict[str, Path]:
-    """Video -> clip, sorted by name.
+    """Video -> clip, sorted by name; where there are no videos, the images.
 
     Raises:
         DataError: No such folder, no clip in it, two clips of one name, or a link that leads
@@ -144,11 +144,9 @@ def clips_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of the clips")
     clips: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in CLIP_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.is_dir():
-            continue
+    files = [p for p in sorted(folder.iterdir()) if not (p.is_dir() or p.name.startswith("."))]
+    videos = [path for path in files if path.suffix.lower() in CLIP_SUFFIXES]
+    for path in videos or filter(is_picture, files):
         if not path.exists():
             raise DataError(f"{path} {missing(path)}; mend the link, or remove it")
         if path.stem in clips:
@@ -165,8 +163,9 @@ def clips_in(folder: Path) -> dict[str, Path]:
 
 def deeper_clips(folder: Path) -> list[str]:
     """A line on clips in folders below, which `clips_in` does not take; none without them."""
-    below = files_below([folder]) if any(folder.iterdir()) else []
-    deeper = [p for p in below if p.suffix.lower() in CLIP_SUFFIXES and p.parent != folder]
+    folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any(p.iterdir())]
+    below = files_below(folders) if folders else []
+    deeper = [path for path in below if path.suffix.lower() in CLIP_SUFFIXES]
     if not deeper:
         return []
     first = deeper[0].relative_to(folder)
@@ -275,7 +274,9 @@ def build_labels(
     try:
         strips = root / STRIP_FOLDER if sources.strips is None else sources.strips
         report.strips_cut, failed = write_strips(
-            staging / STRIP_FOLDER, {video: clips[video] for video in videos}, strips
+            staging / STRIP_FOLDER,
+            {video: clips[video] for video in videos if not is_picture(clips[video])},
+            strips,
         )
         if failed:
             raise DataError(

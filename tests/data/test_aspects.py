@@ -3,6 +3,7 @@ of 1 to 5 with three words, without words, and with the best score at the low en
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,21 @@ def test_aspects_that_do_not_fit_stop_before_anything_is_made(raw, capsys, befor
     assert cli.main(["data", "labels", *given, "--eval_share=0.4"]) == 1
     assert reason in capsys.readouterr().err
     assert not (raw / "data").exists()
+
+
+def test_images_are_rated_as_clips_are(raw):
+    """Catches images passed over, and strips cut from them."""
+    for path in (raw / "clips").iterdir():
+        picture = Image.fromarray(np.full((56, 56, 3), 90, np.uint8))
+        picture.save(path.with_suffix(".png"))
+        path.unlink()
+    shutil.rmtree(raw / "strips")
+    (raw / "strips").mkdir()
+    data = labels(raw)
+    samples = read_list(data / "numerical/eval_noise.json", aspects=aspects_of(data))
+    assert {sample.path.suffix for sample in samples} == {".png"}
+    assert all(sample.path.is_file() for sample in samples)
+    assert not (data / "image").exists()
+    assert check(data).errors == 0
+    samples[0].path.write_bytes(samples[0].path.read_bytes()[:60])
+    assert check(data).errors == 1
