@@ -68,6 +68,16 @@ def test_a_table_is_read(tmp_path):
     assert samples[2].where == f"{tmp_path / 'clips.csv'}:3"
 
 
+def test_words_alone_are_enough(tmp_path):
+    """Catches a table of level words that needs scores."""
+    (sample,) = samples_of(written(tmp_path, "file,match_level,prompt\na.mp4,middle,x\n"))
+    assert (sample.mos, sample.level, sample.reply) == (
+        None,
+        "middle",
+        'Its match with "x" is middle.',
+    )
+
+
 def test_labels_of_a_table_can_be_ignored(tmp_path):
     """Catches a score that reaches a prediction, and a table without scores that cannot be asked
     about.

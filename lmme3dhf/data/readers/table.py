@@ -41,19 +41,17 @@ def read_table(
         fits=lambda header: not _fault(header, aspects, labels),
         advice=lambda header: f"{_fault(header, aspects, labels)}; correct the first line",
     )
-    asked = [aspect for name, aspect in aspects.items() if name in sheet.header]
+    asked = _asked(sheet.header, aspects) or list(aspects.values())
     folder, seen = path.parent if root is None else Path(root), set()
     for line, cells in sheet.rows:
         where, row = f"{path}:{line}", dict(zip(sheet.header, cells, strict=True))
         try:
             entry = row[next(name for name in _PATHS if name in row)]
             clip = folder / entry.replace("\\", "/")
-            if not entry or clip.stem in seen:
-                raise DataError(
-                    f"{where}: {clip.stem} has a row already; keep one, or rename a clip"
-                    if entry
-                    else f"{where}: no path; name the clip"
-                )
+            if not entry:
+                raise DataError(f"{where}: no path; name the clip")
+            if clip.stem in seen:
+                raise DataError(f"{where}: {clip.stem} has a row already; keep one of the two")
             if not (allow_outside or is_inside(clip, folder)):
                 raise DataError(
                     f"{where}: {entry} leads out of {folder}; name the folder of the clips "
@@ -61,22 +59,26 @@ def read_table(
                     "(--allow_outside)"
                 )
             seen.add(clip.stem)
-            yield from _samples(row, clip, where, asked or list(aspects.values()), labels)
-        except (DataError, AspectError) as error:
-            yield error if isinstance(error, DataError) else DataError(f"{where}: {error}")
+            yield from _samples(row, clip, where, asked, labels)
+        except DataError as error:
+            yield error
+        except AspectError as error:
+            yield DataError(f"{where}: {error}")
+
+
+def _asked(header: tuple[str, ...], aspects: Aspects) -> list[Aspect]:
+    """The aspects that have a column of scores or levels."""
+    return [aspect for name, aspect in aspects.items() if {name, f"{name}_level"} & {*header}]
 
 
 def _fault(header: tuple[str, ...], aspects: Aspects, labels: str) -> str | None:
     """What is wrong with a header; None where nothing is."""
     paths = [name for name in _PATHS if name in header]
-    of_none = [
-        name
-        for name in header
-        if name.endswith(_OF_ASPECTS[1:]) and name.rpartition("_")[0] not in aspects
-    ]
     if len(paths) != 1 or len(set(header)) < len(header):
         return f"expected one column of clips ({' or '.join(_PATHS)}), and none twice"
-    if of_none or (labels == "require" and not {*aspects} & {*header}):
+    endings = [name for name in header if name.endswith(_OF_ASPECTS[1:])]
+    of_none = [name for name in endings if name.rpartition("_")[0] not in aspects]
+    if of_none or (labels == "require" and not _asked(header, aspects)):
         return f"{', '.join(of_none) or 'no column'} of an aspect; there are {', '.join(aspects)}"
     return None
 
@@ -94,12 +96,10 @@ def _samples(
     slots = {name: text for name, text in row.items() if name not in own}
     known = {"video": clip.stem, "path": clip, "slots": slots, "where": where}
     if "generator" in row or "identity" in row:
-        origin = Origin(row.get("generator", ""), row.get("identity") or clip.stem)
-        known["origin"] = origin
+        known["origin"] = Origin(row.get("generator", ""), row.get("identity") or clip.stem)
     values, stds, levels = {}, {}, {}
-    for name, aspect in {aspect.name: aspect for aspect in asked}.items():
-        if labels == "ignore":
-            continue
+    for aspect in asked if labels == "require" else ():
+        name = aspect.name
         if (value := _number(row, name, where)) is not None:
             if not aspect.scale.holds(value):
                 raise DataError(
@@ -113,8 +113,8 @@ def _samples(
             stds[name] = std
         if word := row.get(f"{name}_level"):
             if word not in aspect.scale.levels:
-                known = ", ".join(aspect.scale.levels) or "no level"
-                raise DataError(f"{where}: {name}_level is {word!r}, expected {known}")
+                words = ", ".join(aspect.scale.levels) or "no level"
+                raise DataError(f"{where}: {name}_level is {word!r}, expected {words}")
             levels[name] = word
     if labels == "require" and not (values or levels):
         raise DataError(f"{where}: neither a score nor a level; fill one in, or remove the row")
