@@ -6,7 +6,7 @@ from 0 to 5. Array legend: S subjects, V videos.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,6 @@ SLIDER = Scale(minimum=0, maximum=5, levels=())  # paper, Section 3.2: sliders f
 SLIPS = 0.2  # a larger share of ratings beyond a scale is another scale
 
 Cell = tuple[int, str, str, str, str]  # line, subject, video, aspect, rating as written
-Cells = Iterator[Cell]
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,10 @@ def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
             none that differ.
         FileNotFoundError: No such file.
     """
-
-    def fits(header: tuple[str, ...]) -> bool:
-        return ratings_form(header, aspects) is not None
-
-    sheet = read_sheet(path, AnnotationError, fits=fits, advice=_advice)
-    cells = list(ratings_form(sheet.header, aspects)(path, sheet))
+    sheet = read_sheet(
+        path, AnnotationError, fits=lambda header: is_ratings(header, aspects), advice=_advice
+    )
+    cells = list(_cells(path, sheet))
     sliders = _sliders(path, cells, aspects)
     ratings: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     lines: dict[tuple[str, str, str], int] = {}
@@ -100,7 +97,7 @@ def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
                 "or declare it (--aspects FILE)"
             )
         first = lines.setdefault((subject, video, aspect), line)
-        if (subject, video) in ratings[aspect]:
+        if first != line:
             raise AnnotationError(
                 f"{path}:{line}: subject {subject!r} has already rated the {aspect} of "
                 f"{video!r} in line {first}; keep one of the two rows"
@@ -117,19 +114,16 @@ def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
     }
 
 
-def ratings_form(
-    header: tuple[str, ...], aspects: Aspects
-) -> Callable[[Path, Sheet], Cells] | None:
-    """The reader of a table with this header."""
-    named = tuple("dimension" if name == "aspect" else name for name in header)
-    rest = header[2:]
-    if named == LONG_COLUMNS:
-        return _long_cells
-    if not rest or {*rest} & {*LONG_COLUMNS}:
-        return None
-    if named[:2] == WIDE_COLUMNS:
-        return _wide_cells
-    return _cells_by_aspect if header[:2] == BY_ASPECT and {*rest} <= {*aspects} else None
+def is_ratings(header: tuple[str, ...], aspects: Aspects) -> bool:
+    """Whether a table with this header holds ratings of these aspects."""
+    begin, rest = _begin(header), {*header[2:]}
+    if begin == LONG_COLUMNS or not rest or rest & {*LONG_COLUMNS}:
+        return begin == LONG_COLUMNS
+    return begin[:2] == WIDE_COLUMNS or (begin[:2] == BY_ASPECT and rest <= {*aspects})
+
+
+def _begin(header: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("dimension" if name == "aspect" else name for name in header)
 
 
 def _advice(header: tuple[str, ...]) -> str:
@@ -143,38 +137,26 @@ def _advice(header: tuple[str, ...]) -> str:
     )
 
 
-def _long_cells(path: Path, sheet: Sheet) -> Cells:
-    for line, (subject, video, aspect, text) in sheet.rows:
-        yield line, subject, video, aspect, text
-
-
-def _wide_cells(path: Path, sheet: Sheet) -> Cells:
-    subjects = _names(path, sheet, "subject")
-    for line, (video, aspect, *texts) in sheet.rows:
-        for subject, text in zip(subjects, texts, strict=True):
-            yield line, subject, video, aspect, text
-
-
-def _cells_by_aspect(path: Path, sheet: Sheet) -> Cells:
-    aspects = _names(path, sheet, "aspect")
-    for line, (subject, video, *texts) in sheet.rows:
-        for aspect, text in zip(aspects, texts, strict=True):
-            yield line, subject, video, aspect, text
-
-
-def _names(path: Path, sheet: Sheet, what: str) -> tuple[str, ...]:
-    """The names of the columns after the first two."""
-    names = sheet.header[2:]
+def _cells(path: Path, sheet: Sheet) -> Iterator[Cell]:
+    if _begin(sheet.header) == LONG_COLUMNS:
+        yield from ((line, *cells) for line, cells in sheet.rows)
+        return
+    names, by_subject = sheet.header[2:], sheet.header[0] == WIDE_COLUMNS[0]
     for index, name in enumerate(names):
-        column = index + 3
+        what = "subject" if by_subject else "aspect"
         if not name:
-            raise AnnotationError(f"{path}:1: column {column} has no name; name its {what}")
+            raise AnnotationError(f"{path}:1: column {index + 3} has no name; name its {what}")
         if name in names[:index]:
             raise AnnotationError(
-                f"{path}:1: column {column} is {what} {name!r} a second time; rename or remove one "
-                "of the two"
+                f"{path}:1: column {index + 3} is {what} {name!r} a second time; rename or remove "
+                "one of the two"
             )
-    return names
+    for line, (first, second, *texts) in sheet.rows:
+        for name, text in zip(names, texts, strict=True):
+            if by_subject:
+                yield line, name, first, second, text
+            else:
+                yield line, first, second, name, text
 
 
 def _sliders(path: Path, cells: list[Cell], aspects: Aspects) -> dict[str, Scale]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lmme3dhf.annotations.levels import fit_level_scale, to_json
-from lmme3dhf.aspects import ASPECTS_FILE, Aspect, Aspects, Scale, aspects_of
-from lmme3dhf.data.gen3dhf import level_reply, read_list, write_list
+from lmme3dhf.aspects import ASPECTS_FILE, Aspects, aspects_of
+from lmme3dhf.data.gen3dhf import read_list, write_list, write_ratings
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import (
     FOLD_SEED,
@@ -80,19 +80,13 @@ def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared
         )
     }
     scales = {}
-    for dimension, aspect in aspects.items():
-        samples = {v: s for members in scored.values() for v, s in members[dimension].items()}
+    for aspect in aspects.values():
+        samples = {v: s for of_part in scored.values() for v, s in of_part[aspect.name].items()}
         train = np.array([samples[video].mos for video in split["train"]])
-        scale = scales[dimension] = fit_level_scale(train, aspect)
+        scales[aspect.name] = fit_level_scale(train, aspect)
+        fitted = replace(aspect, scale=scales[aspect.name])
         for part, videos in split.items():
-            for kind in ("text", "numerical") if scale.levels else ("numerical",):
-                write_list(
-                    out / kind / f"{part}_{dimension}.json",
-                    [
-                        replace(s, reply=_reply(s, aspect, scale, scored=kind == "numerical"))
-                        for s in (samples[video] for video in videos)
-                    ],
-                )
+            write_ratings(out, part, fitted, [samples[video] for video in videos])
     for part, videos in split.items():
         if answers:
             decided = [answers[video] for video in videos if video in answers]
@@ -102,11 +96,6 @@ def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared
         if (root / file).exists():
             shutil.copyfile(root / file, out / file)
     write_split(out / "splits.json", split, protocol=name, latents_shared=latents_shared)
-
-
-def _reply(sample: Sample, aspect: Aspect, scale: Scale, *, scored: bool) -> str:
-    level = scale.level(sample.mos) if scale.levels else None
-    return level_reply(aspect, level, sample.mos if scored else None, sample.slots)
 
 
 def _scored(root: Path, aspects: Aspects) -> dict[str, dict[str, dict[str, Sample]]]:

@@ -11,7 +11,8 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from string import Formatter
 
@@ -176,6 +177,26 @@ def write_list(path: Path, samples: Iterable[Sample]) -> None:
     if not rows:
         raise DataError(f"{path}: no samples to write; a list holds at least one")
     replace_file(Path(path), json.dumps(rows, ensure_ascii=False))
+
+
+def write_ratings(folder: Path, part: str, aspect: Aspect, samples: Sequence[Sample]) -> None:
+    """Writes a part's lists with the scores of an aspect: `numerical/PART_NAME.json`, and
+    `text/PART_NAME.json` where it has levels; replies follow from the scores.
+
+    Args:
+        folder: The data set.
+        part: Of the split.
+        aspect: What is rated, its scale with edges.
+        samples: Questions on the aspect, with their scores.
+    """
+    words = aspect.scale.levels
+    for kind in ("numerical", "text") if words else ("numerical",):
+        rows = []
+        for sample in samples:
+            level = aspect.scale.level(sample.mos) if words else None
+            score = sample.mos if kind == "numerical" else None
+            rows.append(replace(sample, reply=level_reply(aspect, level, score, sample.slots)))
+        write_list(folder / kind / f"{part}_{aspect.name}.json", rows)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, object]]:

@@ -11,7 +11,7 @@ files stand side by side until the same call is made again. What is read and wri
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from lmme3dhf.aspects import ASPECTS_FILE, DISTORTION, aspects_of, read_aspects
 from lmme3dhf.data.card import CARD, LabelReport, data_card
 from lmme3dhf.data.conflicts import conflicts
 from lmme3dhf.data.container import missing
-from lmme3dhf.data.gen3dhf import DISTORTION_PROMPT, VIDEO_FOLDER, level_reply, write_list
+from lmme3dhf.data.gen3dhf import DISTORTION_PROMPT, VIDEO_FOLDER, write_list, write_ratings
 from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
 from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError, Sample
@@ -479,24 +479,14 @@ def _write_lists(
     clips: Mapping[str, Path],
     report: LabelReport,
 ) -> None:
-    def sample(video: str, task: str, prompt: str, reply: str) -> Sample:
-        return Sample(video=video, path=clips[video], task=task, prompt=prompt, reply=reply)
+    def sample(video: str, **about: Any) -> Sample:
+        return Sample(video=video, path=clips[video], **about)
 
     for name, scale in report.scales.items():
-        aspect = report.aspects[name]
-        rated = [
-            (video, scale.level(score) if scale.levels else None, score)
-            for video in videos
-            for score in (mos[name][video],)
-        ]
-        kinds = {"numerical": [(video, level_reply(aspect, *said)) for video, *said in rated]}
-        if scale.levels:
-            kinds["text"] = [(video, level_reply(aspect, level)) for video, level, _ in rated]
-        for kind, replies in kinds.items():
-            write_list(
-                folder / kind / f"{part}_{name}.json",
-                [sample(video, name, aspect.question(), reply) for video, reply in replies],
-            )
+        aspect = replace(report.aspects[name], scale=scale)
+        about = {"task": name, "prompt": aspect.question()}
+        rated = [sample(video, values={name: mos[name][video]}, **about) for video in videos]
+        write_ratings(folder, part, aspect, rated)
     if report.distortions is not None:
         decided = [video for video in videos if video in report.distortions]
         if not decided:
@@ -506,12 +496,10 @@ def _write_lists(
                 f"category, first {unread.marker} on {unread.video}: {unread.text[:60]!r}; extend "
                 "the phrases by --rules"
             )
+        about = {"task": DISTORTION, "prompt": DISTORTION_PROMPT}
         write_list(
             folder / "distortion" / f"{part}.json",
-            [
-                sample(v, DISTORTION, DISTORTION_PROMPT, distortion_reply(report.distortions[v]))
-                for v in decided
-            ],
+            [sample(v, reply=distortion_reply(report.distortions[v]), **about) for v in decided],
         )
 
 

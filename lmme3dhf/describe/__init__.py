@@ -7,11 +7,11 @@ as it is. What is there is described; what is missing is named on the page with 
 
 from pathlib import Path
 
-from lmme3dhf.aspects import ASPECTS_FILE
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import generator
 from lmme3dhf.data.statistics import Figures
-from lmme3dhf.describe.contents import Contents, chosen_strips, measure, read_contents
+from lmme3dhf.describe.contents import chosen_strips, measure, read_contents
 from lmme3dhf.describe.inventory import compare_lists, count_parts, coverage, video_table
 from lmme3dhf.describe.marks import describe_distortions, describe_marks, describe_strips
 from lmme3dhf.describe.output import Output
@@ -55,13 +55,11 @@ def describe(root: Path, out: Path) -> Figures:
     strips = chosen_strips(contents)
     # Only synthetic data sets know the truth.
     note = "synthetic data" if (root / "truth.json").exists() else ""
-    declared = (root / ASPECTS_FILE).is_file()
     output = Output(Path(out), note)
     figures: Figures = {
         "name": root.resolve().name,
         "videos": len(contents.videos),
         "sources": contents.sources,
-        **({"aspects": _scales(contents)} if declared else {}),
         "coverage": coverage(contents),
         "parts": count_parts(contents, output),
         "lists": compare_lists(contents),
@@ -74,17 +72,14 @@ def describe(root: Path, out: Path) -> Figures:
         "raters": describe_raters(contents, output),
         "markers": describe_markers(contents, output),
     }
+    if contents.aspects != GEN3DHF:
+        figures["aspects"] = {
+            name: f"{aspect.scale.minimum:g} to {aspect.scale.maximum:g}, {aspect.scale.direction}"
+            for name, aspect in contents.aspects.items()
+        }
     rows = video_table(contents, marks)
     output.table("videos.csv", "everything that is known of each video", rows)
     figures |= {"left_out": output.left_out, "files": output.files}
     replace_file(output.folder / PAGE, dataset_page(figures))
     write_json(output.folder / FIGURES, figures)
     return figures
-
-
-def _scales(contents: Contents) -> dict[str, str]:
-    """Aspect -> its scale, in words."""
-    return {
-        name: f"{aspect.scale.minimum:g} to {aspect.scale.maximum:g}, {aspect.scale.direction}"
-        for name, aspect in contents.aspects.items()
-    }

@@ -90,22 +90,19 @@ class Contents:
         known = (self.categories, self.fixations, self.maps, self.strips, self.rated, self.remarked)
         return sorted({video for videos in (*listed, *known) for video in videos})
 
-    @property
-    def common_scale(self) -> Scale:
-        """What all aspects can be shown on: their scale where it is the same, else percent."""
-        ends = {(a.scale.minimum, a.scale.maximum) for a in self.aspects.values()}
-        minimum, maximum = ends.pop() if len(ends) == 1 else (0.0, 100.0)
-        return Scale(minimum=minimum, maximum=maximum, levels=())
-
-    @property
-    def shown(self) -> dict[str, dict[str, float]]:
-        """Aspect -> video -> score on the common scale."""
-        common, shown = self.common_scale, dict(self.mos)
-        for name, scores in self.mos.items():
-            scale = self.aspects[name].scale
-            if (scale.minimum, scale.maximum) != (common.minimum, common.maximum):
-                shown[name] = {v: common.from_unit(scale.to_unit(s)) for v, s in scores.items()}
-        return shown
+    def comparable(self) -> tuple[Scale, dict[str, dict[str, float]]]:
+        """A scale and aspect -> video -> score on it: the aspects' own scale where it is the same
+        for all, else percent of it.
+        """
+        scales = {name: aspect.scale for name, aspect in self.aspects.items()}
+        ends = {(scale.minimum, scale.maximum) for scale in scales.values()}
+        if len(ends) == 1:
+            return next(iter(scales.values())), self.mos
+        percent = Scale(levels=())
+        return percent, {
+            name: {v: percent.from_unit(scales[name].to_unit(s)) for v, s in scores.items()}
+            for name, scores in self.mos.items()
+        }
 
     def words(self, aspect: str) -> dict[str, str]:
         """Video -> level word as the lists have it, those of `text/` first."""
@@ -315,10 +312,9 @@ def chosen_strips(contents: Contents) -> list[Strip]:
     marked = contents.maps.union(contents.fixations)
     videos = [video for video in contents.strips if video in marked] or list(contents.strips)
     strips = []
-    good = {
-        name: scores if contents.aspects[name].scale.higher_is_better else _negative(scores)
-        for name, scores in contents.shown.items()
-    }
+    _, shown = contents.comparable()
+    signs = {n: 1 if a.scale.higher_is_better else -1 for n, a in contents.aspects.items()}
+    good = {n: {v: signs[n] * s for v, s in scores.items()} for n, scores in shown.items()}
     for place, video in exemplars(videos, good) if videos else ():
         path = contents.strips[video]
         picture_HW3 = read_picture(path)
@@ -341,7 +337,3 @@ def chosen_strips(contents: Contents) -> list[Strip]:
             )
         )
     return strips
-
-
-def _negative(scores: dict[str, float]) -> dict[str, float]:
-    return {video: -score for video, score in scores.items()}

@@ -33,9 +33,8 @@ def describe_scores(contents: Contents, output: Output) -> Figures | None:
         for first, second in combinations(within, 2):
             pair = part if len(within) == 2 else f"{first} against {second}, {part}"
             together[pair] = statistics.agreement(within[first], within[second])
-    scale = contents.common_scale
-    bins = statistics.histogram(contents.shown, scale)
-    curves = statistics.density(contents.shown, scale)
+    scale, shown = contents.comparable()
+    bins, curves = statistics.histogram(shown, scale), statistics.density(shown, scale)
     output.table("fig2a_mos.csv", "videos in each bin of the scores", bins)
     output.table("fig2a_density.csv", "density of the scores", curves)
     path = output.picture("fig2a_mos.png", "distribution of the scores")
@@ -119,10 +118,11 @@ def describe_generators(contents: Contents, output: Output) -> Figures | None:
     if not mos:
         return None
     what = "mean score of each generator"
-    rows = generator_statistics.per_generator(contents.shown)
+    scale, shown = contents.comparable()
+    rows = generator_statistics.per_generator(shown)
     output.table("fig2b_generators.csv", what, rows)
     path = output.picture("fig2b_generators.png", what)
-    plots.generator_bars(path, rows, contents.common_scale, output.note)
+    plots.generator_bars(path, rows, scale, output.note)
     figures: Figures = {
         "rows": rows,
         "dealt_out": generator_statistics.dealt_out(contents.parts, contents.videos),
@@ -131,7 +131,7 @@ def describe_generators(contents: Contents, output: Output) -> Figures | None:
             for name, scores in mos.items()
         },
         "latents": {d: generator_statistics.latents(scores) for d, scores in mos.items()},
-        "partition": generator_statistics.partition(contents.shown),
+        "partition": generator_statistics.partition(shown),
     }
     output.table(
         "latents.csv",

@@ -1,5 +1,6 @@
 """A reader from outside the package: a module of the user's that adds one entry."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -38,7 +39,6 @@ READERS["folders"] = read_folders
 @pytest.fixture
 def plugin(tmp_path, monkeypatch) -> Path:
     """The module on the path, and its clips; the package is left as it was."""
-    monkeypatch.setattr(readers, "READERS", readers.READERS)
     monkeypatch.setitem(readers.READERS, "folders", None)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_readers.py").write_text(MODULE)
@@ -47,7 +47,7 @@ def plugin(tmp_path, monkeypatch) -> Path:
         path = tmp_path / "clips" / name
         path.parent.mkdir(parents=True)
         path.touch()
-    __import__("my_readers")
+    importlib.import_module("my_readers")
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from lmme3dhf.annotations.descriptions import REMARK_COLUMNS
-from lmme3dhf.annotations.ratings import ratings_form
+from lmme3dhf.annotations.ratings import is_ratings
 from lmme3dhf.aspects import Aspects
 from lmme3dhf.data.readers.table import is_table_of_clips
 from lmme3dhf.data.release import read_json, video_id
@@ -73,7 +73,7 @@ def _table_kind(header: tuple[str, ...], aspects: Aspects) -> str | None:
     # Not the tables that are made from them, which have more columns, and scores.
     if "remark" in cells and len(cells) == len(REMARK_COLUMNS):
         return REMARKS
-    wide = cells[:2] == ["video", "dimension"] or ratings_form(tuple(cells), aspects)
+    wide = cells[:2] == ["video", "dimension"] or is_ratings(tuple(cells), aspects)
     if "rating" in cells or (wide and "mos" not in cells):
         return RATINGS
     if {"x", "y"} <= set(cells):
