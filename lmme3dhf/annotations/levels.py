@@ -118,10 +118,11 @@ def read_levels(path: Path, aspects: Aspects) -> dict[str, Scale]:
         scales = {}
         for name, edges in content.items():
             require_known("aspect", name, aspects)
+            listed = edges if isinstance(edges, list) else ()
             try:
-                scales[name] = aspects[name].scale.replace(edges=list(edges))
-            except (AspectError, TypeError) as error:
-                raise AnnotationError(f"{name}: edges {edges!r}: {error}") from error
+                scales[name] = aspects[name].scale.replace(edges=listed)
+            except AspectError as error:
+                raise AnnotationError(f"{name} levels: {error}") from error
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}; correct it or make the labels again") from error
     return scales

@@ -21,6 +21,7 @@ from lmme3dhf.sheets import Sheet, read_sheet
 LONG_COLUMNS = ("subject", "video", "dimension", "rating")
 WIDE_COLUMNS = ("video", "dimension")  # then one column for each subject
 BY_ASPECT = ("subject", "video")  # then one column for each aspect
+ORIGIN_COLUMNS = ("generator", "identity")  # of the video, may stand in any table beside the others
 SLIDER = Scale(minimum=0, maximum=5, levels=())  # paper, Section 3.2: sliders from 0 to 5
 SLIPS = 0.2  # a larger share of ratings beyond a scale is another scale
 
@@ -66,7 +67,8 @@ def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
     - wide, `video,dimension,<subject>,<subject>,...`: a row for every video and aspect, a column
       for every subject.
 
-    Separators, decimal commas and encodings are those of `sheets.read_sheet`. A missing rating is
+    The columns `generator` and `identity` are passed over, see `read_origins`. Separators, decimal
+    commas and encodings are those of `sheets.read_sheet`. A missing rating is
     an empty cell, or a missing row. Subjects and videos are sorted by name, so the order of rows
     and columns does not matter.
 
@@ -114,8 +116,33 @@ def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
     }
 
 
+def read_origins(path: Path) -> dict[str, tuple[str, str]]:
+    """Video -> generator and identity, from the columns that a table of ratings may have; an empty
+    text for a column that it has not, and no video where it has neither.
+
+    Raises:
+        AnnotationError: With path and line: a video with two generators or identities, or as
+            `read_ratings` for what is no table.
+        FileNotFoundError: No such file.
+    """
+    sheet = read_sheet(path, AnnotationError, fits=lambda header: "video" in header)
+    found: dict[str, tuple[str, str]] = {}
+    if not {*ORIGIN_COLUMNS} & {*sheet.header}:
+        return found
+    for line, cells in sheet.rows:
+        row = dict(zip(sheet.header, cells, strict=True))
+        origin = tuple(row.get(name, "") for name in ORIGIN_COLUMNS)
+        if found.setdefault(row["video"], origin) != origin:
+            raise AnnotationError(
+                f"{path}:{line}: {row['video']!r} has {' and '.join(origin)} here, and "
+                f"{' and '.join(found[row['video']])} in a row before; correct one of them"
+            )
+    return found
+
+
 def is_ratings(header: tuple[str, ...], aspects: Aspects) -> bool:
     """Whether a table with this header holds ratings of these aspects."""
+    header = tuple(name for name in header if name not in ORIGIN_COLUMNS)
     begin, rest = _begin(header), {*header[2:]}
     if begin == LONG_COLUMNS or not rest or rest & {*LONG_COLUMNS}:
         return begin == LONG_COLUMNS
@@ -138,6 +165,9 @@ def _advice(header: tuple[str, ...]) -> str:
 
 
 def _cells(path: Path, sheet: Sheet) -> Iterator[Cell]:
+    kept = [i for i, name in enumerate(sheet.header) if name not in ORIGIN_COLUMNS]
+    rows = [(line, tuple(cells[i] for i in kept)) for line, cells in sheet.rows]
+    sheet = Sheet(tuple(sheet.header[i] for i in kept), rows)
     if _begin(sheet.header) == LONG_COLUMNS:
         yield from ((line, *cells) for line, cells in sheet.rows)
         return

@@ -147,7 +147,7 @@ def test_three_words_and_none(tmp_path):
     path = tmp_path / "levels.json"
     path.write_text('{"noise": [1, 2, 3, 4]}')
     assert read_levels(path, {"noise": noise}) == {"noise": scale}
-    with pytest.raises(AnnotationError, match=r"levels\.json: noise: .*expected 6"):
+    with pytest.raises(AnnotationError, match=r"levels\.json: noise levels: .*expected 6"):
         read_levels(path, {"noise": aspect()})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmme3dhf.annotations import AnnotationError
-from lmme3dhf.annotations.ratings import SLIDER, Ratings, read_ratings, z_scores
+from lmme3dhf.annotations.ratings import SLIDER, Ratings, read_origins, read_ratings, z_scores
 from lmme3dhf.aspects import GEN3DHF, Aspect, Scale
 
 LONG = "subject,video,dimension,rating\n"
@@ -87,6 +87,23 @@ def test_any_aspect_is_read_from_three_forms(tmp_path):
         np.testing.assert_array_equal(noise.rating_SV, [[2, 5], [np.nan, 4]])
         assert noise.slider == noise.scale == NOISE.scale
         assert ratings["quality"].slider == SLIDER
+
+
+def test_a_table_of_ratings_may_say_where_clips_come_from(tmp_path):
+    """The same ratings with and without the columns. Catches a generator taken for a subject, and a
+    clip of two people.
+    """
+    plain = "video,dimension,a,b\nx,quality,1,2\ny,quality,3,4\n"
+    more = "generator,video,dimension,a,identity,b\nG1,x,quality,1,ann,2\nG2,y,quality,3,ben,4\n"
+    table = written(tmp_path, plain)
+    expected = read_ratings(table)["quality"].rating_SV
+    assert read_origins(table) == {}
+    table = written(tmp_path, more)
+    np.testing.assert_array_equal(read_ratings(table)["quality"].rating_SV, expected)
+    assert read_origins(table) == {"x": ("G1", "ann"), "y": ("G2", "ben")}
+    table = written(tmp_path, more + "G1,x,authenticity,1,cat,2\n")
+    with pytest.raises(AnnotationError, match=r":4: 'x' has G1 and cat here, and G1 and ann"):
+        read_origins(table)
 
 
 @pytest.mark.parametrize(
