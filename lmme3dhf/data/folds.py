@@ -25,13 +25,14 @@ PROTOCOLS = ("grouped", "official", "leave-one-generator-out")
 _PARTS = ("train", "val", "eval")
 
 
-def protocol_splits(root: Path, protocol: str) -> dict[str, Split]:
+def protocol_splits(root: Path, protocol: str, aspects: Aspects | None = None) -> dict[str, Split]:
     """The folds of a protocol on a data set.
 
     Args:
         root: Folder of the data set; its lists say which videos there are.
         protocol: "grouped", five folds that share no face; "leave-one-generator-out", one fold a
             generator; "official", the one split that the lists came in, `val` counted to `train`.
+        aspects: What is rated; None for what the data set declares.
 
     Returns:
         Name of the fold, as in `datasets/splits` -> its parts "train" and "eval".
@@ -39,7 +40,7 @@ def protocol_splits(root: Path, protocol: str) -> dict[str, Split]:
     Raises:
         DataError: Unknown protocol, no lists, or too few faces or generators.
     """
-    scored = _scored(root, aspects_of(root))
+    scored = _scored(root, aspects_of(root, aspects))
     parts = {part: sorted(next(iter(members.values()))) for part, members in scored.items()}
     videos = [video for members in parts.values() for video in members]
     if protocol == "grouped":
@@ -55,7 +56,15 @@ def protocol_splits(root: Path, protocol: str) -> dict[str, Split]:
     return {"official": {"train": parts["train"] + parts.get("val", []), "eval": parts["eval"]}}
 
 
-def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared: bool) -> None:
+def write_fold(
+    root: Path,
+    split: Split,
+    out: Path,
+    *,
+    name: str,
+    latents_shared: bool,
+    aspects: Aspects | None = None,
+) -> None:
     """Writes the lists of one fold, with level edges fitted on the fold's training part (Eq. 4).
 
     Clips and maps stay where they are; the marked points, and the true opinions of a synthetic data
@@ -68,8 +77,9 @@ def write_fold(root: Path, split: Split, out: Path, *, name: str, latents_shared
             `splits.json`.
         name: Of the fold, for `splits.json`.
         latents_shared: Whether its parts share faces.
+        aspects: What is rated; None for what the data set declares.
     """
-    aspects = aspects_of(root)
+    aspects = aspects_of(root, aspects)
     scored = _scored(root, aspects)
     answers = {
         sample.video: sample

@@ -7,7 +7,7 @@ as it is. What is there is described; what is missing is named on the page with 
 
 from pathlib import Path
 
-from lmme3dhf.aspects import GEN3DHF
+from lmme3dhf.aspects import GEN3DHF, Aspects
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import generator
 from lmme3dhf.data.statistics import Figures
@@ -23,12 +23,13 @@ from lmme3dhf.reports.dataset import dataset_page
 PAGE, FIGURES = "stats.md", "stats.json"
 
 
-def describe(root: Path, out: Path) -> Figures:
+def describe(root: Path, out: Path, aspects: Aspects | None = None) -> Figures:
     """Writes `stats.md`, `stats.json`, and pictures and tables of a data set.
 
     Args:
         root: Folder of the data set.
         out: Folder to write to; files of the same names are replaced.
+        aspects: What is rated; None for what the data set declares, else Gen3DHF's two.
 
     Returns:
         The content of `stats.json`.
@@ -39,7 +40,7 @@ def describe(root: Path, out: Path) -> Figures:
         AnnotationError: Raw annotations, maps or pictures that cannot be used.
     """
     root = Path(root)
-    contents = read_contents(root)
+    contents = read_contents(root, aspects)
     if not contents.videos:
         raise DataError(
             f"{root}: nothing of Gen3DHF is here (MOS.json, distortion_label.json, numerical/, "

@@ -128,8 +128,12 @@ class Strip:
     map_HW: np.ndarray | None
 
 
-def read_contents(root: Path) -> Contents:
+def read_contents(root: Path, aspects: Aspects | None = None) -> Contents:
     """Reads everything but pictures and maps, of which it notes the names.
+
+    Args:
+        root: The folder.
+        aspects: What is rated; None for what the data set declares, else Gen3DHF's two.
 
     Raises:
         DataError: No such folder, or a file that cannot be used.
@@ -138,7 +142,7 @@ def read_contents(root: Path) -> Contents:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder of a data set")
-    aspects = aspects_of(root)
+    aspects = aspects_of(root, aspects)
     lists = {kind: _read_lists(root / kind, aspects) for kind in ("text", "numerical")}
     lists = {kind: one for kind, one in lists.items() if one.videos}
     found = Contents(root=root, aspects=aspects, lists=lists)

@@ -117,14 +117,17 @@ def test_the_check_knows_the_aspects(raw):
     video = json.loads((data / "numerical/train_sharpness.json").read_text())[0]["videos"][0]
     scores[video.removesuffix(".mp4")]["sharpness"] += 0.5
     (data / "MOS.json").write_text(json.dumps(scores))
-    found = {(f.kind, f.place.split(":")[0]) for f in check(data, decode="none").findings}
+    report = check(data, decode="none")
+    found = {(finding.kind, finding.place.split(":")[0]) for finding in report.findings}
     assert ("level", "text/train_noise.json") in found
     assert ("score", "numerical/train_sharpness.json") in found
     assert ("row", "numerical/train_natural.json") in found
     # One list alone finds its aspects in the data set above it.
     assert check(data / "numerical/eval_sharpness.json", decode="none").errors == 0
+    # Without the file they are given, or nothing is understood.
     (data / "aspects.yaml").unlink()
-    assert check(data, decode="none").errors > 0
+    assert check(data, decode="none", aspects=aspects_of(raw)).findings == report.findings
+    assert check(data, decode="none").errors > report.errors
 
 
 def test_folds_and_the_description_take_them_along(raw):
@@ -156,6 +159,10 @@ def test_folds_and_the_description_take_them_along(raw):
         assert 0 <= low < 100
         assert len(set(counts)) == 1
     page = (raw / "stats/stats.md").read_text()
+    (data / "aspects.yaml").unlink()
+    words = ["data", "stats", str(data), f"--aspects={raw / 'aspects.yaml'}"]
+    assert cli.main([*words, f"--out={raw / 'given'}"]) == 0
+    assert (raw / "given/stats.md").read_text() == page
     assert "natural 1 to 5, higher is better" in page
     assert "noise 0 to 100, lower is better" in page
 
