@@ -33,7 +33,7 @@ def fit_level_scale(score_V: np.ndarray, aspect: Aspect, edges: str = "equal_wid
 
     Args:
         score_V: Scores in the scale's units.
-        aspect: Whose scale is fitted.
+        aspect: The aspect, with its scale.
         edges: "equal_width" is Eq. 4, equal intervals between minimum and maximum; "equal_count"
             puts equally many scores into each level (the released scores have 85 % of quality in
             the two best levels of Eq. 4).

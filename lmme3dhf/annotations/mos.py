@@ -116,9 +116,9 @@ def mean_opinion_scores(
         ratings: The raw ratings.
         rule: One of `RULES`.
         screening: One of `SCREENINGS`.
-        ddof: Of the deviation in the screenings by ITU-R BT.500: 1 as the Recommendation has it, 0
+        ddof: Degrees of freedom of the deviation in ITU-R BT.500: 1 as the Recommendation has it, 0
             as the `sureal` package does.
-        correlation_limit: Of the screening "p913".
+        correlation_limit: Threshold of the screening "p913".
 
     Raises:
         AnnotationError: A name or `ddof` that does not exist, a video without a rating by any
@@ -278,7 +278,7 @@ def most_likely(ratings: Ratings) -> Recovered:
     std_V is the model's deviation of one rating without its bias, the root of the harmonic mean of
     the squared inconsistencies of those who rated; std_V / sqrt(count) is the model's standard
     error of the score, with biases and inconsistencies taken as known. The ratings of a subject
-    who is alone are the scores; nothing tells its noise, so std_V is NaN.
+    who is alone are the scores; its noise is not known, so std_V is NaN.
 
     Raises:
         AnnotationError: The subjects fall into groups without a common video, whose biases cannot

@@ -60,7 +60,7 @@ class Ratings:
 def read_ratings(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, Ratings]:
     """Reads a table of ratings into one `Ratings` per aspect that occurs in it.
 
-    The header tells which of three forms it has:
+    The header says which of three forms it has:
 
     - long, `subject,video,dimension,rating`: a row for every rating, with the aspect's name;
     - by aspect, `subject,video,<aspect>,<aspect>,...`: a column for every aspect;

@@ -22,7 +22,7 @@ def conflicts(
         dots: Video -> number of marks of all markers; without the videos that nobody looked at.
             None where nobody marked.
         levels: Aspect -> video -> level word.
-        aspects: Whose levels they are.
+        aspects: What is rated, with all level words.
     """
     remarked, marked = categories or {}, dots or {}
     named = {v for v, found in remarked.items() if set(found) - {NO_DISTORTION}}

@@ -75,7 +75,7 @@ def write_fold(
         split: "train" and "eval" -> videos, all of which the data set's lists hold.
         out: Folder for the fold's `numerical/`, `text/`, `distortion/`, `levels.json` and
             `splits.json`.
-        name: Of the fold, for `splits.json`.
+        name: The fold's name, for `splits.json`.
         latents_shared: Whether its parts share faces.
         aspects: What is rated; None for what the data set declares.
     """

@@ -51,7 +51,7 @@ def level_reply(
         aspect: What is rated.
         level: One of its level words; None for an aspect without, whose score follows the prefix.
         score: In the units of its scale.
-        slots: Of the sample.
+        slots: The sample's slots.
 
     Raises:
         DataError: Unknown level, no score for an aspect without levels, or a score that is not on
@@ -77,7 +77,7 @@ def read_list(
     labels: str = "require",
     allow_outside: bool = False,
 ) -> list[Sample]:
-    """Reads a list, a JSON array or JSON lines (told apart by the content), in the order of the
+    """Reads a list, a JSON array or JSON lines (recognised by the content), in the order of the
     file.
 
     The released lists hold somebody's absolute paths, of which only the file name counts once
@@ -148,7 +148,7 @@ def scan_list(
     with it).
 
     Raises:
-        DataError: No row can be told from another: not UTF-8, an array that is not JSON, no rows.
+        DataError: There are no rows to be read: not UTF-8, an array that is not JSON, no rows.
         FileNotFoundError: No such list.
     """
     path = Path(path)
@@ -185,7 +185,7 @@ def write_ratings(folder: Path, part: str, aspect: Aspect, samples: Sequence[Sam
 
     Args:
         folder: The data set.
-        part: Of the split.
+        part: The part's name.
         aspect: What is rated, its scale with edges.
         samples: Questions on the aspect, with their scores.
     """

@@ -114,7 +114,7 @@ def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed
         videos: Names seedNNNN.
         eval_share: Share of the videos that eval gets.
         val_share: Share of the videos that val gets; 0 makes no such part.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
         DataError: Shares that leave nothing to train or evaluate on; or as
@@ -206,7 +206,7 @@ def build_labels(
             was given.
 
     Returns:
-        What was made. The caller tells it.
+        What was made. The caller prints it.
 
     Raises:
         AnnotationError: Raw annotations that cannot be used, with file and line.
@@ -348,7 +348,7 @@ def _opinion_scores(
     mos: dict[str, dict[str, float]] = {name: {} for name in aspects}
     spread: dict[str, dict[str, tuple[float, int, float]]] = {name: {} for name in aspects}
     if sources.mos is not None:
-        by_video = read_mos(source, aspects)
+        by_video = read_mos(source, aspects, clips)
         mos = {name: {v: scores[name] for v, scores in by_video.items()} for name in aspects}
     else:
         for name, ratings in read_ratings(source, aspects).items():
@@ -389,7 +389,7 @@ def _distortions(
     sources: Sources, clips: Mapping[str, Path], videos: list[str], report: LabelReport
 ) -> None:
     if sources.distortions is not None:
-        report.distortions = read_distortion_labels(sources.distortions)
+        report.distortions = read_distortion_labels(sources.distortions, clips)
         source, known, what = sources.distortions, set(report.distortions), "categories"
     elif sources.remarks is not None:
         remarks = read_remarks(sources.remarks)

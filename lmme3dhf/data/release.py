@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,32 +56,37 @@ class Labels:
     """What a label file holds, and everything that is wrong with it.
 
     Attributes:
+        known: Names of clips, which stay as they are though they be numbers.
         by_video: Video -> its labels; only entries without a fault.
         faults: (entry, sentence) in the order of the file.
     """
 
+    known: Container[str] = ()
     by_video: dict[str, Any] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_mos(path: Path, aspects: Aspects = GEN3DHF) -> dict[str, dict[str, float]]:
+def read_mos(
+    path: Path, aspects: Aspects = GEN3DHF, known: Container[str] = ()
+) -> dict[str, dict[str, float]]:
     """Reads mean opinion scores: video -> aspect -> score on its scale, all aspects for each video.
 
     Accepted are {"seed0000": {"quality": 51.2, "authenticity": 49.9}}, {"quality": {"seed0000":
     51.2}, "authenticity": {...}}, and a list of records with the video under "video", "name" or the
     like. A video may be named by its path, with a suffix, or by its number alone; an aspect in
     capitals or as "MOS_quality"; a score as text. Other keys of an entry are passed over. A pair
-    [51.2, 49.9] is refused, for it does not say which score is which.
+    [51.2, 49.9] is refused, for it does not say which score is which. A name among `known` is
+    that of a clip, also where it is a number.
 
     Raises:
         DataError: Not JSON (with line and column), or with the entry: an aspect missing, a score
             that is no finite number on its scale, a video or key twice, another form.
         FileNotFoundError: No such file.
     """
-    return _without_faults(path, scan_mos(path, aspects))
+    return _without_faults(path, scan_mos(path, aspects, known))
 
 
-def read_distortion_labels(path: Path) -> dict[str, tuple[str, ...]]:
+def read_distortion_labels(path: Path, known: Container[str] = ()) -> dict[str, tuple[str, ...]]:
     """Reads distortion categories: video -> some of the nine, in vocabulary order, at least one.
 
     Accepted for a video are a list of names, text with commas, {"labels": either}, and {"Eye
@@ -95,17 +100,17 @@ def read_distortion_labels(path: Path) -> dict[str, tuple[str, ...]]:
             nine, no names, a video or key twice, another form.
         FileNotFoundError: No such file.
     """
-    return _without_faults(path, scan_distortion_labels(path))
+    return _without_faults(path, scan_distortion_labels(path, known))
 
 
-def scan_mos(path: Path, aspects: Aspects = GEN3DHF) -> Labels:
+def scan_mos(path: Path, aspects: Aspects = GEN3DHF, known: Container[str] = ()) -> Labels:
     """As `read_mos`, but goes on after a fault and gives them all.
 
     Raises:
-        DataError: Not JSON, or of a form in which no entry can be told.
+        DataError: Not JSON, or of a form from which no entry can be read.
         FileNotFoundError: No such file.
     """
-    content, labels = _opened(path)
+    content, labels = _opened(path, known)
     if isinstance(content, dict) and any(_aspect(key, aspects) for key in content):
         _mos_by_aspect(content, labels, aspects)
     else:
@@ -119,14 +124,14 @@ def scan_mos(path: Path, aspects: Aspects = GEN3DHF) -> Labels:
     return labels
 
 
-def scan_distortion_labels(path: Path) -> Labels:
+def scan_distortion_labels(path: Path, known: Container[str] = ()) -> Labels:
     """As `read_distortion_labels`, but goes on after a fault and gives them all.
 
     Raises:
-        DataError: Not JSON, or of a form in which no entry can be told.
+        DataError: Not JSON, or of a form from which no entry can be read.
         FileNotFoundError: No such file.
     """
-    content, labels = _opened(path)
+    content, labels = _opened(path, known)
     if isinstance(content, dict) and content and all(_is_category(key) for key in content):
         raise DataError(
             f"{path}: the keys are categories; expected videos with their categories, like "
@@ -171,16 +176,16 @@ def read_json(path: Path) -> tuple[object, list[str]]:
         ) from error
 
 
-def video_id(name: object) -> str | None:
+def video_id(name: object, known: Container[str] = ()) -> str | None:
     """The identifier of a clip from its name, path or number: "/a/seed0042.mp4", "Seed_42", "42"
-    and 42 are "seed0042"; other names stay as they are, without a media suffix. None where there is
-    no name.
+    and 42 are "seed0042"; other names, and those that are known, stay as they are, without a media
+    suffix. None where there is no name.
     """
     if isinstance(name, bool) or not isinstance(name, int | str):
         return None
     stem = _MEDIA_SUFFIX.sub("", re.split(r"[/\\]", str(name).strip())[-1])
     seed = _SEED.fullmatch(stem)
-    if seed and not stem.startswith(f"seed{seed[1]}"):
+    if seed and stem not in known and not stem.startswith(f"seed{seed[1]}"):
         return f"seed{int(seed[1]):04d}"
     return stem or None
 
@@ -193,11 +198,12 @@ def _without_faults(path: Path, labels: Labels) -> dict[str, Any]:
     return labels.by_video
 
 
-def _opened(path: Path) -> tuple[object, Labels]:
+def _opened(path: Path, known: Container[str]) -> tuple[object, Labels]:
     """The content of a label file, and its keys that occur twice as the first faults."""
     content, twice = read_json(path)
     return content, Labels(
-        faults=[(repr(key), "this key is there more than once; keep one") for key in twice]
+        known=known,
+        faults=[(repr(key), "this key is there more than once; keep one") for key in twice],
     )
 
 
@@ -231,7 +237,7 @@ def _entries(
 
 def _keep(labels: Labels, name: object, value: object, fault: str | None) -> None:
     """Adds an entry, or its fault."""
-    video = video_id(name)
+    video = video_id(name, labels.known)
     if video is None:
         labels.faults.append((_shown(name), "this names no video; expected one like seed0042"))
     elif fault is not None:
@@ -257,13 +263,13 @@ def _mos_by_aspect(content: dict[str, object], labels: Labels, aspects: Aspects)
             )
             labels.faults.append((repr(key), cause))
             continue
-        found[aspect.name] = Labels()
+        found[aspect.name] = Labels(known=labels.known)
         for name, score in scores.items():
             value, fault = _score(score, aspect)
             _keep(found[aspect.name], name, value, fault)
     faulty = set()
     for one in found.values():
-        faulty |= {video_id(entry) for entry, _ in one.faults}
+        faulty |= {video_id(entry, labels.known) for entry, _ in one.faults}
         labels.faults += one.faults
     videos = dict.fromkeys(video for one in found.values() for video in one.by_video)
     for video in videos:

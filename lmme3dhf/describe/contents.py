@@ -47,7 +47,7 @@ class Contents:
         aspects: What is rated.
         sources: What -> the file or folder that it was read from.
         lists: "text" and "numerical" -> lists, where there are any.
-        parts: Part -> videos; empty where nothing tells them.
+        parts: Part -> videos; empty where they are not known.
         mos: Aspect -> video -> score.
         scales: Level edges that the folder states.
         categories: Video -> categories.
@@ -222,7 +222,7 @@ def _read_lists(folder: Path, aspects: Aspects) -> Lists:
 def _read_scores(found: Contents) -> None:
     path = found.root / "MOS.json"
     if path.exists():
-        by_video = read_mos(path, found.aspects)
+        by_video = read_mos(path, found.aspects, set(found.videos))
         found.mos = {d: {video: one[d] for video, one in by_video.items()} for d in found.aspects}
         found.sources["scores"] = path.name
     elif "numerical" in found.lists and found.lists["numerical"].mos:
@@ -248,7 +248,7 @@ def _read_parts(found: Contents) -> None:
 def _read_categories(found: Contents) -> None:
     path = found.root / "distortion_label.json"
     if path.exists():
-        found.categories = read_distortion_labels(path)
+        found.categories = read_distortion_labels(path, set(found.videos))
         found.sources["categories"] = path.name
         return
     for path in sorted((found.root / "distortion").glob("*.json")):

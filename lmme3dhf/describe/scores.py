@@ -111,8 +111,8 @@ def _fitted_scales(contents: Contents, aspect: Aspect, output: Output) -> dict[s
 
 
 def describe_generators(contents: Contents, output: Output) -> Figures | None:
-    """Mean scores of the generators (Fig. 2b), what they alone tell of eval, and the evidence that
-    a clip's number holds its generator.
+    """Mean scores of the generators (Fig. 2b), what they alone predict of eval, and the evidence
+    that a clip's number holds its generator.
     """
     mos = contents.mos
     if not mos:

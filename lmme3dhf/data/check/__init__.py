@@ -1,6 +1,6 @@
 """What is wrong with a data set, or with one file of it, before anybody trains on it.
 
-All faults are found in one go, each with its place. Files are told apart by what they hold, not by
+All faults are found in one go, each with its place. Files are recognised by what they hold, not by
 their names; in a data set's folder the layout of `datasets/README.md` says what is expected where.
 """
 
@@ -35,7 +35,7 @@ from lmme3dhf.data.check.media import (
     check_map,
     check_media,
     check_strip,
-    tell_not_sought,
+    report_not_sought,
 )
 from lmme3dhf.data.check.reading import Found, read_file, scales_beside
 from lmme3dhf.data.check.report import Report
@@ -168,7 +168,7 @@ def _check_file(
     if kind in (LIST, TABLE):
         check_levels(found, scales_beside(path, found.aspects), report)
         check_clips(found.clips, decode, report)
-        tell_not_sought(report, found)
+        report_not_sought(report, found)
     elif kind == SPLIT:
         check_split_file(path, found.split, report)
     elif kind == CLIP:

@@ -40,7 +40,7 @@ def _check_scores(report: Report, found: Found) -> set[str]:
     reported: set[str] = set()
     if found.scores is None:
         return reported
-    bad = {video_id(entry) for entry, _ in found.scores.faults}
+    bad = {video_id(entry, found.scores.known) for entry, _ in found.scores.faults}
     for sample in found.rows():
         if sample.task not in found.aspects or sample.video in bad:
             continue
@@ -170,7 +170,7 @@ def _check_categories(report: Report, found: Found) -> None:
     """Distortion lists against `distortion_label.json`."""
     if found.categories is None:
         return
-    bad = {video_id(entry) for entry, _ in found.categories.faults}
+    bad = {video_id(entry, found.categories.known) for entry, _ in found.categories.faults}
     for sample in found.rows():
         if sample.distortions is None or sample.video in bad:
             continue
@@ -260,7 +260,7 @@ def check_split_file(path: Path, split: SplitFile, report: Report) -> None:
 
 def check_labels(report: Report, found: Found) -> None:
     """Label files against those who are listed and rated, and the level edges against scores."""
-    listed = {sample.video for sample in found.rows()}
+    listed = found.listed
     for name, labels in (("MOS.json", found.scores), ("distortion_label.json", found.categories)):
         if labels is not None and listed and not found.bad_rows:
             for video in labels.by_video:

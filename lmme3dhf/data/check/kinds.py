@@ -1,4 +1,4 @@
-"""What a file of a data set holds, told by its content and not by its name."""
+"""What a file of a data set holds, recognised by its content, not by its name."""
 
 import re
 from collections import Counter

@@ -49,14 +49,14 @@ def check_media(
             clip = clips.get(video, clip_folder / f"{video}.mp4")
             found.clips[clip] = str(clip)
     check_clips(found.clips, decode, report)
-    tell_not_sought(report, found)
+    report_not_sought(report, found)
     for what, folder, files in (("strip", STRIP_FOLDER, strips), ("map", MAP_FOLDER, maps)):
         if (root / folder).is_dir():
             missing = videos - set(files)
             if what == "map" and found.fixations is None and (root / "fixations.json").exists():
                 missing = set()  # unreadable, which has been said; nobody may have looked at them
             elif what == "map" and found.fixations is not None:
-                listed = {sample.video for sample in found.rows()}
+                listed = found.listed
                 unmarked = sorted((missing & listed) - set(found.fixations))
                 missing -= set(unmarked)
                 if unmarked:
@@ -89,7 +89,7 @@ def _by_video(folder: Path) -> dict[str, Path]:
 
 
 def _named_videos(found: Found) -> set[str]:
-    videos = {sample.video for sample in found.rows()}
+    videos = found.listed
     for labels in (found.scores, found.categories):
         videos |= set() if labels is None else set(labels.by_video)
     if found.split is not None:
@@ -97,7 +97,7 @@ def _named_videos(found: Found) -> set[str]:
     return videos
 
 
-def tell_not_sought(report: Report, found: Found) -> None:
+def report_not_sought(report: Report, found: Found) -> None:
     """Clips that nobody could look for."""
     if found.not_sought:
         report.add_odd(

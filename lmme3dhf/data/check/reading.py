@@ -78,6 +78,11 @@ class Found:
         for samples in self.lists.values():
             yield from samples
 
+    @property
+    def listed(self) -> set[str]:
+        """The videos of the good rows."""
+        return {sample.video for sample in self.rows()}
+
 
 def read_file(
     path: Path,
@@ -209,13 +214,13 @@ def _read_table(
 
 
 def _read_scores(path: Path, report: Report, found: Found) -> None:
-    found.scores = scan_mos(path, found.aspects)
+    found.scores = scan_mos(path, found.aspects, found.listed)
     for entry, sentence in found.scores.faults:
         report.add_error("score", f"{path}: {entry}", sentence)
 
 
 def _read_categories(path: Path, report: Report, found: Found) -> None:
-    found.categories = scan_distortion_labels(path)
+    found.categories = scan_distortion_labels(path, found.listed)
     for entry, sentence in found.categories.faults:
         report.add_error("category", f"{path}: {entry}", sentence)
 
