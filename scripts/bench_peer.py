@@ -72,12 +72,15 @@ def bench_tokenizer():
     """The tiny base's tokenizer with Qwen's special tokens at Qwen's own numbers."""
     from transformers import Qwen2Tokenizer
 
+    from lmme3dhf.aspects import GEN3DHF
     from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
     from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
     from lmme3dhf.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, tiny_tokenizer
     from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
-    replies = tuple(level_reply(dimension, level) for dimension in DIMENSIONS for level in LEVELS)
+    replies = tuple(
+        level_reply(GEN3DHF[dimension], level) for dimension in DIMENSIONS for level in LEVELS
+    )
     learnt = tiny_tokenizer(vocabulary_corpus(tuple(PROMPTS.values()), replies))
     model = json.loads(learnt.backend_tokenizer.to_str())["model"]
     unused = range(len(model["vocab"]), ORDINARY_TOKENS)
@@ -170,6 +173,7 @@ def write_lists(root: Path, clips: list[Path]) -> Path:
     lines for ms-swift, whose path is returned; the order is the same.
     """
     from lmme3dhf.annotations.descriptions import REPLY_PREFIX
+    from lmme3dhf.aspects import GEN3DHF
     from lmme3dhf.data.gen3dhf import PLACEHOLDER, PROMPTS, level_reply, write_list
     from lmme3dhf.data.samples import Sample
     from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
@@ -177,7 +181,7 @@ def write_lists(root: Path, clips: list[Path]) -> Path:
     samples = []
     for number, clip in enumerate(clips):
         level, named = LEVELS[number % len(LEVELS)], DISTORTIONS[number % len(DISTORTIONS)]
-        replies = {dimension: level_reply(dimension, level) for dimension in DIMENSIONS}
+        replies = {dimension: level_reply(GEN3DHF[dimension], level) for dimension in DIMENSIONS}
         replies["distortion"] = f"{REPLY_PREFIX} {named}"
         samples += [
             Sample(video=clip.stem, path=clip, task=task, prompt=PROMPTS[task], reply=reply)

@@ -69,12 +69,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base with random float32 weights, as an ordinary Hugging Face folder."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    from lmme3dhf.aspects import GEN3DHF
     from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
     from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
     from lmme3dhf.models.tiny import save_tiny, tiny_config, tiny_tokenizer
     from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
-    replies = tuple(level_reply(d, level) for d in DIMENSIONS for level in LEVELS)
+    replies = tuple(level_reply(GEN3DHF[d], level) for d in DIMENSIONS for level in LEVELS)
     tokenizer = tiny_tokenizer(vocabulary_corpus((*PROMPTS.values(), SALIENCY_PROMPT), replies))
     folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(0)

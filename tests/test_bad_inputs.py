@@ -255,7 +255,7 @@ BAD_LABELS = {
         line(R, 1, "subject,video,rating"), LABELS, (f"{R}:1: header", "subject,video,dimension")
     ),
     "ratings, unknown dimension": Row(
-        line(R, 4, "ann,seed0002,beauty,3"), LABELS, (f"{R}:4: dimension 'beauty'", "quality, auth")
+        line(R, 4, "ann,seed0002,beauty,3"), LABELS, (f"{R}:4: aspect 'beauty'", "quality, auth")
     ),
     "ratings, NaN": Row(
         line(R, 4, "ann,seed0002,quality,NaN"),

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lmme3dhf import cli
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.cli.spelling import options_of, spelled
 from lmme3dhf.config import REMOVED_FIELDS, Config, ConfigError, SaliencySettings, load_config
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
@@ -343,7 +344,7 @@ def a_list(path: Path, *videos: str) -> Path:
             path=Path(f"{video}.mp4"),
             task="quality",
             prompt=PROMPTS["quality"],
-            reply=level_reply("quality", "good", 50.0 + number),
+            reply=level_reply(GEN3DHF["quality"], "good", 50.0 + number),
         )
         for number, video in enumerate(videos)
     ]

@@ -19,6 +19,7 @@ from lmme3dhf.annotations.fixations import (
     write_fixations,
     write_saliency_png,
 )
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.describe import describe
@@ -44,9 +45,7 @@ def sample(video: str, dimension: str, level: str, mos: float | None = None) -> 
         path=Path(f"{video}.mp4"),
         task=dimension,
         prompt=PROMPTS[dimension],
-        reply=level_reply(dimension, level, mos),
-        mos=mos,
-        level=level,
+        reply=level_reply(GEN3DHF[dimension], level, mos),
     )
 
 
@@ -323,7 +322,7 @@ def test_words_alone_can_be_described(tmp_path):
     """
     lines = []
     for video, level in zip(VIDEOS, ["None", "good", "good"], strict=False):
-        reply = level_reply("quality", "good").replace("good", level)
+        reply = level_reply(GEN3DHF["quality"], "good").replace("good", level)
         messages = [
             {"role": "user", "content": "<video>" + PROMPTS["quality"]},
             {"role": "assistant", "content": reply},
@@ -447,7 +446,7 @@ def test_scores_that_are_all_alike_are_told(tmp_path):
     figures = describe(tmp_path, tmp_path / "out")
     assert figures["levels"]["quality"]["by_equation_4"] is None
     reason = figures["left_out"]["Levels of the quality scores of all by Eq. 4"]
-    assert "five levels need scores that differ" in reason
+    assert "levels need scores that differ" in reason
     assert "partition.png" not in figures["files"]
     assert np.isnan(figures["generators"]["latents"]["quality"]["p"])
 

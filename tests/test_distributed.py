@@ -17,6 +17,7 @@ import yaml
 
 from lmme3dhf import distributed
 from lmme3dhf.annotations.descriptions import distortion_reply
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.cli import main
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
@@ -193,14 +194,14 @@ def data(tmp_path_factory) -> Path:
         for number, video in enumerate(videos):
             level, mos = LEVELS[(number + len(dimension)) % 5], 10.0 * number + 5
             common = {"video": video, "path": clips / f"{video}.mp4", "task": dimension}
-            rated.append((common | {"prompt": PROMPTS[dimension], "level": level}, level, mos))
+            rated.append((common | {"prompt": PROMPTS[dimension]}, level, mos))
         write_list(
             root / "numerical" / f"train_{dimension}.json",
-            [Sample(**c, mos=m, reply=level_reply(dimension, w, m)) for c, w, m in rated],
+            [Sample(**c, reply=level_reply(GEN3DHF[dimension], w, m)) for c, w, m in rated],
         )
         write_list(
             root / "text" / f"train_{dimension}.json",
-            [Sample(**c, reply=level_reply(dimension, w)) for c, w, _ in rated],
+            [Sample(**c, reply=level_reply(GEN3DHF[dimension], w)) for c, w, _ in rated],
         )
     answers = [
         (video, DISTORTIONS[n % 3 : n % 3 + 1 + n % 2]) for n, video in enumerate(videos[:6])

@@ -270,6 +270,13 @@ def scratch(finished, tmp_path, monkeypatch) -> Path:
         shutil.copy(clip, tmp_path / name)
     rows = [f"{path.stem},{i},{i}" for i, path in enumerate(sorted(clip.parent.iterdir()))]
     (tmp_path / "niqe.csv").write_text("\n".join(["video,quality,authenticity", *rows]) + "\n")
+    rows = [
+        f"{rater},{path.stem},{1 + (i + rater) % 5},{(3 * i + rater) % 11}"
+        for i, path in enumerate(sorted(clip.parent.iterdir()))
+        for rater in range(3)
+    ]
+    table = "\n".join(["subject,video,natural,noise", *rows]) + "\n"
+    (tmp_path / "natural_noise.csv").write_text(table)
     (tmp_path / "maps").symlink_to(data / "saliency_map")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -301,6 +308,9 @@ def test_every_command_of_a_page_runs(page, slow, scratch, started, capfd):
     for block in blocks((ROOT / page).read_text(encoding="utf-8")):
         if block.language == "python":
             exec(compile(block.text, f"{page}:{block.line}", "exec"), names)
+            continue
+        if block.language == "yaml":
+            (scratch / "aspects.yaml").write_text(block.text)
             continue
         if block.language != "bash":
             assert block.language in OTHER_LANGUAGES, f"{page}:{block.line}"

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from lmme3dhf.annotations.descriptions import distortion_reply
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.cli import scripts
 from lmme3dhf.cli.habits import INFERENCE, MERGING, TRAINING, OldHabitError, translated_words
 from lmme3dhf.config import Config, add_config
@@ -78,9 +79,7 @@ def make_data(root: Path) -> None:
                     path=root / "video_RGB" / f"{video}.mp4",
                     task=dimension,
                     prompt=PROMPTS[dimension],
-                    reply=level_reply(dimension, LEVELS[n], 20.0 * n + 5),
-                    level=LEVELS[n],
-                    mos=20.0 * n + 5,
+                    reply=level_reply(GEN3DHF[dimension], LEVELS[n], 20.0 * n + 5),
                 )
                 for n, video in enumerate(named)
             ]

@@ -30,6 +30,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 import lmme3dhf
 from lmme3dhf import scorer as module
 from lmme3dhf.annotations.descriptions import distortion_reply, parse_distortions
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import worker_count
@@ -580,7 +581,9 @@ def test_a_model_without_a_head_says_words(untrained, processor, clips):
         rating = getattr(result, dimension)
         assert rating.score is None
         # By the definition: the next token of the reply, among the five words.
-        head = processor.tokenizer.encode(level_reply(dimension, "good").removesuffix(" good."))
+        head = processor.tokenizer.encode(
+            level_reply(GEN3DHF[dimension], "good").removesuffix(" good.")
+        )
         logits = plain_logits(model, processor, pixels, PROMPTS[dimension], head)[-1]
         words = [processor.tokenizer.encode(f" {level}")[0] for level in LEVELS]
         expected = logits[words].softmax(0).tolist()

@@ -10,6 +10,7 @@ import pytest
 
 from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.fixations import read_points
+from lmme3dhf.aspects import GEN3DHF, Scale
 from lmme3dhf.comparison.methods import read_method
 from lmme3dhf.data.check.kinds import POINTS, RATINGS, REMARKS, kind_of
 from lmme3dhf.errors import UserError
@@ -107,7 +108,7 @@ def test_a_check_knows_the_table_whatever_wrote_it(tmp_path, header, kind):
         text = header.replace(",", separator).title() + "\n"
         for encoding in ("utf-8", "utf-8-sig", "utf-16"):
             path.write_bytes(text.encode(encoding))
-            assert kind_of(path) == kind
+            assert kind_of(path, GEN3DHF) == kind
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_another_scale_is_known_by_all_its_values(values, maximum, said):
     """With the conversion, worked by hand. Catches a slip that is taken for a scale, and a scale
     that is taken for slips.
     """
-    found = other_scale(values, maximum)
+    found = other_scale(values, Scale(maximum=maximum))
     assert (found is None) == (said is None)
     assert said is None or said in found
     if said and "divide" in said:

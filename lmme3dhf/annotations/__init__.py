@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from lmme3dhf.aspects import Scale
 from lmme3dhf.errors import UserError
 from lmme3dhf.sheets import read_sheet
 
@@ -34,34 +35,37 @@ def require_known(what: str, chosen: str, known: Iterable[str]) -> None:
         raise AnnotationError(f"{what} {chosen!r} is not one of {', '.join(known)}")
 
 
-def other_scale(values: Sequence[float], maximum: float) -> str | None:
+def other_scale(values: Sequence[float], scale: Scale) -> str | None:
     """What is wrong with numbers that lie on another scale as a whole, and how to convert them;
-    None where they may well lie in 0 to `maximum`. A few values outside are no other scale, and
-    neither are a few low ones.
+    None where they may well lie on this one. A few values outside are no other scale, and neither
+    are a few low ones.
 
     Args:
-        values: Ratings or opinion scores of one dimension.
-        maximum: Top of the scale that is expected; its bottom is 0.
+        values: Ratings or opinion scores of one aspect.
+        scale: The scale that is expected.
     """
     values = [value for value in values if math.isfinite(value)]
-    if not values or min(values) < 0:
+    low, high = scale.minimum, scale.maximum
+    if not values or min(values) < min(low, 0):
         return None
-    beyond, top = sum(value > maximum for value in values), max(values)
+    beyond, top = sum(value > high for value in values), max(values)
     above = beyond >= _SOME and beyond >= _SHARE * len(values)
-    # Nobody gives every video the lowest tenth of a scale, or fifth of a slider.
-    below = len(values) >= _MANY and min(values) < top <= max(1.0, maximum / 10)
+    # Nobody gives every video the lowest tenth of a scale, or fifth of a slider, unless that is the
+    # good end.
+    lowest = low + max((high - low) / 10, min(1.0, (high - low) / 5))
+    below = len(values) >= _MANY and min(values) < top <= lowest and scale.higher_is_better
     if not (above or below):
         return None
-    scale = next((scale for scale in _SCALES if top <= scale), None)
-    found = f"lie in {min(values):g} to {top:g}, expected 0 to {maximum:g}"
-    if scale is None:
+    found = f"lie in {min(values):g} to {top:g}, expected {low:g} to {high:g}"
+    other = next((maximum for maximum in _SCALES if top <= maximum), None)
+    if other is None or low != 0:
         return f"{found}; convert them to that scale"
-    ratio = maximum / scale
+    ratio = high / other
     how = f"multiply them by {ratio:g}" if ratio > 1 else f"divide them by {1 / ratio:g}"
     likert = ""
-    if scale == 5 and min(values) >= 1:
-        likert = f", or subtract 1 and multiply by {maximum / 4:g} if the lowest mark is 1"
-    return f"{found}; on a scale of 0 to {scale:g}, {how}{likert}"
+    if other == 5 and min(values) >= 1:
+        likert = f", or subtract 1 and multiply by {high / 4:g} if the lowest mark is 1"
+    return f"{found}; on a scale of 0 to {other:g}, {how}{likert}"
 
 
 def json_content(path: Path) -> object:

@@ -56,7 +56,7 @@ def split_half(ratings: Ratings, rng: np.random.Generator, splits: int = SPLITS)
     With missing ratings, each split compares the videos that both of its halves rated.
 
     Args:
-        ratings: The raw ratings of one dimension.
+        ratings: The raw ratings of one aspect.
         rng: Draws the halves.
         splits: How many splits, at least two.
 
@@ -74,7 +74,7 @@ def split_half(ratings: Ratings, rng: np.random.Generator, splits: int = SPLITS)
     half = len(z_SV) // 2
     if not half:
         raise AnnotationError(
-            f"{ratings.dimension} ratings: {len(z_SV)} of {len(usable_S)} subjects have given "
+            f"{ratings.aspect} ratings: {len(z_SV)} of {len(usable_S)} subjects have given "
             "different ratings; two are needed to compare halves of the panel"
         )
     srcc_H, videos_H = np.empty(splits), np.empty(splits)
@@ -86,7 +86,7 @@ def split_half(ratings: Ratings, rng: np.random.Generator, splits: int = SPLITS)
         videos_H[split] = both_V.sum()
         if videos_H[split] < 3:
             raise AnnotationError(
-                f"{ratings.dimension} ratings: two halves of the panel have {both_V.sum()} of "
+                f"{ratings.aspect} ratings: two halves of the panel have {both_V.sum()} of "
                 f"{len(both_V)} videos in common; three are needed to correlate their scores"
             )
         first_V, second_V = (np.nanmean(half_SV[:, both_V], axis=0) for half_SV in halves_SV)
@@ -153,7 +153,7 @@ def intraclass_correlation(ratings: Ratings) -> IntraclassCorrelation:
     k, n = int(rated_S.sum()), int(complete_V.sum())
     if k < 2 or n < 2:
         raise AnnotationError(
-            f"{ratings.dimension} ratings: {k} subjects rated anything, and {n} of "
+            f"{ratings.aspect} ratings: {k} subjects rated anything, and {n} of "
             f"{len(complete_V)} videos were rated by all of these; two of each are needed for an "
             "intraclass correlation"
         )

@@ -4,23 +4,23 @@ Two rules make one score a video out of many subjects' ratings, after a screenin
 subjects who are not to be trusted:
 
 - `zscore`, the paper's: each subject's ratings are standardised over the videos that this subject
-  judged, mapped linearly to 0..100, and averaged per video.
+  judged, mapped linearly to the aspect's scale, and averaged per video.
 - `mle`, the maximum-likelihood recovery of ITU-T P.910 (2023) and P.913 (2021): a rating is the
   video's quality plus the subject's bias plus noise of the subject's own size, its inconsistency.
   All three are estimated together, so a careless subject weighs little instead of being thrown out.
 
-Their scales differ and must not be mixed: see `zscore` and `most_likely`. Array legend: S subjects,
-V videos.
+What their scores mean differs and must not be mixed: see `zscore` and `most_likely`. A higher
+rating is a higher score, whatever the direction of the scale. Array legend: S subjects, V videos.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from lmme3dhf.annotations import AnnotationError, require_known
-from lmme3dhf.annotations.ratings import SLIDER_MAXIMUM, Ratings, z_scores
+from lmme3dhf.annotations.ratings import Ratings, z_scores
 from lmme3dhf.annotations.screening import (
     CORRELATION_LIMIT,
     SCREENINGS,
@@ -30,12 +30,12 @@ from lmme3dhf.annotations.screening import (
 
 CI95_DEVIATIONS = 1.96  # ITU-R BT.500-13, Annex 2: delta = 1.96 S / sqrt(N)
 
-# Alternating projection ends when no score moves by more, in units of the slider.
+# Alternating projection ends when no score moves by more, in units of the ratings.
 MLE_TOLERANCE = 1e-9
 MLE_ITERATIONS = 10_000
-# An inconsistency counts as this at least: nobody repeats a position better than 2 % of the slider.
+# An inconsistency counts as this share of the slider at least: nobody repeats a position better.
 # See `most_likely`.
-INCONSISTENCY_FLOOR = 0.1
+INCONSISTENCY_FLOOR = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class SubjectReport:
         imbalance: |P - Q| / (P + Q); NaN where both are 0.
         correlation: Pearson's r of its ratings with the mean of all others that the rule can use;
             NaN with fewer than three common videos or without variation.
-        bias: By how much it rates higher than the panel, in units of the slider; None where the
+        bias: By how much it rates higher than the panel, in units of the ratings; None where the
             rule does not estimate it or the subject does not count.
         inconsistency: Standard deviation of its ratings from quality plus bias, in units of the
-            slider; None as above, never below `INCONSISTENCY_FLOOR`.
+            ratings; None as above, never below `INCONSISTENCY_FLOOR` of the slider.
         rejected: Why it does not count, as a part of a sentence; None where it counts.
     """
 
@@ -73,12 +73,11 @@ class SubjectReport:
 
 @dataclass(frozen=True)
 class OpinionScores:
-    """The scores of one dimension.
+    """The scores of one aspect.
 
     Attributes:
         videos: Names of the V videos, in the order of the ratings.
-        mos_V: Opinion scores on the 0..100 scale of the rule; an extreme video can lie a little
-            outside.
+        mos_V: Opinion scores on the aspect's scale; an extreme video can lie a little outside.
         std_V: Standard deviation of one subject's rating on the same scale; how it is found, the
             rule says. NaN where it is not known.
         count_V: Number of subjects behind each score.
@@ -107,7 +106,7 @@ def mean_opinion_scores(
     ddof: int = 1,
     correlation_limit: float = CORRELATION_LIMIT,
 ) -> OpinionScores:
-    """Opinion scores of one dimension, with a report on every subject.
+    """Opinion scores of one aspect, with a report on every subject.
 
     Subjects whom the rule cannot use are left out first, then the screening judges the others, then
     the rule scores the videos by those who are left. Every subject left out is named with the
@@ -117,9 +116,9 @@ def mean_opinion_scores(
         ratings: The raw ratings.
         rule: One of `RULES`.
         screening: One of `SCREENINGS`.
-        ddof: Of the deviation in the screenings by ITU-R BT.500: 1 as the Recommendation has it, 0
+        ddof: Degrees of freedom of the deviation in ITU-R BT.500: 1 as the Recommendation has it, 0
             as the `sureal` package does.
-        correlation_limit: Of the screening "p913".
+        correlation_limit: Threshold of the screening "p913".
 
     Raises:
         AnnotationError: A name or `ddof` that does not exist, a video without a rating by any
@@ -145,9 +144,7 @@ def mean_opinion_scores(
 
     kept = [index for index, reason in enumerate(reason_S) if reason is None]
     names = tuple(ratings.subjects[index] for index in kept)
-    recovered = RULES[rule].scores(
-        Ratings(ratings.dimension, names, ratings.videos, rating_SV[kept])
-    )
+    recovered = RULES[rule].scores(replace(ratings, subjects=names, rating_SV=rating_SV[kept]))
     count_V = np.count_nonzero(~np.isnan(rating_SV[kept]), axis=0)
     reports = []
     for index, (subject, rating_V) in enumerate(zip(ratings.subjects, rating_SV, strict=True)):
@@ -186,7 +183,7 @@ def _require_ratings(ratings: Ratings, reason_S: list[str | None]) -> None:
         ]
         first = f", first {left_out[0]}" if left_out else ""
         raise AnnotationError(
-            f"{ratings.dimension} ratings: {len(unrated)} of {len(ratings.videos)} videos have no "
+            f"{ratings.aspect} ratings: {len(unrated)} of {len(ratings.videos)} videos have no "
             f"rating that counts, first {', '.join(unrated[:3])} ({len(left_out)} of "
             f"{len(ratings.subjects)} subjects do not count{first}); collect ratings for these "
             "videos or remove them"
@@ -196,7 +193,7 @@ def _require_ratings(ratings: Ratings, reason_S: list[str | None]) -> None:
 @dataclass(frozen=True)
 class Recovered:
     """What a rule finds: scores and deviations as in `OpinionScores`; bias and inconsistency by
-    subject, in units of the slider, empty where the rule has none.
+    subject, in units of the ratings, empty where the rule has none.
     """
 
     mos_V: np.ndarray
@@ -236,13 +233,17 @@ def too_few_or_alike(rating_V: np.ndarray, videos: int) -> str | None:
 
 
 def zscore(ratings: Ratings) -> Recovered:
-    """Eq. 1-3: z per subject, 100 (z + 3) / 6, mean over the subjects who rated the video.
+    """Eq. 1-3: z per subject, mapped to minimum + (maximum - minimum) (z + 3) / 6 of the scale (100
+    (z + 3) / 6 in the paper), mean over the subjects who rated the video.
 
-    The scale is one of the panel: 50 is an average video of the set, 16.7 a standard deviation of
-    one subject's ratings. It says nothing about positions of the slider. std_V is the sample
-    deviation (ddof 1) of the subjects' scaled ratings, NaN where a single subject counts.
+    The scale is one of the panel: its middle is an average video of the set, a sixth of it a
+    standard deviation of one subject's ratings. It says nothing about positions of the slider.
+    std_V is the sample deviation (ddof 1) of the subjects' scaled ratings, NaN where a single
+    subject counts.
     """
-    scaled_SV = 100 * (z_scores(ratings.rating_SV) + 3) / 6
+    scale = ratings.scale
+    width = scale.maximum - scale.minimum
+    scaled_SV = scale.minimum + width * (z_scores(ratings.rating_SV) + 3) / 6
     # Departure D7: Eq. 3 prints 1/N and no sum; here it is the mean over the subjects who rated.
     mos_V = np.nanmean(scaled_SV, axis=0)
     count_V = np.count_nonzero(~np.isnan(scaled_SV), axis=0)
@@ -263,9 +264,9 @@ def most_likely(ratings: Ratings) -> Recovered:
     moves by more than `MLE_TOLERANCE`. Missing ratings take no part. Only the sum of psi and bias
     is determined, so the biases are shifted to mean 0 over the subjects.
 
-    The scale is that of the slider: 0..5 becomes 0..100 as 100 psi / 5, so 50 is its middle. It is
-    not the scale of `zscore`, where 50 is the average video. A video rated only by strict or only
-    by generous subjects can lie a little outside 0..100.
+    The scores are positions of the slider, whose ends become the ends of the scale: 0..5 becomes
+    0..100 as 100 psi / 5, and 50 is its middle, not the average video as with `zscore`. A video
+    rated only by strict or only by generous subjects can lie a little outside.
 
     The likelihood has no maximum where psi follows one subject so closely that its inconsistency
     goes to 0 and its weight to infinity. That happens to a subject whose noise is below sqrt(3 / N)
@@ -277,7 +278,7 @@ def most_likely(ratings: Ratings) -> Recovered:
     std_V is the model's deviation of one rating without its bias, the root of the harmonic mean of
     the squared inconsistencies of those who rated; std_V / sqrt(count) is the model's standard
     error of the score, with biases and inconsistencies taken as known. The ratings of a subject
-    who is alone are the scores; nothing tells its noise, so std_V is NaN.
+    who is alone are the scores; its noise is not known, so std_V is NaN.
 
     Raises:
         AnnotationError: The subjects fall into groups without a common video, whose biases cannot
@@ -289,12 +290,14 @@ def most_likely(ratings: Ratings) -> Recovered:
     rating_SV = np.where(given_SV, ratings.rating_SV, 0)
     count_S, count_V = given_SV.sum(axis=1), given_SV.sum(axis=0)
     psi_V = rating_SV.sum(axis=0) / count_V
+    slider, scale = ratings.slider, ratings.scale
+    floor = INCONSISTENCY_FLOOR * (slider.maximum - slider.minimum)
     for _ in range(MLE_ITERATIONS):
         bias_S = (given_SV * (rating_SV - psi_V)).sum(axis=1) / count_S
         free_SV = given_SV * (rating_SV - bias_S[:, None])
         noise_SV = free_SV - given_SV * psi_V
         inconsistency_S = np.sqrt((noise_SV**2).sum(axis=1) / count_S)
-        inconsistency_S = np.maximum(inconsistency_S, INCONSISTENCY_FLOOR)
+        inconsistency_S = np.maximum(inconsistency_S, floor)
         weight_S = inconsistency_S**-2
         before_V, psi_V = psi_V, weight_S @ free_SV / (weight_S @ given_SV)
         moved = np.abs(psi_V - before_V).max()
@@ -302,19 +305,20 @@ def most_likely(ratings: Ratings) -> Recovered:
             break
     else:
         raise AnnotationError(
-            f"{ratings.dimension} ratings: rule 'mle' has not settled after {MLE_ITERATIONS} "
+            f"{ratings.aspect} ratings: rule 'mle' has not settled after {MLE_ITERATIONS} "
             f"iterations (a score still moves by {moved:.1g}); too few videos have several "
             "raters in common, collect more ratings or use rule 'zscore'"
         )
-    _require_no_leader(ratings, given_SV, inconsistency_S, weight_S)
+    _require_no_leader(ratings, given_SV, inconsistency_S, weight_S, floor)
     psi_V, bias_S = psi_V + bias_S.mean(), bias_S - bias_S.mean()
-    to_100 = 100 / SLIDER_MAXIMUM
+    unit = (scale.maximum - scale.minimum) / (slider.maximum - slider.minimum)
+    mos_V = scale.minimum + unit * (psi_V - slider.minimum)
     bias = dict(zip(ratings.subjects, bias_S.tolist(), strict=True))
     if len(ratings.subjects) == 1:
-        return Recovered(to_100 * psi_V, np.full(psi_V.shape, np.nan), bias, {})
+        return Recovered(mos_V, np.full(psi_V.shape, np.nan), bias, {})
     return Recovered(
-        mos_V=to_100 * psi_V,
-        std_V=to_100 * np.sqrt(count_V / (weight_S @ given_SV)),
+        mos_V=mos_V,
+        std_V=unit * np.sqrt(count_V / (weight_S @ given_SV)),
         bias=bias,
         inconsistency=dict(zip(ratings.subjects, inconsistency_S.tolist(), strict=True)),
     )
@@ -326,7 +330,7 @@ def _require_one_group(ratings: Ratings, given_SV: np.ndarray) -> None:
     if groups > 1:
         apart = int(np.flatnonzero(group_S != group_S[0])[0])
         raise AnnotationError(
-            f"{ratings.dimension} ratings: the subjects fall into {groups} groups that rated no "
+            f"{ratings.aspect} ratings: the subjects fall into {groups} groups that rated no "
             f"common video, {ratings.subjects[0]!r} in one and {ratings.subjects[apart]!r} in "
             "another; rule 'mle' cannot compare their biases, use rule 'zscore' or let somebody "
             "rate videos of both"
@@ -334,19 +338,23 @@ def _require_one_group(ratings: Ratings, given_SV: np.ndarray) -> None:
 
 
 def _require_no_leader(
-    ratings: Ratings, given_SV: np.ndarray, inconsistency_S: np.ndarray, weight_S: np.ndarray
+    ratings: Ratings,
+    given_SV: np.ndarray,
+    inconsistency_S: np.ndarray,
+    weight_S: np.ndarray,
+    floor: float,
 ) -> None:
     shared_SV = given_SV & (given_SV.sum(axis=0) > 1)
     share_SV = weight_S[:, None] / (weight_S @ given_SV)
     for subject, noise, shared_V, share_V in zip(
         ratings.subjects, inconsistency_S, shared_SV, share_SV, strict=True
     ):
-        if noise <= INCONSISTENCY_FLOOR and shared_V.any() and share_V[shared_V].mean() > 0.5:
+        if noise <= floor and shared_V.any() and share_V[shared_V].mean() > 0.5:
             raise AnnotationError(
-                f"{ratings.dimension} ratings: rule 'mle' has no best solution here, its scores "
-                f"follow subject {subject!r} without end (inconsistency below "
-                f"{INCONSISTENCY_FLOOR:g} of {SLIDER_MAXIMUM:g}, {len(ratings.subjects)} subjects "
-                "count); use rule 'zscore' or collect ratings by more subjects"
+                f"{ratings.aspect} ratings: rule 'mle' has no best solution here, its scores "
+                f"follow subject {subject!r} without end (inconsistency below {floor:g}, "
+                f"{len(ratings.subjects)} subjects count); use rule 'zscore' or collect ratings "
+                "by more subjects"
             )
 
 

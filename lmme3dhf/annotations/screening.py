@@ -1,7 +1,7 @@
 """Observer screening: which subjects' ratings do not count (paper, Section 3.3: "the suggestion
 recommended by ITU to conduct the outlier detection and subject rejection").
 
-Every screening takes the ratings of one dimension and says for each subject whether it is rejected,
+Every screening takes the ratings of one aspect and says for each subject whether it is rejected,
 and why. ITU-R BT.500's is made once, not again on those who are left. Array legend: S subjects, V
 videos.
 

@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from lmme3dhf.annotations.levels import LevelScale
+from lmme3dhf.aspects import Scale
 from lmme3dhf.assessment import FLAG, flag_text, on_scale, score_text
 from lmme3dhf.reports.plots.saliency import overlay
 from lmme3dhf.scores import FAILED, ScoreRow
@@ -216,7 +216,7 @@ def _scale_picture(dimension: str, score: float, scale: Mapping[str, Any]) -> Ma
         ).format(rects)
     bands = Markup("")
     if edges := scale.get("edges"):
-        here = LevelScale(dimension, tuple(edges)).level(score)
+        here = Scale(levels=scale["levels"], edges=edges).level(score)
         # Beyond the fitted range the outer levels go on.
         places = [0.0, *map(place, edges[1:-1]), 100.0]
         bands = Markup('<div class="bands">{}</div>').format(

@@ -1,5 +1,6 @@
 """The verb data and its actions."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -7,6 +8,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lmme3dhf import distributed
 from lmme3dhf.cli.options import ALLOW_OUTSIDE, SOME_FILES_FAILED, Verb, use_threads
 from lmme3dhf.config import Config, add_config
+
+ASPECTS = "YAML of what is rated (default: aspects.yaml of the data set, else Gen3DHF's two)"
 
 
 def data_parser() -> ArgumentParser:
@@ -63,6 +66,7 @@ def _labels_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--videos", type=Path, required=True, help="folder of the clips, named seedNNNN")
     add("--out", type=Path, required=True, help="folder of the data set")
+    add("--aspects", type=Path, help=ASPECTS)
     add("--ratings", type=Path, help="CSV subject,video,dimension,rating, or one column a subject")
     add("--mos", type=Path, help="in place of ratings: MOS.json of the release")
     add("--marks", type=Path, help="folder MARKER/VIDEO.png of marked strips, or CSV/JSON points")
@@ -97,8 +101,7 @@ def _labels(args: Namespace, config: Config | None) -> int:
     from lmme3dhf.data.splits import read_split
     from lmme3dhf.escaping import visible
 
-    names = ("videos", "ratings", "mos", "marks", "strips", "remarks", "rules", "distortions")
-    sources = Sources(**{name: args[name] for name in names})
+    sources = Sources(**{item.name: args[item.name] for item in fields(Sources)})
     shares = None
     if args.split is not None:
         split = read_split(args.split)
@@ -151,6 +154,7 @@ def _check_parser() -> ArgumentParser:
     parser.add_argument("path", type=Path, help="folder of a data set, or any file of one")
     parser.add_argument("--video_root", type=Path, help="folder of the clips (default: video_RGB)")
     parser.add_argument("--allow_outside", action="store_true", help=ALLOW_OUTSIDE)
+    parser.add_argument("--aspects", type=Path, help=ASPECTS)
     depths = ("views", "headers", "none")
     parser.add_argument(
         "--decode", choices=depths, default="views", help="how much of each clip is read"
@@ -159,6 +163,7 @@ def _check_parser() -> ArgumentParser:
 
 
 def _check(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.aspects import read_aspects
     from lmme3dhf.data.check import check
 
     report = check(
@@ -166,6 +171,7 @@ def _check(args: Namespace, config: Config | None) -> int:
         video_root=args.video_root,
         decode=args.decode,
         allow_outside=args.allow_outside,
+        aspects=args.aspects and read_aspects(args.aspects),
     )
     print(report.text())
     return 1 if report.errors else 0
@@ -217,13 +223,15 @@ def _stats_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Figures, tables and a page about a data set (Section 3).")
     parser.add_argument("data", type=Path, help="folder of a data set, or of lists alone")
     parser.add_argument("--out", type=Path, required=True, help="folder for page and pictures")
+    parser.add_argument("--aspects", type=Path, help=ASPECTS)
     return parser
 
 
 def _stats(args: Namespace, config: Config | None) -> int:
+    from lmme3dhf.aspects import read_aspects
     from lmme3dhf.describe import describe
 
-    describe(args.data, args.out)
+    describe(args.data, args.out, args.aspects and read_aspects(args.aspects))
     print(args.out / "stats.md")
     return 0
 

@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from lmme3dhf.annotations.descriptions import RemarkLabels
-from lmme3dhf.annotations.levels import LevelScale
 from lmme3dhf.annotations.mos import OpinionScores
+from lmme3dhf.aspects import Aspects, Scale
 from lmme3dhf.data.marks import MarkedVideos
 from lmme3dhf.data.splits import Split, latent, split_hash
 from lmme3dhf.escaping import markdown_table, markdown_text, visible
-from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from lmme3dhf.vocabulary import DISTORTIONS
 
 CARD = "data_card.md"
 FEWEST_SUBJECTS = 15  # ITU-R BT.500
@@ -24,12 +24,13 @@ class LabelReport:
     """What `data.labels` made.
 
     Attributes:
+        aspects: What is rated.
         choices: Setting -> what was chosen, as the card shows it.
         split: Part -> videos.
         unused: Clips that are in no part of the split.
-        scores: Dimension -> scores with their subjects; empty where finished scores were given.
-        scales: Dimension -> level scale.
-        levels: Dimension -> level -> number of videos.
+        scores: Aspect -> scores with their subjects; empty where finished scores were given.
+        scales: Aspect -> its scale, with edges where it has levels.
+        levels: Aspect -> level -> number of videos; without aspects that have no levels.
         distortions: Video -> its categories; without the undecided. None without remarks.
         remarks: What the remarks were read as; None without remarks.
         marked: What was marked, by video; None without marks.
@@ -38,11 +39,12 @@ class LabelReport:
         asked: Part -> share of the videos that was asked for; empty where the split was given.
     """
 
+    aspects: Aspects
     choices: dict[str, str]
     split: Split
     unused: list[str]
     scores: dict[str, OpinionScores] = field(default_factory=dict)
-    scales: dict[str, LevelScale] = field(default_factory=dict)
+    scales: dict[str, Scale] = field(default_factory=dict)
     levels: dict[str, dict[str, int]] = field(default_factory=dict)
     distortions: dict[str, tuple[str, ...]] | None = None
     remarks: RemarkLabels | None = None
@@ -110,8 +112,8 @@ def summary(report: LabelReport) -> list[str]:
             f"{len(report.shared_faces)} faces (latents) are in more than one part: "
             f"{_names([str(face) for face in report.shared_faces])}"
         )
-    for dimension, scores in report.scores.items():
-        lines += [f"{dimension}: {line}" for line in _panel(scores)]
+    for name, scores in report.scores.items():
+        lines += [f"{name}: {line}" for line in _panel(scores)]
     if report.strips_cut:
         lines.append(f"{report.strips_cut} strips were cut from the clips")
     lines += ["no marks given: no saliency maps"] if report.marked is None else _marks(report)
@@ -227,6 +229,7 @@ def _names(videos: list[str]) -> str:
 
 def data_card(report: LabelReport) -> str:
     """The card as Markdown; without dates and paths, so that the same input gives the same card."""
+    words = list(dict.fromkeys(word for counts in report.levels.values() for word in counts))
     lines = [
         "# Data card",
         "",
@@ -248,14 +251,14 @@ def data_card(report: LabelReport) -> str:
         "Edges were fitted on the training part alone; counts are over all parts.",
         "",
         *_table(
-            ("dimension", *LEVELS, "edges"),
+            ("dimension", *words, "edges"),
             [
                 (
-                    dimension,
-                    *(str(counts[level]) for level in LEVELS),
-                    ", ".join(f"{edge:.3f}" for edge in report.scales[dimension].edges),
+                    name,
+                    *(str(counts.get(word, "")) for word in words),
+                    ", ".join(f"{edge:.3f}" for edge in report.scales[name].edges),
                 )
-                for dimension, counts in report.levels.items()
+                for name, counts in report.levels.items()
             ],
         ),
     ]
@@ -303,8 +306,8 @@ def data_card(report: LabelReport) -> str:
 
 def _subjects(report: LabelReport) -> list[str]:
     rows = [
-        (dimension, subject.subject, str(subject.ratings), subject.rejected or "counts")
-        for dimension, scores in report.scores.items()
+        (name, subject.subject, str(subject.ratings), subject.rejected or "counts")
+        for name, scores in report.scores.items()
         for subject in scores.subjects
     ]
     return [

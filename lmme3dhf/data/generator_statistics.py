@@ -27,7 +27,7 @@ def per_generator(mos: Mapping[str, Scores]) -> list[Figures]:
         for dimension, scores in mos.items():
             values = np.array([scores[video] for video in members if video in scores])
             row[dimension] = _mean_with_interval(values)
-        if len(mos) > 1:
+        if len(mos) == 2:
             first, second = mos.values()
             both = [first[v] - second[v] for v in members if v in first and v in second]
             row["difference"] = float(np.mean(both)) if both else math.nan
@@ -106,7 +106,7 @@ def partition(mos: Mapping[str, Scores], period: int = LATENTS) -> Figures | Non
     }
     total = np.sum(list(eta2.values()), axis=0)
     compared = dict(values)
-    if len(values) > 1:
+    if len(values) == 2:
         first, second = values.values()
         compared["difference"] = first - second
     steps = []

@@ -11,7 +11,7 @@ files stand side by side until the same call is made again. What is read and wri
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,22 @@ import numpy as np
 
 from lmme3dhf.annotations import AnnotationError, require_known
 from lmme3dhf.annotations.descriptions import distortion_reply, label_remarks, read_remarks
-from lmme3dhf.annotations.levels import EDGES, fit_level_scale, to_json
+from lmme3dhf.annotations.levels import EDGES, fit_level_scale, soft_label, to_json
 from lmme3dhf.annotations.mos import RULES, SubjectReport, mean_opinion_scores
 from lmme3dhf.annotations.ratings import read_ratings
 from lmme3dhf.annotations.rules import load_rules
 from lmme3dhf.annotations.screening import SCREENINGS
+from lmme3dhf.aspects import ASPECTS_FILE, DISTORTION, aspects_of, read_aspects
 from lmme3dhf.data.card import CARD, LabelReport, data_card
 from lmme3dhf.data.conflicts import conflicts
 from lmme3dhf.data.container import missing
-from lmme3dhf.data.gen3dhf import PROMPTS, VIDEO_FOLDER, level_reply, write_list
+from lmme3dhf.data.gen3dhf import DISTORTION_PROMPT, VIDEO_FOLDER, write_list, write_ratings
 from lmme3dhf.data.marks import STRIP_FOLDER, open_marks, take_strips, write_maps, write_strips
 from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.data.sources import files_below
+from lmme3dhf.data.sources import files_below, is_picture
 from lmme3dhf.data.splits import Split, check_split, grouped_split, write_split
 from lmme3dhf.files import is_inside, replace_file, write_csv, write_json
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 CLIP_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 OTHER_MARKS = ("error", "ignore")
@@ -44,7 +44,7 @@ _MERGED = (STRIP_FOLDER, VIDEO_FOLDER, "raw")
 # Tables that go where the new labels were not made from ratings or remarks.
 _TABLES = ("subjects.csv", "remark_readings.csv")
 # What the sources are; marks may be either.
-_FILES = ("ratings", "mos", "remarks", "rules", "distortions")
+_FILES = ("aspects", "ratings", "mos", "remarks", "rules", "distortions")
 _FOLDERS = ("videos", "strips")
 
 
@@ -54,7 +54,9 @@ class Sources:
 
     Attributes:
         videos: Folder of the clips.
-        ratings: CSV of slider ratings, long or wide (`annotations.ratings`).
+        aspects: YAML of what is rated (`aspects.read_aspects`); None for what the data set has
+            declared before, else Gen3DHF's two.
+        ratings: CSV of ratings (`annotations.ratings.read_ratings`).
         mos: In place of ratings: a `MOS.json` as the release has it.
         marks: Folder of marked strips, one folder a marker, or a CSV or JSON file of points
             (`annotations.fixations`); None makes no maps.
@@ -66,6 +68,7 @@ class Sources:
     """
 
     videos: Path
+    aspects: Path | None = None
     ratings: Path | None = None
     mos: Path | None = None
     marks: Path | None = None
@@ -87,7 +90,8 @@ class Sources:
                 f"labels: {self.rules} says how remarks are read; give the remarks (CSV) too, or "
                 "leave the rules out"
             )
-        for name, path in vars(self).items():
+        for name in (*_FILES, *_FOLDERS, "marks"):
+            path = getattr(self, name)
             if path is None:
                 continue
             if not path.exists():
@@ -110,7 +114,7 @@ def drawn_split(videos: Iterable[str], eval_share: float, val_share: float, seed
         videos: Names seedNNNN.
         eval_share: Share of the videos that eval gets.
         val_share: Share of the videos that val gets; 0 makes no such part.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
         DataError: Shares that leave nothing to train or evaluate on; or as
@@ -131,7 +135,7 @@ def split_shares(eval_share: float, val_share: float) -> dict[str, float]:
 
 
 def clips_in(folder: Path) -> dict[str, Path]:
-    """Video -> clip, sorted by name.
+    """Video -> clip, sorted by name; where there are no videos, the images.
 
     Raises:
         DataError: No such folder, no clip in it, two clips of one name, or a link that leads
@@ -140,11 +144,9 @@ def clips_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of the clips")
     clips: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in CLIP_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.is_dir():
-            continue
+    files = [p for p in sorted(folder.iterdir()) if not (p.is_dir() or p.name.startswith("."))]
+    videos = [path for path in files if path.suffix.lower() in CLIP_SUFFIXES]
+    for path in videos or filter(is_picture, files):
         if not path.exists():
             raise DataError(f"{path} {missing(path)}; mend the link, or remove it")
         if path.stem in clips:
@@ -161,8 +163,9 @@ def clips_in(folder: Path) -> dict[str, Path]:
 
 def deeper_clips(folder: Path) -> list[str]:
     """A line on clips in folders below, which `clips_in` does not take; none without them."""
-    below = files_below([folder]) if any(folder.iterdir()) else []
-    deeper = [p for p in below if p.suffix.lower() in CLIP_SUFFIXES and p.parent != folder]
+    folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any(p.iterdir())]
+    below = files_below(folders) if folders else []
+    deeper = [path for path in below if path.suffix.lower() in CLIP_SUFFIXES]
     if not deeper:
         return []
     first = deeper[0].relative_to(folder)
@@ -203,12 +206,12 @@ def build_labels(
             was given.
 
     Returns:
-        What was made. The caller tells it.
+        What was made. The caller prints it.
 
     Raises:
         AnnotationError: Raw annotations that cannot be used, with file and line.
         DataError: A video twice in the split, or without its clip, ratings or remarks; annotations
-            of videos that have no clip; a score outside 0..100; something in the way at `root`.
+            of videos that have no clip; a score beyond its scale; something in the way at `root`.
         VideoError: A clip from which no strip can be cut.
     """
     require_known("rule", rule, RULES)
@@ -218,6 +221,10 @@ def build_labels(
     if "train" not in split:
         raise DataError(f"split: parts {', '.join(split)}; one must be train, for the levels")
     check_split(split, latents_may_be_shared=True)  # the official one shares them; the card says so
+    aspects = read_aspects(sources.aspects) if sources.aspects else aspects_of(root)
+    for aspect in aspects.values():  # Ratings come without slots: fail now, not after the maps.
+        aspect.question()
+        aspect.prefix()
     made = _folders_to_make(root)
     clips = clips_in(sources.videos)
     videos = [video for part in split.values() for video in part]
@@ -226,6 +233,7 @@ def build_labels(
         {"scores": "given"} if sources.ratings is None else {"scores": rule, "screening": screening}
     )
     report = LabelReport(
+        aspects=aspects,
         choices=choices | {"level edges": edges},
         split=split,
         unused=sorted(set(clips) - set(videos)),
@@ -233,17 +241,20 @@ def build_labels(
     )
 
     mos, spread = _opinion_scores(sources, clips, videos, rule, screening, report)
-    words: dict[str, dict[str, str]] = {}
-    for dimension in DIMENSIONS:
-        train = np.array([mos[dimension][video] for video in split["train"]])
+    for name, aspect in aspects.items():
+        train = np.array([mos[name][video] for video in split["train"]])
         try:
-            scale = fit_level_scale(train, dimension, edges)
+            report.scales[name] = fit_level_scale(train, aspect, edges)
         except AnnotationError as error:
             raise AnnotationError(f"{sources.score_file}, part 'train': {error}") from error
-        words[dimension] = {video: scale.level(mos[dimension][video]) for video in videos}
-        report.scales[dimension] = scale
-        counts = Counter(words[dimension].values())
-        report.levels[dimension] = {level: counts[level] for level in LEVELS}
+    words = {
+        name: {video: scale.level(mos[name][video]) for video in videos}
+        for name, scale in report.scales.items()
+        if scale.levels
+    }
+    for name, of_aspect in words.items():
+        counts = Counter(of_aspect.values())
+        report.levels[name] = {level: counts[level] for level in aspects[name].scale.levels}
     _distortions(sources, clips, videos, report)
     marks = None
     if sources.marks is not None:
@@ -263,7 +274,9 @@ def build_labels(
     try:
         strips = root / STRIP_FOLDER if sources.strips is None else sources.strips
         report.strips_cut, failed = write_strips(
-            staging / STRIP_FOLDER, {video: clips[video] for video in videos}, strips
+            staging / STRIP_FOLDER,
+            {video: clips[video] for video in videos if not is_picture(clips[video])},
+            strips,
         )
         if failed:
             raise DataError(
@@ -282,7 +295,7 @@ def build_labels(
                 ignore_strays=other_marks == "ignore",
             )
         report.conflicts = conflicts(
-            _of(videos, report.distortions), _of(videos, report.dots_by_video), words
+            _of(videos, report.distortions), _of(videos, report.dots_by_video), words, aspects
         )
         _write_tables(staging, videos, mos, spread, report)
         for part, members in split.items():
@@ -330,44 +343,44 @@ def _opinion_scores(
     screening: str,
     report: LabelReport,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, tuple[float, int, float]]]]:
-    """Dimension -> video -> MOS, and (deviation, ratings, half confidence interval) where known."""
-    spread: dict[str, dict[str, tuple[float, int, float]]] = {d: {} for d in DIMENSIONS}
-    source = sources.score_file
+    """Aspect -> video -> MOS, and (deviation, ratings, half confidence interval) where known."""
+    aspects, source = report.aspects, sources.score_file
+    mos: dict[str, dict[str, float]] = {name: {} for name in aspects}
+    spread: dict[str, dict[str, tuple[float, int, float]]] = {name: {} for name in aspects}
     if sources.mos is not None:
-        by_video = read_mos(source)
-        mos = {d: {v: m[d] for v, m in by_video.items() if d in m} for d in DIMENSIONS}
+        by_video = read_mos(source, aspects, clips)
+        mos = {name: {v: scores[name] for v, scores in by_video.items()} for name in aspects}
     else:
-        mos = {d: {} for d in DIMENSIONS}
-        for dimension, ratings in read_ratings(source).items():
+        for name, ratings in read_ratings(source, aspects).items():
             try:
                 scores = mean_opinion_scores(ratings, rule=rule, screening=screening)
             except AnnotationError as error:
                 raise AnnotationError(f"{source}: {error}") from error
-            report.scores[dimension] = scores
+            report.scores[name] = scores
             columns = (scores.mos_V, scores.std_V, scores.count_V, scores.ci95_V)
             for video, score, *rest in zip(
                 scores.videos, *(column.tolist() for column in columns), strict=True
             ):
-                mos[dimension][video], spread[dimension][video] = score, tuple(rest)
-    for dimension in DIMENSIONS:
-        scored = mos[dimension]
+                mos[name][video], spread[name][video] = score, tuple(rest)
+    for name, scored in mos.items():
+        scale = aspects[name].scale
         if sources.ratings is not None:
             # Finished scores may be those of the whole release beside a part of its clips.
             _same_videos(str(source), scored, clips, sources.videos)
         absent = [video for video in videos if video not in scored]
         if absent:
             raise DataError(
-                f"{source}: {len(absent)} of {len(videos)} videos have no {dimension} score, "
+                f"{source}: {len(absent)} of {len(videos)} videos have no {name} score, "
                 f"first {', '.join(absent[:3])}; rate them, or take "
                 "them out of the split (--split) or their clips out of the folder"
             )
-        outside = [video for video in videos if not 0 <= scored[video] <= 100]
+        outside = [video for video in videos if not scale.holds(scored[video])]
         if outside:
             # Three deviations from a rater's mean are the ends of the scale (Eq. 1).
             raise DataError(
-                f"{source}: {len(outside)} {dimension} scores lie outside 0 to 100, first "
-                f"{outside[0]} with {scored[outside[0]]:.1f}; its few ratings are extreme ones, "
-                "let more people rate it"
+                f"{source}: {len(outside)} {name} scores lie outside {scale.minimum:g} to "
+                f"{scale.maximum:g}, first {outside[0]} with {scored[outside[0]]:.1f}; its few "
+                "ratings are extreme ones, let more people rate it"
             )
     return mos, spread
 
@@ -376,7 +389,7 @@ def _distortions(
     sources: Sources, clips: Mapping[str, Path], videos: list[str], report: LabelReport
 ) -> None:
     if sources.distortions is not None:
-        report.distortions = read_distortion_labels(sources.distortions)
+        report.distortions = read_distortion_labels(sources.distortions, clips)
         source, known, what = sources.distortions, set(report.distortions), "categories"
     elif sources.remarks is not None:
         remarks = read_remarks(sources.remarks)
@@ -403,18 +416,23 @@ def _write_tables(
 ) -> None:
     write_json(
         folder / "MOS.json",
-        {video: {d: mos[d][video] for d in DIMENSIONS} for video in sorted(videos)},
+        {video: {name: mos[name][video] for name in report.scales} for video in sorted(videos)},
     )
     rows = []
+    words = list(dict.fromkeys(word for scale in report.scales.values() for word in scale.levels))
     for video in sorted(videos):
-        for dimension in DIMENSIONS:
-            score, scale = mos[dimension][video], report.scales[dimension]
-            known = spread[dimension].get(video, (float("nan"), None, float("nan")))
-            soft = [round(p, 6) for p in scale.soft_label(score, known[0])]
-            rows.append((video, dimension, score, *known, scale.level(score), *soft))
+        for name, scale in report.scales.items():
+            score = mos[name][video]
+            known = spread[name].get(video, (float("nan"), None, float("nan")))
+            level, soft = None, {}
+            if scale.levels:
+                level = scale.level(score)
+                soft = dict(zip(scale.levels, soft_label(scale, score, known[0]), strict=True))
+            shares = [round(soft[word], 6) if word in soft else None for word in words]
+            rows.append((video, name, score, *known, level, *shares))
     write_csv(
         folder / "opinion_scores.csv",
-        ("video", "dimension", "mos", "std", "ratings", "ci95", "level", *LEVELS),
+        ("video", "dimension", "mos", "std", "ratings", "ci95", "level", *words),
         rows,
     )
     if report.scores:
@@ -423,8 +441,8 @@ def _write_tables(
             folder / "subjects.csv",
             ("dimension", *names),
             [
-                (dimension, *asdict(subject).values())
-                for dimension, scores in report.scores.items()
+                (name, *asdict(subject).values())
+                for name, scores in report.scores.items()
                 for subject in scores.subjects
             ],
         )
@@ -461,22 +479,14 @@ def _write_lists(
     clips: Mapping[str, Path],
     report: LabelReport,
 ) -> None:
-    def sample(video: str, task: str, reply: str) -> Sample:
-        return Sample(video=video, path=clips[video], task=task, prompt=PROMPTS[task], reply=reply)
+    def sample(video: str, **about: Any) -> Sample:
+        return Sample(video=video, path=clips[video], **about)
 
-    for dimension in DIMENSIONS:
-        scored = [
-            (video, report.scales[dimension].level(mos[dimension][video]), mos[dimension][video])
-            for video in videos
-        ]
-        write_list(
-            folder / "text" / f"{part}_{dimension}.json",
-            [sample(video, dimension, level_reply(dimension, level)) for video, level, _ in scored],
-        )
-        write_list(
-            folder / "numerical" / f"{part}_{dimension}.json",
-            [sample(video, dimension, level_reply(dimension, *rest)) for video, *rest in scored],
-        )
+    for name, scale in report.scales.items():
+        aspect = replace(report.aspects[name], scale=scale)
+        about = {"task": name, "prompt": aspect.question()}
+        rated = [sample(video, values={name: mos[name][video]}, **about) for video in videos]
+        write_ratings(folder, part, aspect, rated)
     if report.distortions is not None:
         decided = [video for video in videos if video in report.distortions]
         if not decided:
@@ -486,16 +496,19 @@ def _write_lists(
                 f"category, first {unread.marker} on {unread.video}: {unread.text[:60]!r}; extend "
                 "the phrases by --rules"
             )
+        about = {"task": DISTORTION, "prompt": DISTORTION_PROMPT}
         write_list(
             folder / "distortion" / f"{part}.json",
-            [sample(v, "distortion", distortion_reply(report.distortions[v])) for v in decided],
+            [sample(v, reply=distortion_reply(report.distortions[v]), **about) for v in decided],
         )
 
 
 def _take_raw(sources: Sources, staging: Path) -> None:
-    """Copies the annotators' tables, which `lmme3dhf data stats` reads; the marked strips stay
-    where they are.
+    """Copies the aspects, and the annotators' tables, which `lmme3dhf data stats` reads; the marked
+    strips stay where they are.
     """
+    if sources.aspects is not None:
+        shutil.copyfile(sources.aspects, staging / ASPECTS_FILE)
     for path, name in ((sources.ratings, "ratings.csv"), (sources.remarks, "remarks.csv")):
         if path is not None:
             (staging / "raw").mkdir(exist_ok=True)

@@ -9,15 +9,16 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.descriptions import parse_distortions
+from lmme3dhf.aspects import GEN3DHF, Aspect, Aspects
 from lmme3dhf.data.samples import DataError
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
 
 # In a list of records, the keys under which the video may stand, as letters.
 _NAME_KEYS = (
@@ -45,7 +46,7 @@ _LABEL_KEYS = (
     "categories",
     "category",
 )
-_DIMENSION_KEY = re.compile(rf"(?:mos|mean|scores?)*({'|'.join(DIMENSIONS)})(?:mos|mean|scores?)*")
+_BESIDE_ASPECT = "(?:mos|mean|scores?)*"  # in a key, before or after the aspect's name
 _MEDIA_SUFFIX = re.compile(r"\.(?:mp4|avi|mov|mkv|webm|gif|png|jpe?g|npz)$", re.IGNORECASE)
 _SEED = re.compile(r"(?:seed[_-]?)?([0-9]+)", re.IGNORECASE)
 
@@ -55,33 +56,37 @@ class Labels:
     """What a label file holds, and everything that is wrong with it.
 
     Attributes:
+        known: Names of clips, which stay as they are though they be numbers.
         by_video: Video -> its labels; only entries without a fault.
         faults: (entry, sentence) in the order of the file.
     """
 
+    known: Container[str] = ()
     by_video: dict[str, Any] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_mos(path: Path) -> dict[str, dict[str, float]]:
-    """Reads mean opinion scores: video -> dimension -> score in 0..100, both dimensions for each
-    video.
+def read_mos(
+    path: Path, aspects: Aspects = GEN3DHF, known: Container[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Reads mean opinion scores: video -> aspect -> score on its scale, all aspects for each video.
 
     Accepted are {"seed0000": {"quality": 51.2, "authenticity": 49.9}}, {"quality": {"seed0000":
     51.2}, "authenticity": {...}}, and a list of records with the video under "video", "name" or the
-    like. A video may be named by its path, with a suffix, or by its number alone; a dimension in
+    like. A video may be named by its path, with a suffix, or by its number alone; an aspect in
     capitals or as "MOS_quality"; a score as text. Other keys of an entry are passed over. A pair
-    [51.2, 49.9] is refused, for it does not say which score is which.
+    [51.2, 49.9] is refused, for it does not say which score is which. A name among `known` is
+    that of a clip, also where it is a number.
 
     Raises:
-        DataError: Not JSON (with line and column), or with the entry: a dimension missing, a score
-            that is no finite number in 0..100, a video or key twice, another form.
+        DataError: Not JSON (with line and column), or with the entry: an aspect missing, a score
+            that is no finite number on its scale, a video or key twice, another form.
         FileNotFoundError: No such file.
     """
-    return _without_faults(path, scan_mos(path))
+    return _without_faults(path, scan_mos(path, aspects, known))
 
 
-def read_distortion_labels(path: Path) -> dict[str, tuple[str, ...]]:
+def read_distortion_labels(path: Path, known: Container[str] = ()) -> dict[str, tuple[str, ...]]:
     """Reads distortion categories: video -> some of the nine, in vocabulary order, at least one.
 
     Accepted for a video are a list of names, text with commas, {"labels": either}, and {"Eye
@@ -95,38 +100,38 @@ def read_distortion_labels(path: Path) -> dict[str, tuple[str, ...]]:
             nine, no names, a video or key twice, another form.
         FileNotFoundError: No such file.
     """
-    return _without_faults(path, scan_distortion_labels(path))
+    return _without_faults(path, scan_distortion_labels(path, known))
 
 
-def scan_mos(path: Path) -> Labels:
+def scan_mos(path: Path, aspects: Aspects = GEN3DHF, known: Container[str] = ()) -> Labels:
     """As `read_mos`, but goes on after a fault and gives them all.
 
     Raises:
-        DataError: Not JSON, or of a form in which no entry can be told.
+        DataError: Not JSON, or of a form from which no entry can be read.
         FileNotFoundError: No such file.
     """
-    content, labels = _opened(path)
-    if isinstance(content, dict) and any(_dimension(key) for key in content):
-        _mos_by_dimension(content, labels)
+    content, labels = _opened(path, known)
+    if isinstance(content, dict) and any(_aspect(key, aspects) for key in content):
+        _mos_by_aspect(content, labels, aspects)
     else:
-        for name, entry in _entries(path, content, labels, "a score for each dimension"):
-            scores, fault = _scores(entry)
+        for name, entry in _entries(path, content, labels, "a score for each aspect"):
+            scores, fault = _scores(entry, aspects)
             _keep(labels, name, scores, fault)
-    for dimension in DIMENSIONS:
-        other = other_scale([scores[dimension] for scores in labels.by_video.values()], 100.0)
+    for name, aspect in aspects.items():
+        other = other_scale([scores[name] for scores in labels.by_video.values()], aspect.scale)
         if other:
-            labels.faults.append((dimension, f"the scores {other}"))
+            labels.faults.append((name, f"the scores {other}"))
     return labels
 
 
-def scan_distortion_labels(path: Path) -> Labels:
+def scan_distortion_labels(path: Path, known: Container[str] = ()) -> Labels:
     """As `read_distortion_labels`, but goes on after a fault and gives them all.
 
     Raises:
-        DataError: Not JSON, or of a form in which no entry can be told.
+        DataError: Not JSON, or of a form from which no entry can be read.
         FileNotFoundError: No such file.
     """
-    content, labels = _opened(path)
+    content, labels = _opened(path, known)
     if isinstance(content, dict) and content and all(_is_category(key) for key in content):
         raise DataError(
             f"{path}: the keys are categories; expected videos with their categories, like "
@@ -171,16 +176,16 @@ def read_json(path: Path) -> tuple[object, list[str]]:
         ) from error
 
 
-def video_id(name: object) -> str | None:
+def video_id(name: object, known: Container[str] = ()) -> str | None:
     """The identifier of a clip from its name, path or number: "/a/seed0042.mp4", "Seed_42", "42"
-    and 42 are "seed0042"; other names stay as they are, without a media suffix. None where there is
-    no name.
+    and 42 are "seed0042"; other names, and those that are known, stay as they are, without a media
+    suffix. None where there is no name.
     """
     if isinstance(name, bool) or not isinstance(name, int | str):
         return None
     stem = _MEDIA_SUFFIX.sub("", re.split(r"[/\\]", str(name).strip())[-1])
     seed = _SEED.fullmatch(stem)
-    if seed and not stem.startswith(f"seed{seed[1]}"):
+    if seed and stem not in known and not stem.startswith(f"seed{seed[1]}"):
         return f"seed{int(seed[1]):04d}"
     return stem or None
 
@@ -193,11 +198,12 @@ def _without_faults(path: Path, labels: Labels) -> dict[str, Any]:
     return labels.by_video
 
 
-def _opened(path: Path) -> tuple[object, Labels]:
+def _opened(path: Path, known: Container[str]) -> tuple[object, Labels]:
     """The content of a label file, and its keys that occur twice as the first faults."""
     content, twice = read_json(path)
     return content, Labels(
-        faults=[(repr(key), "this key is there more than once; keep one") for key in twice]
+        known=known,
+        faults=[(repr(key), "this key is there more than once; keep one") for key in twice],
     )
 
 
@@ -231,7 +237,7 @@ def _entries(
 
 def _keep(labels: Labels, name: object, value: object, fault: str | None) -> None:
     """Adds an entry, or its fault."""
-    video = video_id(name)
+    video = video_id(name, labels.known)
     if video is None:
         labels.faults.append((_shown(name), "this names no video; expected one like seed0042"))
     elif fault is not None:
@@ -242,69 +248,70 @@ def _keep(labels: Labels, name: object, value: object, fault: str | None) -> Non
         labels.by_video[video] = value
 
 
-def _mos_by_dimension(content: dict[str, object], labels: Labels) -> None:
+def _mos_by_aspect(content: dict[str, object], labels: Labels, aspects: Aspects) -> None:
     """{"quality": {video: score}, "authenticity": {...}}."""
     found: dict[str, Labels] = {}
     for key, scores in content.items():
-        dimension = _dimension(key)
-        if dimension is None:
+        aspect = _aspect(key, aspects)
+        if aspect is None:
             continue
-        if dimension in found or not isinstance(scores, dict):
+        if aspect.name in found or not isinstance(scores, dict):
             cause = (
-                f"the {dimension} is there already; keep one of the two"
-                if dimension in found
+                f"the {aspect.name} is there already; keep one of the two"
+                if aspect.name in found
                 else f"{_shown(scores)}, expected an object of videos with their scores"
             )
             labels.faults.append((repr(key), cause))
             continue
-        found[dimension] = Labels()
+        found[aspect.name] = Labels(known=labels.known)
         for name, score in scores.items():
-            value, fault = _score(score, dimension)
-            _keep(found[dimension], name, value, fault)
+            value, fault = _score(score, aspect)
+            _keep(found[aspect.name], name, value, fault)
     faulty = set()
     for one in found.values():
-        faulty |= {video_id(entry) for entry, _ in one.faults}
+        faulty |= {video_id(entry, labels.known) for entry, _ in one.faults}
         labels.faults += one.faults
     videos = dict.fromkeys(video for one in found.values() for video in one.by_video)
     for video in videos:
-        missing = [d for d in DIMENSIONS if d not in found or video not in found[d].by_video]
+        missing = [a for a in aspects if a not in found or video not in found[a].by_video]
         if not missing:
-            labels.by_video[video] = {d: found[d].by_video[video] for d in DIMENSIONS}
+            labels.by_video[video] = {name: found[name].by_video[video] for name in aspects}
         elif video not in faulty:
             labels.faults.append((video, f"no score of {' and '.join(missing)}; add it"))
 
 
-def _scores(entry: object) -> tuple[dict[str, float] | None, str | None]:
-    """(dimension -> score, fault), one of them None."""
+def _scores(entry: object, aspects: Aspects) -> tuple[dict[str, float] | None, str | None]:
+    """(aspect -> score, fault), one of them None."""
     if not isinstance(entry, dict):
-        return None, (
-            f"{_shown(entry)} does not say which score is which; expected "
-            '{"quality": 51.2, "authenticity": 49.9}'
-        )
+        named = ", ".join(f'"{name}": 51.2' for name in aspects)
+        return None, f"{_shown(entry)} does not say which score is which; expected {{{named}}}"
     scores: dict[str, float] = {}
     for key, value in entry.items():
-        dimension = _dimension(key)
-        if dimension is None:
+        aspect = _aspect(key, aspects)
+        if aspect is None:
             continue
-        if dimension in scores:
-            return None, f"two scores of {dimension}; keep one"
-        score, fault = _score(value, dimension)
+        if aspect.name in scores:
+            return None, f"two scores of {aspect.name}; keep one"
+        score, fault = _score(value, aspect)
         if fault is not None:
             return None, fault
-        scores[dimension] = score
-    missing = [dimension for dimension in DIMENSIONS if dimension not in scores]
+        scores[aspect.name] = score
+    missing = [name for name in aspects if name not in scores]
     if missing:
         return None, f"no score of {' and '.join(missing)} under the keys {sorted(entry)}; add it"
-    return {dimension: scores[dimension] for dimension in DIMENSIONS}, None
+    return {name: scores[name] for name in aspects}, None
 
 
-def _score(value: object, dimension: str) -> tuple[float | None, str | None]:
+def _score(value: object, aspect: Aspect) -> tuple[float | None, str | None]:
     try:
         score = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         score = math.nan
-    if not 0 <= score <= 100:
-        return None, f"{dimension} is {_shown(value)}, expected a finite number in 0..100"
+    if not aspect.scale.holds(score):
+        return None, (
+            f"{aspect.name} is {_shown(value)}, expected a finite number in "
+            f"{aspect.scale.minimum:g}..{aspect.scale.maximum:g}"
+        )
     return score, None
 
 
@@ -342,13 +349,17 @@ def _is_category(key: str) -> bool:
     return len(answer.categories) == 1 and not answer.unknown
 
 
-def _dimension(key: str) -> str | None:
-    match = _DIMENSION_KEY.fullmatch(_letters(key))
-    return match[1] if match else None
+def _aspect(key: str, aspects: Aspects) -> Aspect | None:
+    """The aspect that a key names."""
+    if key in aspects:
+        return aspects[key]
+    pattern = f"{_BESIDE_ASPECT}({'|'.join(map(_letters, aspects))}){_BESIDE_ASPECT}"
+    match = re.fullmatch(pattern, _letters(key))
+    return next(a for name, a in aspects.items() if _letters(name) == match[1]) if match else None
 
 
 def _letters(key: str) -> str:
-    return re.sub(r"[^a-z]", "", key.casefold())
+    return re.sub(r"[^a-z0-9]", "", key.casefold())
 
 
 def _shown(value: object) -> str:

@@ -20,12 +20,14 @@ from lmme3dhf.annotations.agreement import intraclass_correlation, split_half
 from lmme3dhf.annotations.mos import mean_opinion_scores
 from lmme3dhf.annotations.ratings import Ratings
 from lmme3dhf.annotations.screening import correlations as subject_correlations
+from lmme3dhf.aspects import Scale
+from lmme3dhf.data.gen3dhf import UNNAMED_LEVEL
 from lmme3dhf.data.splits import generator
 from lmme3dhf.metrics.correlation import correlations
-from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-BIN_WIDTH = 2.0  # of the score histograms, on the 0..100 scale
+BIN_WIDTH = 2.0  # of the score histograms, in percent of the scale
 # Level of a saliency map, whose peak is 1, from which a pixel belongs to a marked region. A lone
 # dot smoothed with 5 px then covers a disc of 10.7 px radius.
 REGION_LEVEL = 0.1
@@ -34,7 +36,6 @@ MEASURES = {  # attribute of StripMarks -> what it is
     "regions": f"marked regions (map at {REGION_LEVEL:g} or above)",
     "area": "marked share of the strip",
 }
-UNNAMED_LEVEL = "None"  # what the release calls the level of its lowest scores
 
 Scores = Mapping[str, float]
 Figures = dict[str, Any]
@@ -59,7 +60,7 @@ class StripMarks:
 
 def summarise(mos: Scores) -> Figures:
     """Number, extremes with their videos, mean, deviation (ddof 1), percentiles (linear) and skew
-    of one dimension.
+    of one aspect.
 
     The skew is Fisher and Pearson's g1 = m3 / m2^1.5 with population moments; below 0 the long tail
     is on the left, at the low scores. NaN where the scores are alike or too few.
@@ -84,42 +85,51 @@ def summarise(mos: Scores) -> Figures:
     }
 
 
-def histogram(mos: Mapping[str, Scores]) -> list[Figures]:
-    """Videos in each bin of `BIN_WIDTH`, from the lowest score of any dimension to the highest;
-    lower end included, upper end not.
+def histogram(mos: Mapping[str, Scores], scale: Scale) -> list[Figures]:
+    """Videos in each bin of `BIN_WIDTH`, from the lowest score of any aspect to the highest; lower
+    end included, upper end not. All aspects are on this scale.
     """
-    every = np.concatenate([_sorted(scores)[1] for scores in mos.values()])
-    first = math.floor(every.min() / BIN_WIDTH)
-    last = math.floor(every.max() / BIN_WIDTH)
+    width = BIN_WIDTH * _percent(scale)
     counts = {
-        dimension: Counter(math.floor(score / BIN_WIDTH) for score in scores.values())
-        for dimension, scores in mos.items()
+        name: Counter(math.floor((score - scale.minimum) / width) for score in scores.values())
+        for name, scores in mos.items()
     }
+    every = [b for bins in counts.values() for b in bins]
     return [
-        {"low": b * BIN_WIDTH, "high": (b + 1) * BIN_WIDTH, **{d: counts[d][b] for d in mos}}
-        for b in range(first, last + 1)
+        {
+            "low": scale.minimum + b * width,
+            "high": scale.minimum + (b + 1) * width,
+            **{name: bins[b] for name, bins in counts.items()},
+        }
+        for b in range(min(every), max(every) + 1)
     ]
 
 
-def density(mos: Mapping[str, Scores]) -> list[Figures]:
-    """Density of each dimension at every half point of the scale, from ten points below the lowest
+def density(mos: Mapping[str, Scores], scale: Scale) -> list[Figures]:
+    """Density of each aspect at every half percent of the scale, from ten percent below the lowest
     score of any to ten above the highest: Gaussian kernels, Scott's width. NaN where all scores of
-    a dimension are alike.
+    an aspect are alike. All aspects are on this scale.
     """
+    percent = _percent(scale)
     every = np.concatenate([_sorted(scores)[1] for scores in mos.values()])
-    low, high = max(0, math.floor(every.min()) - 10), min(100, math.ceil(every.max()) + 10)
-    grid = np.arange(low, high + 0.25, 0.5)
+    lowest, highest = (float(end - scale.minimum) / percent for end in (every.min(), every.max()))
+    low, high = max(0, math.floor(lowest) - 10), min(100, math.ceil(highest) + 10)
+    grid = scale.minimum + percent * np.arange(low, high + 0.25, 0.5)
     curves = {}
-    for dimension, scores in mos.items():
+    for name, scores in mos.items():
         _, mos_V = _sorted(scores)
         if np.ptp(mos_V) > 0:
-            curves[dimension] = stats.gaussian_kde(mos_V)(grid)
+            curves[name] = stats.gaussian_kde(mos_V)(grid)
         else:
-            curves[dimension] = np.full(len(grid), math.nan)
+            curves[name] = np.full(len(grid), math.nan)
     return [
-        {"score": float(score), **{d: float(curve[i]) for d, curve in curves.items()}}
+        {"score": float(score), **{name: float(curve[i]) for name, curve in curves.items()}}
         for i, score in enumerate(grid)
     ]
+
+
+def _percent(scale: Scale) -> float:
+    return (scale.maximum - scale.minimum) / 100
 
 
 def agreement(first: Scores, second: Scores) -> Figures:
@@ -131,20 +141,27 @@ def agreement(first: Scores, second: Scores) -> Figures:
     return dataclasses.asdict(found)
 
 
-def levels(words: Mapping[str, str], mos: Scores, parts: Mapping[str, Collection[str]]) -> Figures:
+def levels(
+    words: Mapping[str, str],
+    mos: Scores,
+    parts: Mapping[str, Collection[str]],
+    order: Sequence[str],
+) -> Figures:
     """Videos and mean score per level word, and how often the most frequent level is right.
 
     Args:
         words: Video -> level word; the released "None" may be among them.
-        mos: Scores of the same dimension.
+        mos: Scores of the same aspect.
         parts: Part -> videos. The most frequent level is that of "train" (of all videos where there
             is no such part), its accuracy is counted on "eval".
+        order: The level words, from the lowest scores to the highest.
 
     Returns:
         "counts": part or "all" -> word -> number; "mean_mos": word -> mean, for words that occur;
         "majority": its word, and its accuracy on eval (NaN without that part).
     """
-    order = (UNNAMED_LEVEL, *LEVELS) if UNNAMED_LEVEL in words.values() else LEVELS
+    if UNNAMED_LEVEL in words.values():
+        order = (UNNAMED_LEVEL, *order)
     counts = {}
     for part, videos in {"all": words, **parts}.items():
         found = Counter(words[video] for video in videos if video in words)
@@ -215,7 +232,7 @@ def number_of_categories(names: Collection[str]) -> int:
 
 
 def categories_against(categories: Mapping[str, Collection[str]], mos: Scores) -> Figures:
-    """Scores of one dimension against the categories.
+    """Scores of one aspect against the categories.
 
     Returns:
         "number": SRCC, PLCC, KRCC and n of the number of categories with the scores; "by_number":
@@ -281,7 +298,7 @@ def marks_against(marks: Mapping[str, StripMarks], mos: Mapping[str, Scores]) ->
     Returns:
         "videos", "clean" (no dots, or no areas where dots are not known); "dots" and "outside" in
         all, None where they are not known; "measures": measure -> its "name", the number of
-        "strips" that have it, "mean", "median", "max", and for each dimension SRCC, PLCC, KRCC and
+        "strips" that have it, "mean", "median", "max", and for each aspect SRCC, PLCC, KRCC and
         n with the scores; "generators": generator -> measure -> mean. Measures that no strip has
         are left out.
     """
@@ -308,7 +325,7 @@ def marks_against(marks: Mapping[str, StripMarks], mos: Mapping[str, Scores]) ->
             "mean": float(np.mean(listed)),
             "median": float(np.median(listed)),
             "max": float(np.max(listed)),
-            **{dimension: agreement(values, scores) for dimension, scores in mos.items()},
+            **{aspect: agreement(values, scores) for aspect, scores in mos.items()},
         }
         for group, members in by_generator(values).items():
             mean = float(np.mean([values[video] for video in members]))
@@ -317,7 +334,7 @@ def marks_against(marks: Mapping[str, StripMarks], mos: Mapping[str, Scores]) ->
 
 
 def raters(ratings: Ratings, rng: np.random.Generator) -> Figures:
-    """How far the raters of one dimension agree.
+    """How far the raters of one aspect agree.
 
     Args:
         ratings: Their raw ratings.
@@ -371,7 +388,7 @@ def raters(ratings: Ratings, rng: np.random.Generator) -> Figures:
 
 def exemplars(videos: Collection[str], mos: Mapping[str, Scores]) -> list[tuple[str, str]]:
     """Five videos to look at, (what, video): the worst, the best, and those at the quartiles, by
-    the mean score over the dimensions. No chance and no taste is in the choice.
+    the mean score over the aspects. No chance and no taste is in the choice.
     """
     rated = [video for video in videos if all(video in scores for scores in mos.values())]
     if not mos or not rated:

@@ -7,6 +7,7 @@ as it is. What is there is described; what is missing is named on the page with 
 
 from pathlib import Path
 
+from lmme3dhf.aspects import GEN3DHF, Aspects
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import generator
 from lmme3dhf.data.statistics import Figures
@@ -22,12 +23,13 @@ from lmme3dhf.reports.dataset import dataset_page
 PAGE, FIGURES = "stats.md", "stats.json"
 
 
-def describe(root: Path, out: Path) -> Figures:
+def describe(root: Path, out: Path, aspects: Aspects | None = None) -> Figures:
     """Writes `stats.md`, `stats.json`, and pictures and tables of a data set.
 
     Args:
         root: Folder of the data set.
         out: Folder to write to; files of the same names are replaced.
+        aspects: What is rated; None for what the data set declares, else Gen3DHF's two.
 
     Returns:
         The content of `stats.json`.
@@ -38,7 +40,7 @@ def describe(root: Path, out: Path) -> Figures:
         AnnotationError: Raw annotations, maps or pictures that cannot be used.
     """
     root = Path(root)
-    contents = read_contents(root)
+    contents = read_contents(root, aspects)
     if not contents.videos:
         raise DataError(
             f"{root}: nothing of Gen3DHF is here (MOS.json, distortion_label.json, numerical/, "
@@ -71,6 +73,11 @@ def describe(root: Path, out: Path) -> Figures:
         "raters": describe_raters(contents, output),
         "markers": describe_markers(contents, output),
     }
+    if contents.aspects != GEN3DHF:
+        figures["aspects"] = {
+            name: f"{aspect.scale.minimum:g} to {aspect.scale.maximum:g}, {aspect.scale.direction}"
+            for name, aspect in contents.aspects.items()
+        }
     rows = video_table(contents, marks)
     output.table("videos.csv", "everything that is known of each video", rows)
     figures |= {"left_out": output.left_out, "files": output.files}

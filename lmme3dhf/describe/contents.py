@@ -8,16 +8,16 @@ import numpy as np
 
 from lmme3dhf.annotations.descriptions import RemarkLabels, label_remarks, read_remarks
 from lmme3dhf.annotations.fixations import Fixations, read_fixations, read_saliency
-from lmme3dhf.annotations.levels import LevelScale, read_levels
+from lmme3dhf.annotations.levels import read_levels
 from lmme3dhf.annotations.ratings import Ratings, read_ratings
-from lmme3dhf.data.gen3dhf import read_list, scan_list
+from lmme3dhf.aspects import Aspects, Scale, aspects_of
+from lmme3dhf.data.gen3dhf import UNNAMED_LEVEL, read_list, scan_list
 from lmme3dhf.data.marks import MAP_FOLDER, STRIP_FOLDER, read_picture, strip_path
 from lmme3dhf.data.release import read_distortion_labels, read_mos
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import read_split
-from lmme3dhf.data.statistics import UNNAMED_LEVEL, StripMarks, exemplars, measure_marks
+from lmme3dhf.data.statistics import StripMarks, exemplars, measure_marks
 from lmme3dhf.progress import with_progress
-from lmme3dhf.vocabulary import DIMENSIONS
 
 RATINGS, REMARKS = "raw/ratings.csv", "raw/remarks.csv"
 
@@ -27,9 +27,10 @@ class Lists:
     """The lists of one kind, `text/` or `numerical/`.
 
     Attributes:
-        videos: (part, dimension) -> videos in the order of the list.
-        mos: Dimension -> video -> score; empty for `text/`.
-        words: Dimension -> video -> level word as it stands, "None" included.
+        videos: (part, aspect) -> videos in the order of the list.
+        mos: Aspect -> video -> score; empty for `text/`.
+        words: Aspect -> video -> level word as it stands, "None" included; without aspects that
+            have no levels.
     """
 
     videos: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -43,25 +44,27 @@ class Contents:
 
     Attributes:
         root: The folder.
+        aspects: What is rated.
         sources: What -> the file or folder that it was read from.
         lists: "text" and "numerical" -> lists, where there are any.
-        parts: Part -> videos; empty where nothing tells them.
-        mos: Dimension -> video -> score.
+        parts: Part -> videos; empty where they are not known.
+        mos: Aspect -> video -> score.
         scales: Level edges that the folder states.
         categories: Video -> categories.
         fixations: Video -> dots.
         maps: Videos that have a map.
         strips: Video -> strip.
-        ratings: Dimension -> raw ratings.
+        ratings: Aspect -> raw ratings.
         remarks: The raw remarks, read by the built-in rules; None where there are none.
     """
 
     root: Path
+    aspects: Aspects
     sources: dict[str, str] = field(default_factory=dict)
     lists: dict[str, Lists] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     mos: dict[str, dict[str, float]] = field(default_factory=dict)
-    scales: dict[str, LevelScale] = field(default_factory=dict)
+    scales: dict[str, Scale] = field(default_factory=dict)
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fixations: dict[str, Fixations] = field(default_factory=dict)
     maps: set[str] = field(default_factory=set)
@@ -83,13 +86,27 @@ class Contents:
     def videos(self) -> list[str]:
         """Every video that something is known of, sorted."""
         listed = (*self.parts.values(), *self.mos.values())
-        listed += tuple(words for kind in self.lists.values() for words in kind.words.values())
+        listed += tuple(videos for kind in self.lists.values() for videos in kind.videos.values())
         known = (self.categories, self.fixations, self.maps, self.strips, self.rated, self.remarked)
         return sorted({video for videos in (*listed, *known) for video in videos})
 
-    def words(self, dimension: str) -> dict[str, str]:
+    def comparable(self) -> tuple[Scale, dict[str, dict[str, float]]]:
+        """A scale and aspect -> video -> score on it: the aspects' own scale where it is the same
+        for all, else percent of it.
+        """
+        scales = {name: aspect.scale for name, aspect in self.aspects.items()}
+        ends = {(scale.minimum, scale.maximum) for scale in scales.values()}
+        if len(ends) == 1:
+            return next(iter(scales.values())), self.mos
+        percent = Scale(levels=())
+        return percent, {
+            name: {v: percent.from_unit(scales[name].to_unit(s)) for v, s in scores.items()}
+            for name, scores in self.mos.items()
+        }
+
+    def words(self, aspect: str) -> dict[str, str]:
         """Video -> level word as the lists have it, those of `text/` first."""
-        given = (kind.words.get(dimension) for kind in self.lists.values())
+        given = (kind.words.get(aspect) for kind in self.lists.values())
         return next((words for words in given if words), {})
 
 
@@ -111,21 +128,28 @@ class Strip:
     map_HW: np.ndarray | None
 
 
-def read_contents(root: Path) -> Contents:
+def read_contents(root: Path, aspects: Aspects | None = None) -> Contents:
     """Reads everything but pictures and maps, of which it notes the names.
+
+    Args:
+        root: The folder.
+        aspects: What is rated; None for what the data set declares, else Gen3DHF's two.
 
     Raises:
         DataError: No such folder, or a file that cannot be used.
         AnnotationError: Raw annotations that cannot be used.
+        AspectError: The data set's `aspects.yaml` cannot be used.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder of a data set")
-    lists = {kind: _read_lists(root / kind) for kind in ("text", "numerical")}
-    found = Contents(root=root, lists={kind: one for kind, one in lists.items() if one.videos})
+    aspects = aspects_of(root, aspects)
+    lists = {kind: _read_lists(root / kind, aspects) for kind in ("text", "numerical")}
+    lists = {kind: one for kind, one in lists.items() if one.videos}
+    found = Contents(root=root, aspects=aspects, lists=lists)
     _read_scores(found)
     _read_parts(found)
     if (root / "levels.json").exists():
-        found.scales = read_levels(root / "levels.json")
+        found.scales = read_levels(root / "levels.json", aspects)
     _read_categories(found)
     if (root / "fixations.json").exists():
         found.fixations = read_fixations(root / "fixations.json")
@@ -139,7 +163,7 @@ def read_contents(root: Path) -> Contents:
             found.strips[video] = path
             found.sources["strips"] = f"{STRIP_FOLDER}/"
     if (root / RATINGS).exists():
-        found.ratings = read_ratings(root / RATINGS)
+        found.ratings = read_ratings(root / RATINGS, aspects)
         found.sources["ratings"] = RATINGS
     if (root / REMARKS).exists():
         found.remarks = label_remarks(read_remarks(root / REMARKS))
@@ -159,43 +183,47 @@ def _stems(folder: Path, suffixes: Iterable[str] | None = None) -> list[str]:
     )
 
 
-def _read_lists(folder: Path) -> Lists:
+def _read_lists(folder: Path, aspects: Aspects) -> Lists:
     lists = Lists()
-    for dimension in DIMENSIONS:
+    for name, aspect in aspects.items():
         scores: dict[str, float] = {}
         words: dict[str, str] = {}
-        for path in sorted(folder.glob(f"*_{dimension}.json")):
-            videos = lists.videos[path.stem.removesuffix(f"_{dimension}"), dimension] = []
-            for where, row, sample in scan_list(path):
+        seen: set[str] = set()
+        for path in sorted(folder.glob(f"*_{name}.json")):
+            part, _, of_aspect = path.stem.partition("_")
+            if of_aspect != name:
+                continue
+            videos = lists.videos[part, name] = []
+            for where, row, sample in scan_list(path, aspects=aspects):
                 if isinstance(sample, DataError):
                     raise sample
-                if sample.task != dimension:
-                    raise DataError(
-                        f"{where} is about {sample.task}; the file's name says {dimension}"
-                    )
-                if sample.video in words:
+                if sample.task != name:
+                    raise DataError(f"{where} is about {sample.task}; the file's name says {name}")
+                if sample.video in seen:
                     raise DataError(
                         f"{where}: {sample.video} has a row already, here or in another part; "
                         "keep one"
                     )
-                # The reader makes "bad" of it.
-                unnamed = f" is {UNNAMED_LEVEL}." in row["messages"][1]["content"]
-                words[sample.video] = UNNAMED_LEVEL if unnamed else str(sample.level)
+                seen.add(sample.video)
                 videos.append(sample.video)
+                if aspect.scale.levels:
+                    # The reader makes the lowest level of it.
+                    unnamed = f" is {UNNAMED_LEVEL}." in row["messages"][1]["content"]
+                    words[sample.video] = UNNAMED_LEVEL if unnamed else str(sample.level)
                 if sample.mos is not None:
                     scores[sample.video] = sample.mos
         if words:
-            lists.words[dimension] = words
+            lists.words[name] = words
         if scores:
-            lists.mos[dimension] = scores
+            lists.mos[name] = scores
     return lists
 
 
 def _read_scores(found: Contents) -> None:
     path = found.root / "MOS.json"
     if path.exists():
-        by_video = read_mos(path)
-        found.mos = {d: {video: one[d] for video, one in by_video.items()} for d in DIMENSIONS}
+        by_video = read_mos(path, found.aspects, set(found.videos))
+        found.mos = {d: {video: one[d] for video, one in by_video.items()} for d in found.aspects}
         found.sources["scores"] = path.name
     elif "numerical" in found.lists and found.lists["numerical"].mos:
         found.mos = found.lists["numerical"].mos
@@ -220,11 +248,11 @@ def _read_parts(found: Contents) -> None:
 def _read_categories(found: Contents) -> None:
     path = found.root / "distortion_label.json"
     if path.exists():
-        found.categories = read_distortion_labels(path)
+        found.categories = read_distortion_labels(path, set(found.videos))
         found.sources["categories"] = path.name
         return
     for path in sorted((found.root / "distortion").glob("*.json")):
-        for sample in read_list(path, allow_outside=True):
+        for sample in read_list(path, aspects=found.aspects, allow_outside=True):
             if sample.distortions is None:
                 raise DataError(
                     f"{path}: {sample.video} is asked for its {sample.task}, not for distortions; "
@@ -288,7 +316,10 @@ def chosen_strips(contents: Contents) -> list[Strip]:
     marked = contents.maps.union(contents.fixations)
     videos = [video for video in contents.strips if video in marked] or list(contents.strips)
     strips = []
-    for place, video in exemplars(videos, contents.mos) if videos else ():
+    _, shown = contents.comparable()
+    signs = {n: 1 if a.scale.higher_is_better else -1 for n, a in contents.aspects.items()}
+    good = {n: {v: signs[n] * s for v, s in scores.items()} for n, scores in shown.items()}
+    for place, video in exemplars(videos, good) if videos else ():
         path = contents.strips[video]
         picture_HW3 = read_picture(path)
         map_HW = _map(contents, video)

@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
+from lmme3dhf.data.gen3dhf import UNNAMED_LEVEL
 from lmme3dhf.data.splits import generator, latent
-from lmme3dhf.data.statistics import UNNAMED_LEVEL, Figures, StripMarks
+from lmme3dhf.data.statistics import Figures, StripMarks
 from lmme3dhf.describe.contents import Contents
 from lmme3dhf.describe.output import Output
-from lmme3dhf.vocabulary import DIMENSIONS
 
 
 def coverage(contents: Contents) -> dict[str, Figures]:
     """What -> how many videos have it, how many have not, and the first few of these."""
     known: dict[str, Iterable[str]] = {
         "part of a split": [video for part in contents.parts.values() for video in part],
-        **{f"{dimension} score": contents.mos.get(dimension, ()) for dimension in DIMENSIONS},
+        **{f"{aspect} score": contents.mos.get(aspect, ()) for aspect in contents.aspects},
         "distortion categories": contents.categories,
         "strip": contents.strips,
         "marked dots": contents.fixations,
@@ -55,14 +55,14 @@ def compare_lists(contents: Contents) -> Figures | None:
     part_of = _part_of(contents)
     figures: Figures = {
         "rows": {
-            f"{kind}/{part}_{dimension}": len(videos)
+            f"{kind}/{part}_{aspect}": len(videos)
             for kind, lists in contents.lists.items()
-            for (part, dimension), videos in lists.videos.items()
+            for (part, aspect), videos in lists.videos.items()
         },
         "unnamed": [
-            {"dimension": dimension, "video": video, "part": part_of.get(video)}
-            for dimension in DIMENSIONS
-            for video, word in contents.words(dimension).items()
+            {"dimension": aspect, "video": video, "part": part_of.get(video)}
+            for aspect in contents.aspects
+            for video, word in contents.words(aspect).items()
             if word == UNNAMED_LEVEL
         ],
     }
@@ -74,19 +74,19 @@ def compare_lists(contents: Contents) -> Figures | None:
     if len(contents.lists) == 2:
         text, numerical = contents.lists["text"].words, contents.lists["numerical"].words
         pairs = [
-            (word, numerical[dimension][video])
-            for dimension, words in text.items()
+            (word, numerical[aspect][video])
+            for aspect, words in text.items()
             for video, word in words.items()
-            if video in numerical.get(dimension, {})
+            if video in numerical.get(aspect, {})
         ]
         figures["compared"] = len(pairs)
         figures["text_against_numerical"] = sum(a != b for a, b in pairs)
     if contents.sources.get("scores") == "MOS.json" and "numerical" in contents.lists:
         gaps = [
-            abs(score - contents.mos[dimension][video])
-            for dimension, scores in contents.lists["numerical"].mos.items()
+            abs(score - contents.mos[aspect][video])
+            for aspect, scores in contents.lists["numerical"].mos.items()
             for video, score in scores.items()
-            if video in contents.mos[dimension]
+            if video in contents.mos[aspect]
         ]
         figures["largest_gap_to_mos"] = max(gaps, default=0.0)
     return figures
@@ -98,15 +98,15 @@ def _part_of(contents: Contents) -> dict[str, str]:
 
 def video_table(contents: Contents, marks: Mapping[str, StripMarks]) -> list[Figures]:
     """One row a video, with everything that is known of it."""
-    part_of, words = _part_of(contents), {d: contents.words(d) for d in DIMENSIONS}
+    part_of, words = _part_of(contents), {name: contents.words(name) for name in contents.aspects}
     return [
         {
             "video": video,
             "generator": generator(video),
             "latent": latent(video),
             "part": part_of.get(video),
-            **{d: contents.mos.get(d, {}).get(video) for d in DIMENSIONS},
-            **{f"{d}_level": words[d].get(video) for d in DIMENSIONS},
+            **{name: contents.mos.get(name, {}).get(video) for name in words},
+            **{f"{name}_level": levels.get(video) for name, levels in words.items()},
             "categories": "; ".join(contents.categories.get(video, ())),
             **asdict(marks.get(video, StripMarks())),
         }

@@ -23,8 +23,8 @@ def describe_distortions(contents: Contents, output: Output) -> Figures | None:
         return None
     figures = statistics.count_distortions(contents.categories)
     figures["against"] = {
-        dimension: statistics.categories_against(contents.categories, scores)
-        for dimension, scores in contents.mos.items()
+        aspect: statistics.categories_against(contents.categories, scores)
+        for aspect, scores in contents.mos.items()
     }
     counts = dict(sorted(figures["counts"].items(), key=lambda pair: -pair[1]))
     output.table(
@@ -122,22 +122,23 @@ def describe_marks(
     figures["drawn"] = bool(panels)
     if panels:
         path = output.picture("fig6_marks.png", "marks against the scores")
-        plots.marks_scatter(path, panels, output.note)
+        scales = {name: aspect.scale for name, aspect in contents.aspects.items()}
+        plots.marks_scatter(path, panels, scales, output.note)
     return figures
 
 
 def _panel(
     contents: Contents, marks: Mapping[str, StripMarks], measure: str, of_measure: Figures
 ) -> dict[str, tuple]:
-    """Dimension -> (values of the measure, scores, note); empty where a dimension has no video
+    """Aspect -> (values of the measure, scores, note); empty where an aspect has no video
     with both.
     """
     values = {video: getattr(one, measure) for video, one in marks.items()}
     panel = {}
-    for dimension, scores in contents.mos.items():
+    for aspect, scores in contents.mos.items():
         both = [v for v, value in values.items() if value is not None and v in scores]
         if not both:
             return {}
-        note = f"SRCC {of_measure[dimension]['srcc']:.3f}, {len(both)} videos"
-        panel[dimension] = ([values[v] for v in both], [scores[v] for v in both], note)
+        note = f"SRCC {of_measure[aspect]['srcc']:.3f}, {len(both)} videos"
+        panel[aspect] = ([values[v] for v in both], [scores[v] for v in both], note)
     return panel

@@ -25,35 +25,35 @@ def describe_raters(contents: Contents, output: Output) -> Figures | None:
         output.left_out["Agreement of the raters"] = f"`{RATINGS}`"
         return None
     figures: Figures = {}
-    for dimension, ratings in contents.ratings.items():
+    for aspect, ratings in contents.ratings.items():
         try:
             one = statistics.raters(ratings, np.random.default_rng(HALVES_SEED))
         except AnnotationError as error:
-            output.left_out[f"Agreement of the raters in {dimension}"] = str(error)
+            output.left_out[f"Agreement of the raters in {aspect}"] = str(error)
             continue
-        mos, made = contents.mos.get(dimension, {}), one.pop("mos")
+        mos, made = contents.mos.get(aspect, {}), one.pop("mos")
         gaps = [abs(made[video] - mos[video]) for video in made if video in mos]
         one["largest_gap_to_mos"] = max(gaps, default=math.nan)
-        figures[dimension] = one
+        figures[aspect] = one
     if not figures:
         return None
     output.table(
         "raters.csv",
         "each rater: ratings, agreement with the others, and what the screening says",
         [
-            {"dimension": dimension, **report}
-            for dimension, one in figures.items()
+            {"dimension": aspect, **report}
+            for aspect, one in figures.items()
             for report in one["reports"]
         ],
     )
     plots.subject_bars(
         output.picture("raters.png", "agreement of each rater with the others"),
         {
-            dimension: [
+            aspect: [
                 (report["subject"], report["correlation"], report["rejected"] is not None)
                 for report in one["reports"]
             ]
-            for dimension, one in figures.items()
+            for aspect, one in figures.items()
         },
         output.note,
     )
@@ -61,26 +61,26 @@ def describe_raters(contents: Contents, output: Output) -> Figures | None:
         "raters_between.csv",
         "Pearson's r between each two raters",
         [
-            {"dimension": dimension, "subject": subject, **row}
-            for dimension, one in figures.items()
+            {"dimension": aspect, "subject": subject, **row}
+            for aspect, one in figures.items()
             for subject, row in one["between"].items()
         ],
     )
     what = "SRCC between random halves of the raters"
-    halves = {dimension: one["split_half"] for dimension, one in figures.items()}
+    halves = {aspect: one["split_half"] for aspect, one in figures.items()}
     output.table(
         "raters_halves.csv",
         what,
         [
-            {"dimension": dimension, "split": split, "srcc": srcc}
-            for dimension, half in halves.items()
+            {"dimension": aspect, "split": split, "srcc": srcc}
+            for aspect, half in halves.items()
             for split, srcc in enumerate(half["srcc"])
         ],
     )
     plots.split_half_histograms(
         output.picture("raters_halves.png", what),
-        {dimension: half["srcc"] for dimension, half in halves.items()},
-        {dimension: half["mean"] for dimension, half in halves.items()},
+        {aspect: half["srcc"] for aspect, half in halves.items()},
+        {aspect: half["mean"] for aspect, half in halves.items()},
         output.note,
     )
     return figures

@@ -1,19 +1,22 @@
 """Opinion scores, their levels, and the generators behind them (paper, Section 3.4 and Fig. 2)."""
 
+from itertools import combinations
+
 import numpy as np
 
 from lmme3dhf.annotations import AnnotationError
-from lmme3dhf.annotations.levels import LevelScale, fit_level_scale
+from lmme3dhf.annotations.levels import fit_level_scale
+from lmme3dhf.aspects import Aspect, Scale
 from lmme3dhf.data import generator_statistics, statistics
-from lmme3dhf.data.statistics import UNNAMED_LEVEL, Figures
+from lmme3dhf.data.gen3dhf import UNNAMED_LEVEL
+from lmme3dhf.data.statistics import Figures
 from lmme3dhf.describe.contents import Contents
 from lmme3dhf.describe.output import Output
 from lmme3dhf.reports import plots
-from lmme3dhf.vocabulary import DIMENSIONS
 
 
 def describe_scores(contents: Contents, output: Output) -> Figures | None:
-    """Distribution of the scores (Fig. 2a), part by part, and of one dimension with the other."""
+    """Distribution of the scores (Fig. 2a), part by part, and of each two aspects."""
     mos = contents.mos
     if not mos:
         output.left_out["Opinion scores and their levels (Fig. 2)"] = (
@@ -24,30 +27,32 @@ def describe_scores(contents: Contents, output: Output) -> Figures | None:
     together: Figures = {}
     for part, videos in {"all": contents.videos, **contents.parts}.items():
         within = {d: {v: scores[v] for v in videos if v in scores} for d, scores in mos.items()}
-        for dimension, scores in within.items():
+        for name, scores in within.items():
             if scores:
-                summary.setdefault(dimension, {})[part] = statistics.summarise(scores)
-        if len(within) > 1:
-            together[part] = statistics.agreement(*within.values())
-    bins, curves = statistics.histogram(mos), statistics.density(mos)
+                summary.setdefault(name, {})[part] = statistics.summarise(scores)
+        for first, second in combinations(within, 2):
+            pair = part if len(within) == 2 else f"{first} against {second}, {part}"
+            together[pair] = statistics.agreement(within[first], within[second])
+    scale, shown = contents.comparable()
+    bins, curves = statistics.histogram(shown, scale), statistics.density(shown, scale)
     output.table("fig2a_mos.csv", "videos in each bin of the scores", bins)
     output.table("fig2a_density.csv", "density of the scores", curves)
     path = output.picture("fig2a_mos.png", "distribution of the scores")
-    plots.mos_distributions(path, bins, curves, output.note)
+    plots.mos_distributions(path, bins, curves, scale, output.note)
     output.table(
         "scores.csv",
         "number, extremes, mean, deviation, percentiles and skew of the scores",
         [
-            {"dimension": dimension, "part": part, **figures}
-            for dimension, by_part in summary.items()
+            {"dimension": name, "part": part, **figures}
+            for name, by_part in summary.items()
             for part, figures in by_part.items()
         ],
     )
     peaks = {}
-    for dimension in mos:
-        defined = [point for point in curves if not np.isnan(point[dimension])]
-        highest = max(defined, key=lambda point: point[dimension], default=None)
-        peaks[dimension] = None if highest is None else highest["score"]
+    for name in mos:
+        defined = [point for point in curves if not np.isnan(point[name])]
+        highest = max(defined, key=lambda point: point[name], default=None)
+        peaks[name] = None if highest is None else highest["score"]
     return {"summary": summary, "between_dimensions": together, "densest_at": peaks}
 
 
@@ -55,77 +60,85 @@ def describe_levels(contents: Contents, output: Output) -> Figures | None:
     """Level edges, videos of each level as listed and by Eq. 4, and where these differ."""
     figures: Figures = {}
     rows = []
-    for dimension in DIMENSIONS:
-        mos, listed = contents.mos.get(dimension, {}), contents.words(dimension)
-        if not mos and not listed:
+    for name, aspect in contents.aspects.items():
+        mos, listed = contents.mos.get(name, {}), contents.words(name)
+        levels = aspect.scale.levels
+        if not levels or not (mos or listed):
             continue
-        scales = _fitted_scales(contents, dimension, output)
+        scales = _fitted_scales(contents, aspect, output)
         known = dict(scales)
-        if dimension in contents.scales:
-            known = {"levels.json": contents.scales[dimension], **scales}
+        if name in contents.scales:
+            known = {"levels.json": contents.scales[name], **scales}
         one: Figures = {
             "edges": {source: list(scale.edges) for source, scale in known.items()},
-            "as_listed": statistics.levels(listed, mos, contents.parts) if listed else None,
+            "as_listed": (
+                statistics.levels(listed, mos, contents.parts, levels) if listed else None
+            ),
             "by_equation_4": None,
         }
         scale = scales.get("train", scales.get("all"))
         if scale is not None:
             words = {video: scale.level(score) for video, score in mos.items()}
-            one["by_equation_4"] = statistics.levels(words, mos, contents.parts)
+            one["by_equation_4"] = statistics.levels(words, mos, contents.parts, levels)
             named = {v: w for v, w in listed.items() if w != UNNAMED_LEVEL and v in words}
             one["compared"] = len(named)
             one["listed_against_equation_4"] = sum(words[v] != w for v, w in named.items())
         for source in ("as_listed", "by_equation_4"):
             for part, counts in one[source]["counts"].items() if one[source] else ():
-                rows.append({"dimension": dimension, "levels": source, "part": part, **counts})
-        figures[dimension] = one
+                rows.append({"dimension": name, "levels": source, "part": part, **counts})
+        figures[name] = one
     if not figures:
         return None
     output.table("levels.csv", "videos of each level, part by part", rows)
     return figures
 
 
-def _fitted_scales(contents: Contents, dimension: str, output: Output) -> dict[str, LevelScale]:
-    """ "all" and "train" -> the scale that Eq. 4 makes of these scores, where it makes one."""
-    mos = contents.mos.get(dimension, {})
+def _fitted_scales(contents: Contents, aspect: Aspect, output: Output) -> dict[str, Scale]:
+    """ "all" and "train" -> the scale with the edges that Eq. 4 makes of these scores, where it
+    makes any.
+    """
+    mos = contents.mos.get(aspect.name, {})
     scales = {}
     for part, videos in {"all": mos, "train": contents.parts.get("train", ())}.items():
         scores = [mos[video] for video in videos if video in mos]
         if scores:
             try:
-                scales[part] = fit_level_scale(np.array(scores), dimension)
+                scales[part] = fit_level_scale(np.array(scores), aspect)
             except AnnotationError as error:
-                output.left_out[f"Levels of the {dimension} scores of {part} by Eq. 4"] = str(error)
+                what = f"Levels of the {aspect.name} scores of {part} by Eq. 4"
+                output.left_out[what] = str(error)
     return scales
 
 
 def describe_generators(contents: Contents, output: Output) -> Figures | None:
-    """Mean scores of the generators (Fig. 2b), what they alone tell of eval, and the evidence that
-    a clip's number holds its generator.
+    """Mean scores of the generators (Fig. 2b), what they alone predict of eval, and the evidence
+    that a clip's number holds its generator.
     """
     mos = contents.mos
     if not mos:
         return None
     what = "mean score of each generator"
-    rows = generator_statistics.per_generator(mos)
+    scale, shown = contents.comparable()
+    rows = generator_statistics.per_generator(shown)
     output.table("fig2b_generators.csv", what, rows)
-    plots.generator_bars(output.picture("fig2b_generators.png", what), rows, output.note)
+    path = output.picture("fig2b_generators.png", what)
+    plots.generator_bars(path, rows, scale, output.note)
     figures: Figures = {
         "rows": rows,
         "dealt_out": generator_statistics.dealt_out(contents.parts, contents.videos),
         "floor": {
-            dimension: generator_statistics.generator_floor(scores, contents.parts)
-            for dimension, scores in mos.items()
+            name: generator_statistics.generator_floor(scores, contents.parts)
+            for name, scores in mos.items()
         },
         "latents": {d: generator_statistics.latents(scores) for d, scores in mos.items()},
-        "partition": generator_statistics.partition(mos),
+        "partition": generator_statistics.partition(shown),
     }
     output.table(
         "latents.csv",
         "correlation of the scores of two generators over their common latents",
         [
-            {"dimension": dimension, **pair}
-            for dimension, one in figures["latents"].items()
+            {"dimension": name, **pair}
+            for name, one in figures["latents"].items()
             for pair in one["pairs"]
         ],
     )

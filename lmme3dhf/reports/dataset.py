@@ -58,7 +58,13 @@ p90 | p95 | p99 | skew |
 {% for p in s.percentiles.values() %}{{ p | d(2) }} | {% endfor %}{{ s.skew | d(2) }} |
 {% endfor -%}
 {% endfor %}
-Scores are on the scale 0 to 100. The standard deviation (std) divides by n - 1, percentiles (p1 to
+{% if f.aspects is defined -%}
+Scales: {% for name, scale in f.aspects.items() %}{{ name }} {{ scale }}\
+{{ "" if loop.last else "; " }}{% endfor %}. Where they differ, the pictures and the generators' \
+means are in percent of the scale. \
+{% else -%}
+Scores are on the scale 0 to 100. {% endif -%}
+The standard deviation (std) divides by n - 1, percentiles (p1 to
 p99) are interpolated linearly, the skew is g1 of Fisher and Pearson (population moments).
 {% for dimension, parts in f.scores.summary.items() -%}
 {{ dimension | capitalize }}: {{ parts.all.skew | skewed }}, the density is \
@@ -67,7 +73,7 @@ highest at {{ f.scores.densest_at[dimension] | d(1) }}, {{ parts.all.distinct }}
 The paper calls the scores of Gen3DHF "slightly right-skewed", with a peak at 55 to 60 and few low
 ones; a long tail at the low scores is a left skew. All figures: [scores.csv](scores.csv).
 {% if f.scores.between_dimensions %}
-| quality against authenticity | SRCC | PLCC | KRCC | videos |
+| {{ f.scores.summary | join(" against ") }} | SRCC | PLCC | KRCC | videos |
 |---|---|---|---|---|
 {% for part, c in f.scores.between_dimensions.items() -%}
 | {{ part }} | {{ c.srcc | d(4) }} | {{ c.plcc | d(4) }} | {{ c.krcc | d(4) }} | {{ c.n }} |
@@ -77,12 +83,14 @@ ones; a long tail at the low scores is a left skew. All figures: [scores.csv](sc
 {% if f.levels %}
 ## Levels
 
-Five equal intervals between the lowest and the highest score (Eq. 4), each closed above, the first
+{{ "Equal" if f.aspects is defined else "Five equal" }} intervals between the lowest and the \
+highest score (Eq. 4), each closed above, the first
 closed below as well; fitted to the scores of all videos and of train.
 {% for dimension, one in f.levels.items() %}
 {% if one.edges -%}
-| {{ dimension }}: edges from | | | | | | |
-|---|---|---|---|---|---|---|
+{% set edges = one.edges.values() | first -%}
+| {{ dimension }}: edges from |{% for _ in edges %} |{% endfor %}
+|---|{% for _ in edges %}---|{% endfor %}
 {% for source, edges in one.edges.items() -%}
 | {{ "`levels.json`" if source == "levels.json" else source }} |\
 {% for edge in edges %} {{ edge | d(6) }} |{% endfor %}
@@ -137,14 +145,14 @@ Table: [fig2b_generators.csv](fig2b_generators.csv).
 {% set dimensions = f.scores.summary | list -%}
 {% set dealt = f.generators.dealt_out -%}
 | generator | videos |{% for d in dimensions %} {{ d }}: mean / std | interval |{% endfor %}\
-{% if dimensions | length > 1 %} {{ dimensions | join(" - ") }} |{% endif %}\
+{% if dimensions | length == 2 %} {{ dimensions | join(" - ") }} |{% endif %}\
 {% for part in dealt.counts %} {{ part }} |{% endfor %}
-|---|---|{% for d in dimensions %}---|---|{% endfor %}{% if dimensions | length > 1 %}---|\
+|---|---|{% for d in dimensions %}---|---|{% endfor %}{% if dimensions | length == 2 %}---|\
 {% endif %}{% for part in dealt.counts %}---|{% endfor %}
 {% for row in f.generators.rows -%}
 | {{ row.generator }} | {{ row.videos }} |{% for d in dimensions %} {{ row[d].mean | d(2) }} / \
 {{ row[d].std | d(2) }} | {{ row[d].low | d(2) }} to {{ row[d].high | d(2) }} |{% endfor %}\
-{% if dimensions | length > 1 %} {{ row.difference | signed }} |{% endif %}\
+{% if dimensions | length == 2 %} {{ row.difference | signed }} |{% endif %}\
 {% for counts in dealt.counts.values() %} {{ counts[row.generator | string] }} |{% endfor %}
 {% endfor %}
 {% if dealt.p | defined_number -%}

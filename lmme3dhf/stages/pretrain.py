@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
 from lmme3dhf.data.dialogue import IGNORED, VIDEO_PAD, Encoded
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
@@ -651,7 +652,7 @@ def _process(rank: int, out: Path, port: int, settings: dict) -> None:
     tokenizer = tiny_tokenizer(
         vocabulary_corpus(
             (*PROMPTS.values(), SALIENCY_PROMPT),
-            tuple(level_reply(d, w) for d in DIMENSIONS for w in LEVELS),
+            tuple(level_reply(GEN3DHF[d], w) for d in DIMENSIONS for w in LEVELS),
         )
     )
     torch.manual_seed(seed)

@@ -18,6 +18,7 @@ from torch import nn
 
 from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.levels import fit_level_scale, read_levels
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.config import Config
 from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
@@ -109,7 +110,9 @@ def spoken_reply(sample: Sample) -> str:
     """What the model is to say: the level sentence without the number that the numerical lists
     append.
     """
-    return level_reply(sample.task, sample.level) if sample.task in DIMENSIONS else sample.reply
+    if sample.task not in DIMENSIONS:
+        return sample.reply
+    return level_reply(GEN3DHF[sample.task], sample.level)
 
 
 def scored_samples(config: Config) -> tuple[list[Sample], list[Sample]]:
@@ -130,7 +133,7 @@ def scored_samples(config: Config) -> tuple[list[Sample], list[Sample]]:
             )
     for dimension in DIMENSIONS:
         known = [s.mos for s in (*samples, *validation) if s.task == dimension]
-        if other := other_scale(known, 100.0):
+        if other := other_scale(known, GEN3DHF[dimension].scale):
             raise DataError(f"score.lists: the {dimension} scores {other}")
     # Rehearsal has nothing to teach a head.
     if config.score.language_weight and config.lora.trained:
@@ -151,12 +154,13 @@ def level_edges(root: Path, samples: list[Sample]) -> dict[str, tuple[float, ...
     """
     stored = root / "levels.json"
     if stored.exists():
-        return {dimension: scale.edges for dimension, scale in read_levels(stored).items()}
-    by_dimension = {
-        d: np.array([s.mos for s in samples if s.task == d and s.mos is not None])
-        for d in DIMENSIONS
-    }
-    return {d: fit_level_scale(mos, d).edges for d, mos in by_dimension.items() if len(mos)}
+        return {dimension: scale.edges for dimension, scale in read_levels(stored, GEN3DHF).items()}
+    fitted = {}
+    for name, aspect in GEN3DHF.items():
+        scores = [s.mos for s in samples if s.task == name and s.mos is not None]
+        if scores:
+            fitted[name] = fit_level_scale(np.array(scores), aspect).edges
+    return fitted
 
 
 def question_for(

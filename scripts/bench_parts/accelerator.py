@@ -24,6 +24,7 @@ from bench_parts.growth import ready_scorer
 from bench_parts.rows import prompts
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.config import Config, DataSettings, FrameSettings, LoraSettings, with_settings
 from lmme3dhf.data.collation import Media
 from lmme3dhf.data.decoding import ClipReader, decoded
@@ -183,7 +184,9 @@ class Workplace:
         for task in DIMENSIONS:
             rows = [sample for sample in asked if sample.task == task]
             write_list(self._list(f"text/train_{task}.json"), rows)
-            scored = [replace(row, reply=level_reply(task, row.level, row.mos)) for row in rows]
+            scored = [
+                replace(row, reply=level_reply(GEN3DHF[task], row.level, row.mos)) for row in rows
+            ]
             write_list(self._list(f"numerical/train_{task}.json"), scored)
         named = [sample for sample in asked if sample.task == "distortion"]
         write_list(self._list("distortion/train.json"), named)

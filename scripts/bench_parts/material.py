@@ -22,6 +22,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from lmme3dhf.annotations.descriptions import distortion_reply
 from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
@@ -86,7 +87,7 @@ _7B_VISION = {
 @cache
 def tokenizer() -> Qwen2Tokenizer:
     """A tokenizer that has words for the metric's questions; its ids fit both geometries."""
-    replies = tuple(level_reply(d, level) for d in DIMENSIONS for level in LEVELS)
+    replies = tuple(level_reply(GEN3DHF[d], level) for d in DIMENSIONS for level in LEVELS)
     return tiny_tokenizer(vocabulary_corpus((*PROMPTS.values(), SALIENCY_PROMPT), replies))
 
 
@@ -244,7 +245,11 @@ def samples(clips: list[Path], questions: int) -> list[Sample]:
         worst_first = index % len(LEVELS)
         level, mos = LEVELS[worst_first], 12.0 + 19 * worst_first
         said = {
-            task: {"reply": level_reply(task, level), "level": level, "mos": mos}
+            task: {
+                "reply": level_reply(GEN3DHF[task], level),
+                "levels": {task: level},
+                "values": {task: mos},
+            }
             for task in DIMENSIONS
         }
         said["distortion"] = {"reply": distortion_reply(("Eye Distortions", "Mouth Distortions"))}

@@ -15,6 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
@@ -194,7 +195,7 @@ def packed_training(bench: Bench, id: str, side_px: int, questions: int) -> Row:
 def prompts() -> list[tuple[str, str, str]]:
     """(question, start of the answer, whole answer) of the three tasks."""
     prefix = "The {} of the human face in this video is"
-    rated = [(PROMPTS[d], prefix.format(d), level_reply(d, LEVELS[2])) for d in DIMENSIONS]
+    rated = [(PROMPTS[d], prefix.format(d), level_reply(GEN3DHF[d], LEVELS[2])) for d in DIMENSIONS]
     named = distortion_reply(("Eye Distortions", "Mouth Distortions"))
     return [*rated, (PROMPTS["distortion"], REPLY_PREFIX, named)]
 

@@ -2,20 +2,23 @@
 refused ratings.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.mos import (
-    INCONSISTENCY_FLOOR,
     RULES,
     mean_opinion_scores,
 )
 from lmme3dhf.annotations.ratings import Ratings
 from lmme3dhf.annotations.screening import SCREENINGS
+from lmme3dhf.aspects import Scale
 from scripts.compare_sureal import FORMULA_PANELS, formula_panel
 
 NAN = float("nan")
+NOISE_FLOOR = 0.1  # 2 % of a slider of 0..5
 
 
 def panel(rating_SV):
@@ -44,6 +47,31 @@ def test_scores_worked_by_hand():
     assert scores.ci95_V == pytest.approx(1.96 * apart / 2**0.5, nan_ok=True)
     assert scores.count_V.tolist() == [2, 1, 2]
     assert scores.left_out == {}
+
+
+def test_scores_on_a_scale_of_1_to_5():
+    """By hand: marks 1 to 3 and 2 to 4 have z = -1, 0, 1, so Eq. 1-3 give 1 + 4 (z + 3) / 6 =
+    2.333, 3, 3.667; the deviation is 0. As positions of a slider of 1 to 5, their mean is 1.5, 2.5,
+    3.5 on a scale of 1 to 5 and 12.5, 37.5, 62.5 on one of 0 to 100, and each bias is half a step.
+    A scale that is better at its low end takes higher marks as higher scores, too. Catches
+    100 in the formula, a scale that begins at 0, and scores turned round.
+    """
+    marks = panel([[1, 2, 3], [2, 3, 4]])
+    slider = Scale(minimum=1, maximum=5, levels=())
+    for better in (True, False):
+        five = Scale(minimum=1, maximum=5, higher_is_better=better)
+        on_five = replace(marks, slider=slider, scale=five)
+        scores = mean_opinion_scores(on_five, screening="none")
+        assert scores.mos_V == pytest.approx([7 / 3, 3, 11 / 3])
+        assert scores.std_V == pytest.approx([0, 0, 0])
+        likely = mean_opinion_scores(on_five, rule="mle", screening="none")
+        assert likely.mos_V == pytest.approx([1.5, 2.5, 3.5])
+        assert [report.bias for report in likely.subjects] == pytest.approx([-0.5, 0.5])
+    hundred = replace(marks, slider=slider)
+    likely = mean_opinion_scores(hundred, rule="mle", screening="none")
+    assert likely.mos_V == pytest.approx([12.5, 37.5, 62.5])
+    # Agreement is perfect: the deviation is 2 % of the slider, in units of the score.
+    assert likely.std_V == pytest.approx([2, 2, 2])
 
 
 # Golden scores of the first five videos, computed once outside of this project to eight digits:
@@ -185,7 +213,7 @@ def test_no_step_from_the_solution_is_more_likely():
     psi_V = scores.mos_V * 5 / 100
     bias_S = np.array([r.bias for r in scores.subjects])
     noise_S = np.array([r.inconsistency for r in scores.subjects])
-    assert noise_S.min() > INCONSISTENCY_FLOOR
+    assert noise_S.min() > NOISE_FLOOR
     assert bias_S.mean() == pytest.approx(0, abs=1e-12)
     best = log_likelihood(rating_SV, psi_V, bias_S, noise_S)
     for size in (1e-4, 1e-2):
@@ -220,10 +248,10 @@ def test_an_inconsistency_has_a_floor():
     """
     alike = mean_opinion_scores(panel([[1, 2, 4]] * 3), rule="mle")
     assert alike.mos_V == pytest.approx([20, 40, 80])
-    assert [r.inconsistency for r in alike.subjects] == [INCONSISTENCY_FLOOR] * 3
-    assert alike.std_V == pytest.approx([100 / 5 * INCONSISTENCY_FLOOR] * 3)
+    assert [r.inconsistency for r in alike.subjects] == [NOISE_FLOOR] * 3
+    assert alike.std_V == pytest.approx([100 / 5 * NOISE_FLOOR] * 3)
     two = mean_opinion_scores(panel([[1, 2, 4]] * 2 + [[4, 1, 2]]), rule="mle")
-    assert [r.inconsistency for r in two.subjects[:2]] == [INCONSISTENCY_FLOOR] * 2
+    assert [r.inconsistency for r in two.subjects[:2]] == [NOISE_FLOOR] * 2
     assert two.mos_V == pytest.approx([20, 40, 80], abs=2)
 
 

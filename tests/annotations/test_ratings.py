@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lmme3dhf.annotations import AnnotationError
-from lmme3dhf.annotations.ratings import Ratings, read_ratings, z_scores
+from lmme3dhf.annotations.ratings import SLIDER, Ratings, read_origins, read_ratings, z_scores
+from lmme3dhf.aspects import GEN3DHF, Aspect, Scale
 
 LONG = "subject,video,dimension,rating\n"
 WIDE = "video,dimension,s1,s2\n"
@@ -63,10 +64,77 @@ def test_the_wide_table_is_read_as_the_long_one(tmp_path):
     np.testing.assert_array_equal(wide["quality"].rating_SV, [[1, 4], [2, np.nan]])
 
 
+NOISE = Aspect(
+    name="noise",
+    prompt="How noisy?",
+    answer_prefix="It is",
+    scale=Scale(minimum=1, maximum=5, levels=(), higher_is_better=False),
+)
+
+
+def test_any_aspect_is_read_from_three_forms(tmp_path):
+    """The same ratings with the column named "aspect", by the aspects themselves, and by subject.
+    Catches Gen3DHF's slider for marks of other experiments, and a mark that is lost.
+    """
+    both = {"noise": NOISE, "quality": GEN3DHF["quality"]}
+    for content in (
+        "subject,video,aspect,rating\na,x,noise,2\na,y,noise,5\nb,y,noise,4\nb,x,quality,1\n",
+        "subject,video,noise,quality\na,x,2,\na,y,5,\nb,y,4,\nb,x,,1\n",
+        "video,aspect,a,b\nx,noise,2,\ny,noise,5,4\nx,quality,,1\n",
+    ):
+        ratings = read_ratings(written(tmp_path, content), both)
+        noise = ratings["noise"]
+        np.testing.assert_array_equal(noise.rating_SV, [[2, 5], [np.nan, 4]])
+        assert noise.slider == noise.scale == NOISE.scale
+        assert ratings["quality"].slider == SLIDER
+
+
+def test_a_table_of_ratings_may_say_where_clips_come_from(tmp_path):
+    """The same ratings with and without the columns. Catches a generator taken for a subject, and a
+    clip of two people.
+    """
+    plain = "video,dimension,a,b\nx,quality,1,2\ny,quality,3,4\n"
+    more = "generator,video,dimension,a,identity,b\nG1,x,quality,1,ann,2\nG2,y,quality,3,ben,4\n"
+    table = written(tmp_path, plain)
+    expected = read_ratings(table)["quality"].rating_SV
+    assert read_origins(table) == {}
+    table = written(tmp_path, more)
+    np.testing.assert_array_equal(read_ratings(table)["quality"].rating_SV, expected)
+    assert read_origins(table) == {"x": ("G1", "ann"), "y": ("G2", "ben")}
+    table = written(tmp_path, more + "G1,x,authenticity,1,cat,2\n")
+    with pytest.raises(AnnotationError, match=r":4: 'x' has G1 and cat here, and G1 and ann"):
+        read_origins(table)
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ([1, 2, 4], (1, 5)),
+        ([10, 50, 90], (10, 90)),
+        ([-3, 0, 3], (-3, 3)),
+        ([1, 2, 3, 4, 5, 55], "outside the slider's 1..5"),
+        ([7, 7, 7], "scores need finite numbers that differ"),
+        ([70, 80, float("inf")], "scores need finite numbers that differ"),
+    ],
+)
+def test_the_slider_is_the_scale_or_what_the_file_has(tmp_path, marks, expected):
+    """Catches marks of 10 to 90 refused for a scale of 1 to 5, and a typing error that stretches
+    the slider.
+    """
+    rows = "".join(f"a,v{number},{mark}\n" for number, mark in enumerate(marks))
+    table = written(tmp_path, f"subject,video,noise\n{rows}")
+    if isinstance(expected, str):
+        with pytest.raises(AnnotationError, match=re.escape(expected)):
+            read_ratings(table, {"noise": NOISE})
+    else:
+        slider = read_ratings(table, {"noise": NOISE})["noise"].slider
+        assert (slider.minimum, slider.maximum) == expected
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("s1,a,beauty,3", "dimension 'beauty' is not one of quality, authenticity"),
+        ("s1,a,beauty,3", "aspect 'beauty' is not one of quality, authenticity"),
         ("s1,a,quality,good", "rating 'good' is not a number"),
         ("s1,a,quality,nan", "rating 'nan' is not a number; write 3.5"),
         ("s1,a,quality,inf", "rating 'inf' is not a number"),
@@ -89,7 +157,7 @@ def test_a_bad_row_is_refused_with_its_place(tmp_path, row, reason):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("b,beauty,3,4", "dimension 'beauty' is not one of"),
+        ("b,beauty,3,4", "aspect 'beauty' is not one of"),
         ("b,quality,3,bad", "rating 'bad' is not a number"),
         ("b,quality,6,3", "rating 6 is outside the slider's 0..5"),
         (",quality,2,3", "subject or video is empty"),

@@ -17,6 +17,7 @@ from lmme3dhf.annotations.fixations import (
     write_saliency,
     write_saliency_png,
 )
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.predictions import Prediction, write_predictions
@@ -70,11 +71,13 @@ def write_part(data: Path, part: str, videos: list[str]) -> None:
         path = Path(f"{video}.mp4")
         return Sample(video=video, path=path, task=task, prompt=PROMPTS[task], reply=reply)
 
-    for dimension in DIMENSIONS:
+    for name, aspect in GEN3DHF.items():
         write_list(
-            data / "numerical" / f"{part}_{dimension}.json",
+            data / "numerical" / f"{part}_{name}.json",
             [
-                sample(v, dimension, level_reply(dimension, level(v, dimension), mos(v, dimension)))
+                sample(
+                    v, aspect.name, level_reply(aspect, level(v, aspect.name), mos(v, aspect.name))
+                )
                 for v in videos
             ],
         )

@@ -16,6 +16,7 @@ from scipy import stats
 
 from lmme3dhf.annotations.descriptions import distortion_reply
 from lmme3dhf.annotations.fixations import saliency_map, write_saliency_png
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.comparison import drawings
 from lmme3dhf.comparison.figures import FigureRecord, dataset_records, draw, write_index
 from lmme3dhf.comparison.methods import ComparisonError, Method, read_method
@@ -67,7 +68,7 @@ def write_data(root: Path, rng: np.random.Generator) -> dict[str, dict[str, floa
             for video in videos:
                 score = mos[dimension][video]
                 level = LEVELS[min(4, int(score // 20))]
-                reply = level_reply(dimension, level, score)
+                reply = level_reply(GEN3DHF[dimension], level, score)
                 samples.append(sample(video, dimension, reply))
             write_list(root / "numerical" / f"{part}_{dimension}.json", samples)
         named = [sample(v, "distortion", distortion_reply(categories_of(v))) for v in videos]

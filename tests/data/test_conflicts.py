@@ -1,5 +1,6 @@
 """Remarks, marks and scores of a video against each other."""
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.conflicts import conflicts
 from lmme3dhf.vocabulary import NO_DISTORTION
 
@@ -23,6 +24,6 @@ def test_only_what_contradicts_is_named():
     dots = {"lost": 0, "blur": 0, "fine but dotted": 2, "low": 0, "best": 9, "best of the set": 1}
     words = dict.fromkeys(categories, "fair") | {"low": "bad"}
     words |= {"best": "excellent", "best of the set": "excellent"}
-    found = conflicts(categories, dots, {"quality": words, "authenticity": words})
+    found = conflicts(categories, dots, {"quality": words, "authenticity": words}, GEN3DHF)
     assert sorted(found.values()) == [["best"], ["fine but dotted"], ["lost"], ["low"]]
-    assert conflicts(None, None, {}) == {}
+    assert conflicts(None, None, {}, GEN3DHF) == {}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.dialogue import (
     IGNORED,
     VIDEO_TYPE,
@@ -96,7 +97,7 @@ def test_score_is_read_before_the_level_word(processor, encoder, dimension, vide
     assert asked.read_index == len(asked.input_ids) - 1
     for level in LEVELS:
         for mos in (None, 51.2):
-            reply = level_reply(dimension, level, mos)
+            reply = level_reply(GEN3DHF[dimension], level, mos)
             told = encoder.encode(PROMPTS[dimension], reply=reply, prefix=prefix)
             told = told.expand(video_tokens)
             assert told.read_index == asked.read_index

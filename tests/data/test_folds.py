@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmme3dhf.annotations.descriptions import distortion_reply
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.folds import PROTOCOLS, protocol_splits, write_fold
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, read_list, write_list
 from lmme3dhf.data.samples import DataError, Sample
@@ -25,10 +26,7 @@ def data(tmp_path):
         for dimension in DIMENSIONS:
             write_list(
                 tmp_path / "numerical" / f"{part}_{dimension}.json",
-                [
-                    _sample(v, dimension, level_reply(dimension, "fair", mos[dimension][v]))
-                    for v in members
-                ],
+                [_sample(v, dimension, _fair(dimension, mos[dimension][v])) for v in members],
             )
         write_list(
             tmp_path / "distortion" / f"{part}.json",
@@ -36,6 +34,10 @@ def data(tmp_path):
             [_sample(v, "distortion", distortion_reply(DISTORTIONS[:1])) for v in members[1:]],
         )
     return tmp_path
+
+
+def _fair(dimension: str, score: float) -> str:
+    return level_reply(GEN3DHF[dimension], "fair", score)
 
 
 def _sample(video: str, task: str, reply: str) -> Sample:
@@ -122,7 +124,7 @@ def test_what_cannot_be_dealt_is_told(data, tmp_path):
     assert "grouped" in PROTOCOLS
     with pytest.raises(DataError, match="expected one of grouped"):
         protocol_splits(data, "random")
-    with pytest.raises(DataError, match="no lists with the scores of both"):
+    with pytest.raises(DataError, match="no lists with the scores of quality"):
         protocol_splits(tmp_path / "nowhere", "grouped")
     path = data / "numerical" / "eval_quality.json"
     write_list(path, read_list(path)[1:])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lmme3dhf.annotations.descriptions import distortion_reply
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply, read_list, write_list
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
@@ -135,16 +136,16 @@ def test_what_is_written_is_read_again(tmp_path):
             **clip,
             task="quality",
             prompt=PROMPTS["quality"],
-            reply=level_reply("quality", "fair"),
-            level="fair",
+            reply=level_reply(GEN3DHF["quality"], "fair"),
+            levels={"quality": "fair"},
         ),
         Sample(
             **clip,
             task="authenticity",
             prompt=PROMPTS["authenticity"],
-            reply=level_reply("authenticity", "poor", 100 / 3),
-            mos=100 / 3,
-            level="poor",
+            reply=level_reply(GEN3DHF["authenticity"], "poor", 100 / 3),
+            values={"authenticity": 100 / 3},
+            levels={"authenticity": "poor"},
         ),
         Sample(
             **clip,
@@ -435,15 +436,15 @@ def test_level_replies_are_the_released_sentences():
     """The first row of the released numerical/eval_quality list. Catches a changed word, blank or
     full stop.
     """
-    assert level_reply("quality", "excellent", 56.6144326546138) == (
+    assert level_reply(GEN3DHF["quality"], "excellent", 56.6144326546138) == (
         "The quality of the human face in this video is excellent. (56.6144326546138)"
     )
-    assert level_reply("authenticity", "bad", np.float64(8.5)).endswith("is bad. (8.5)")
+    assert level_reply(GEN3DHF["authenticity"], "bad", np.float64(8.5)).endswith("is bad. (8.5)")
     for impossible in [
-        ("beauty", "good"),
-        ("quality", "None"),
-        ("quality", "good", float("nan")),
-        ("quality", "good", 101),
+        ("None",),
+        (None, 50),
+        ("good", float("nan")),
+        ("good", 101),
     ]:
         with pytest.raises(DataError):
-            level_reply(*impossible)
+            level_reply(GEN3DHF["quality"], *impossible)

@@ -14,6 +14,7 @@ from lmme3dhf import cli
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.fixations import read_fixations, read_saliency, read_saliency_png
 from lmme3dhf.annotations.levels import read_levels
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.card import CARD, LabelReport, summary
 from lmme3dhf.data.check import check
 from lmme3dhf.data.container import read_strip
@@ -481,7 +482,7 @@ def test_levels_of_equal_count_reach_the_lists(root):
     build(root, split, edges="equal_count")
     words = [sample.level for sample in read_list(root / "text/train_quality.json")]
     assert words == ["bad", "poor", "fair", "good", "excellent"]
-    edges = read_levels(root / "levels.json")["quality"].edges
+    edges = read_levels(root / "levels.json", GEN3DHF)["quality"].edges
     scores = sorted(m["quality"] for m in content(root / "MOS.json").values())
     assert edges == pytest.approx(np.quantile(scores, np.linspace(0, 1, 6)).tolist())
 

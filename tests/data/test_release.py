@@ -218,6 +218,20 @@ def test_names_of_videos():
     assert [video_id(name) for name in ("", "a/", None, True, 1.5)] == [None] * 5
 
 
+def test_clips_may_be_called_by_numbers(tmp_path):
+    """Catches a clip 42.mp4 whose scores and categories go to seed0042."""
+    scores = {"42": SCORES["seed0000"], "0007.mp4": SCORES["seed0642"]}
+    found = read_mos(written(tmp_path, scores), known={"42", "0007"})
+    assert found == {"42": SCORES["seed0000"], "0007": SCORES["seed0642"]}
+    assert read_mos(written(tmp_path, scores), known={"42"}).keys() == {"42", "seed0007"}
+    labels = {"quality": {"42": 1, "43": "x"}, "authenticity": {"42": 2, "43": 3}}
+    scanned = scan_mos(written(tmp_path, labels), known={"42", "43"})
+    assert scanned.by_video == {"42": {"quality": 1, "authenticity": 2}}
+    assert [entry for entry, _ in scanned.faults] == ["43"]
+    path = written(tmp_path, {"42": [EYES]})
+    assert read_distortion_labels(path, {"42"}) == {"42": (EYES,)}
+
+
 def test_keys_that_occur_twice_are_named(tmp_path):
     """At any depth. Catches json.loads, which keeps the last one."""
     path = written(tmp_path, '{"a": {"b": 1, "b": 2}, "c": [{"d": 1, "d": 1}], "a": 1}')

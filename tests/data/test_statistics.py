@@ -12,9 +12,11 @@ import pytest
 from lmme3dhf.annotations import AnnotationError
 from lmme3dhf.annotations.levels import fit_level_scale
 from lmme3dhf.annotations.ratings import Ratings
+from lmme3dhf.aspects import GEN3DHF, Scale
 from lmme3dhf.data import statistics
 from lmme3dhf.data.statistics import StripMarks
 from lmme3dhf.vocabulary import DIMENSIONS
+from lmme3dhf.vocabulary import LEVELS as WORDS
 from tests.data.conftest import videos
 
 # n, min, max, mean, std, p5, p25, median, p75, p95, skew: section 1.4.
@@ -105,9 +107,11 @@ LEVELS = {
 def test_official_levels_have_the_audited_counts_and_means(official, dimension, means, accuracy):
     """Section 1.5. Catches a part's counts in another's row, and a majority of eval itself."""
     mos, parts = official
-    scale = fit_level_scale(np.array([mos[dimension][v] for v in parts["train"]]), dimension)
+    scale = fit_level_scale(
+        np.array([mos[dimension][v] for v in parts["train"]]), GEN3DHF[dimension]
+    )
     words = {video: scale.level(score) for video, score in mos[dimension].items()}
-    found = statistics.levels(words, mos[dimension], parts)
+    found = statistics.levels(words, mos[dimension], parts, WORDS)
     for part, counts in LEVELS[dimension].items():
         assert tuple(found["counts"][part].values()) == counts, part
     named = ("poor", "fair", "good", "excellent")
@@ -139,7 +143,7 @@ def test_a_single_score_has_no_deviation():
 
 def test_bins_are_closed_below():
     """39.9, 40 and 41.9 in bins of two points. Catches a score on an edge in two bins, or none."""
-    bins = statistics.histogram({"quality": {"a": 39.9, "b": 40.0, "c": 41.9, "d": 44.0}})
+    bins = statistics.histogram({"quality": {"a": 39.9, "b": 40.0, "c": 41.9, "d": 44.0}}, Scale())
     assert [(b["low"], b["high"], b["quality"]) for b in bins] == [
         (38.0, 40.0, 1),
         (40.0, 42.0, 2),
@@ -154,7 +158,9 @@ def test_density_is_one_in_all():
     """
     rng = np.random.default_rng(0)
     scores = dict(zip(videos(200), rng.normal(50, 3, 200), strict=True))
-    curve = statistics.density({"quality": scores, "authenticity": dict.fromkeys(scores, 50.0)})
+    curve = statistics.density(
+        {"quality": scores, "authenticity": dict.fromkeys(scores, 50.0)}, Scale()
+    )
     assert sum(point["quality"] for point in curve) * 0.5 == pytest.approx(1, abs=0.01)
     assert max(curve, key=lambda point: point["quality"])["score"] == pytest.approx(50, abs=1.5)
     assert all(math.isnan(point["authenticity"]) for point in curve)
@@ -167,11 +173,11 @@ def test_the_most_frequent_level_is_that_of_train():
     words = dict(zip(videos(6), ("good", "good", "None", "bad", "bad", "good"), strict=True))
     mos = dict(zip(videos(6), (60.0, 62.0, 1.0, 10.0, 20.0, 70.0), strict=True))
     parts = {"train": videos(6)[:3], "eval": videos(6)[3:]}
-    found = statistics.levels(words, mos, parts)
+    found = statistics.levels(words, mos, parts, WORDS)
     assert found["majority"] == {"level": "good", "accuracy": pytest.approx(1 / 3)}
     assert list(found["counts"]["all"].items())[:2] == [("None", 1), ("bad", 2)]
     assert found["mean_mos"] == {"None": 1.0, "bad": 15.0, "good": 64.0}
-    assert math.isnan(statistics.levels(words, mos, {})["majority"]["accuracy"])
+    assert math.isnan(statistics.levels(words, mos, {}, WORDS)["majority"]["accuracy"])
 
 
 NAMED = {

@@ -14,6 +14,7 @@ from huggingface_hub.utils import close_session
 from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
 from lmme3dhf.data.dialogue import IGNORED, VIDEO_TYPE, DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS
@@ -245,7 +246,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         path=root / "video_RGB" / f"{video}.mp4",
                         task=dimension,
                         prompt=PROMPTS[dimension],
-                        reply=level_reply(dimension, "fair", score),
+                        reply=level_reply(GEN3DHF[dimension], "fair", score),
                     )
                     for video, score in zip(videos, scores, strict=True)
                 ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lmme3dhf import Scorer
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.cli import main
 from lmme3dhf.config import load_config
 from lmme3dhf.data.gen3dhf import level_reply, read_list, write_list
@@ -94,7 +95,11 @@ def test_a_level_is_worth_its_middle(ablated):
 
 
 def _said(sample: Sample, word: str) -> Sample:
-    return replace(sample, level=word, reply=level_reply(sample.task, word, sample.mos))
+    return replace(
+        sample,
+        levels={sample.task: word},
+        reply=level_reply(GEN3DHF[sample.task], word, sample.mos),
+    )
 
 
 def test_the_released_protocol_reads_the_label(ablated):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lmme3dhf.aspects import Scale
 from lmme3dhf.reports.dataset import dataset_page
 from lmme3dhf.reports.plots import (
     category_heat_map,
@@ -109,7 +110,7 @@ def test_distributions_show_both_dimensions(tmp_path):
         {"low": 42.0, "high": 44.0, "quality": 20, "authenticity": 20},
     ]
     curve = [{"score": s, "quality": math.nan, "authenticity": 0.1} for s in (39.0, 45.0)]
-    mos_distributions(tmp_path / "mos.png", bins, curve)
+    mos_distributions(tmp_path / "mos.png", bins, curve, Scale())
     picture = read(tmp_path / "mos.png")
     assert picture.shape == (494, 1170, 3)
     left, right = picture[:, :585], picture[:, 585:]
@@ -132,7 +133,7 @@ def test_generator_bars_have_the_height_of_the_mean(tmp_path):
         "quality": {"mean": 60.0, "low": 55.0, "high": 65.0},
         "authenticity": {"mean": 30.0, "low": math.nan, "high": math.nan},
     }
-    generator_bars(tmp_path / "bars.png", [{"generator": g, **row} for g in range(3)])
+    generator_bars(tmp_path / "bars.png", [{"generator": g, **row} for g in range(3)], Scale())
     picture = read(tmp_path / "bars.png")[60:]  # below the legend
     blue, orange = (close_to(picture, colour).sum(axis=0).max() for colour in (BLUE, ORANGE))
     assert blue == pytest.approx(2 * orange, rel=0.05)
@@ -212,7 +213,8 @@ def test_marks_are_scattered_by_dimension(tmp_path):
         (name, {d: (values, scores, "SRCC") for d in ("quality", "authenticity")})
         for name, values in (("same", same), ("tied", tied))
     ]
-    marks_scatter(tmp_path / "marks.png", panels)
+    scales = dict.fromkeys(panels[0][1], Scale())
+    marks_scatter(tmp_path / "marks.png", panels, scales)
     picture = read(tmp_path / "marks.png")
     upper, lower = np.array_split(picture, 2)
     for half, own, other in ((upper, BLUE, ORANGE), (lower, ORANGE, BLUE)):

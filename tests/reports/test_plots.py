@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lmme3dhf.aspects import Scale
 from lmme3dhf.reports import plots
 from lmme3dhf.reports.plots import (
     category_scores,
@@ -243,13 +244,17 @@ def test_the_note_stands_in_every_picture(tmp_path):
         plots.mos_distributions: (
             [{"low": 0, "high": 2, "quality": 3}],
             [{"score": 1, "quality": NAN}],
+            Scale(),
         ),
-        plots.generator_bars: ([{"generator": 0, "quality": ends}],),
+        plots.generator_bars: ([{"generator": 0, "quality": ends}], Scale()),
         plots.partition_curves: ({"quality": [0.1, 0.2]}, 2),
         plots.distortion_bars: ({"Eye Distortions": 1}, 2),
         plots.category_heat_map: ({"0": (2, {"Eye Distortions": 1})},),
         plots.marked_strips: ([("a", "b", strip, None, None)],),
-        plots.marks_scatter: ([("dots", {"quality": ([1.0, 2.0], [3.0, 4.0], "said")})],),
+        plots.marks_scatter: (
+            [("dots", {"quality": ([1.0, 2.0], [3.0, 4.0], "said")})],
+            {"quality": Scale()},
+        ),
         plots.split_half_histograms: ({"quality": [0.5, 0.6]}, {"quality": 0.55}),
         plots.subject_bars: ({"quality": [("a", 0.5, False)]},),
         plots.generator_intervals: ("quality", [("a", 1.0, NAN, NAN)]),

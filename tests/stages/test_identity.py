@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.config import Config, to_plain, with_settings
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
@@ -50,7 +51,7 @@ def test_a_list_elsewhere_is_recorded_without_its_folder(tmp_path):
         path=tmp_path / "video_RGB" / "seed0001.mp4",
         task="quality",
         prompt=PROMPTS["quality"],
-        reply=level_reply("quality", "fair", 50),
+        reply=level_reply(GEN3DHF["quality"], "fair", 50),
     )
     names = ["a/train.json", str(tmp_path / "a/train.json"), str(tmp_path / "b/train.json")]
     for name in names[1:]:

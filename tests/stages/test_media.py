@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.cli import main
 from lmme3dhf.config import (
     Config,
@@ -70,7 +71,10 @@ def data(tmp_path_factory) -> Path:
             {
                 "messages": [
                     {"role": "user", "content": f"<video>{PROMPTS[dimension]}"},
-                    {"role": "assistant", "content": level_reply(dimension, LEVELS[index])},
+                    {
+                        "role": "assistant",
+                        "content": level_reply(GEN3DHF[dimension], LEVELS[index]),
+                    },
                 ],
                 "videos": [f"{name}.mp4"],
             }

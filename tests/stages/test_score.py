@@ -19,7 +19,7 @@ def test_scores_on_another_scale_stop_the_stage(monkeypatch):
         about = {"path": Path("a.mp4"), "prompt": "<video>"}
         marks = (1.2, 2.5, 3.0, 4.1, 4.9)
         return [
-            Sample(video=f"v{i}", task=task, mos=mark * scale, **about)
+            Sample(video=f"v{i}", task=task, values={task: mark * scale}, **about)
             for task, scale in (("quality", 20), ("authenticity", factor))
             for i, mark in enumerate(marks)
         ]

@@ -14,6 +14,7 @@ from torch import nn
 
 from lmme3dhf.annotations.descriptions import distortion_reply
 from lmme3dhf.annotations.fixations import Fixations, write_fixations, write_saliency_png
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.config import (
     Config,
     DataSettings,
@@ -49,16 +50,14 @@ def write_lists(root: Path, part: str, mos: dict[str, float]) -> None:
             samples = []
             for video in VIDEOS[part]:
                 level = LEVELS[int(mos[video] // 20)]
-                scored = {"mos": mos[video]} if kind == "numerical" else {}
+                scored = [mos[video]] if kind == "numerical" else []
                 samples.append(
                     Sample(
                         video=video,
                         path=root / "video_RGB" / f"{video}.mp4",
                         task=dimension,
                         prompt=PROMPTS[dimension],
-                        level=level,
-                        reply=level_reply(dimension, level, *scored.values()),
-                        **scored,
+                        reply=level_reply(GEN3DHF[dimension], level, *scored),
                     )
                 )
             write_list(root / kind / f"{part}_{dimension}.json", samples)

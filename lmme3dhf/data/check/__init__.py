@@ -1,6 +1,6 @@
 """What is wrong with a data set, or with one file of it, before anybody trains on it.
 
-All faults are found in one go, each with its place. Files are told apart by what they hold, not by
+All faults are found in one go, each with its place. Files are recognised by what they hold, not by
 their names; in a data set's folder the layout of `datasets/README.md` says what is expected where.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from lmme3dhf.aspects import ASPECTS_FILE, Aspects, aspects_of
 from lmme3dhf.data.check.consistency import (
     check_labels,
     check_levels,
@@ -26,6 +27,7 @@ from lmme3dhf.data.check.kinds import (
     SCORES,
     SPLIT,
     STRIP,
+    TABLE,
 )
 from lmme3dhf.data.check.media import (
     MEDIA_FOLDERS,
@@ -33,7 +35,7 @@ from lmme3dhf.data.check.media import (
     check_map,
     check_media,
     check_strip,
-    tell_not_sought,
+    report_not_sought,
 )
 from lmme3dhf.data.check.reading import Found, read_file, scales_beside
 from lmme3dhf.data.check.report import Report
@@ -60,6 +62,7 @@ def check(
     video_root: Path | None = None,
     decode: str = "views",
     allow_outside: bool = False,
+    aspects: Aspects | None = None,
 ) -> Report:
     """Checks a data set's folder or one file of it, and goes on after every fault.
 
@@ -76,8 +79,10 @@ def check(
             whether media are there and opens none.
         allow_outside: Whether clips of a list may lie outside the folder of the clips; else each
             that does is an error.
+        aspects: What is rated; None for what the data set declares, else Gen3DHF's two.
 
     Raises:
+        AspectError: The data set's `aspects.yaml` cannot be used.
         DataError: Nothing is there, or a folder holds nothing of a data set.
         ValueError: Unknown `decode`.
     """
@@ -88,11 +93,15 @@ def check(
         raise DataError(f"{path}: no such file or folder; give a data set or one of its files")
     video_root = None if video_root is None else Path(video_root)
     report = Report(path)
+    # A file lies in the data set's folder or in one below.
+    roots = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    root = next((root for root in roots if (root / ASPECTS_FILE).is_file()), roots[0])
+    found = Found(aspects=aspects_of(root, aspects))
     read = partial(read_file, video_root=video_root, allow_outside=allow_outside)
     if path.is_dir():
-        _check_folder(path, video_root, decode, report, read)
+        _check_folder(path, video_root, decode, report, read, found)
     else:
-        _check_file(path, decode, report, read)
+        _check_file(path, decode, report, read, found)
     return report
 
 
@@ -102,8 +111,8 @@ def _check_folder(
     decode: str,
     report: Report,
     read: Callable[..., str | None],
+    found: Found,
 ) -> None:
-    found = Found()
     lists = [path for name in LIST_FOLDERS for path in _tables(root / name)]
     for path in lists:
         read(path, LIST, report=report, found=found)
@@ -114,9 +123,10 @@ def _check_folder(
         check_split_file(root / "splits.json", found.split, report)
     # Other files, a second split for instance, are not compared with the rest.
     others = [path for path in _tables(root) if path.name not in LAYOUT]
-    known = {*lists, *(root / name for name in LAYOUT)}
+    known = {*lists, root / ASPECTS_FILE, *(root / name for name in LAYOUT)}
     for path in others:
-        if _check_file(path, decode, report, read, must_be_known=False):
+        alone = Found(aspects=found.aspects)
+        if _check_file(path, decode, report, read, alone, must_be_known=False):
             known.add(path)
     check_lists(report, found)
     check_labels(report, found)
@@ -148,16 +158,17 @@ def _check_file(
     decode: str,
     report: Report,
     read: Callable[..., str | None],
+    found: Found,
     *,
     must_be_known: bool = True,
 ) -> bool:
     """Checks one file by itself; gives whether it holds anything that is known."""
-    found, before = Found(), len(report.findings)
+    before = len(report.findings)
     kind = read(path, None, report=report, found=found)
-    if kind == LIST:
-        check_levels(found.lists, {}, scales_beside(path), report)
+    if kind in (LIST, TABLE):
+        check_levels(found, scales_beside(path, found.aspects), report)
         check_clips(found.clips, decode, report)
-        tell_not_sought(report, found)
+        report_not_sought(report, found)
     elif kind == SPLIT:
         check_split_file(path, found.split, report)
     elif kind == CLIP:

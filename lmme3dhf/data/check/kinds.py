@@ -1,4 +1,4 @@
-"""What a file of a data set holds, told by its content and not by its name."""
+"""What a file of a data set holds, recognised by its content, not by its name."""
 
 import re
 from collections import Counter
@@ -7,13 +7,15 @@ from pathlib import Path
 from PIL import Image
 
 from lmme3dhf.annotations.descriptions import REMARK_COLUMNS
+from lmme3dhf.annotations.ratings import is_ratings
+from lmme3dhf.aspects import Aspects
+from lmme3dhf.data.readers.table import is_table_of_clips
 from lmme3dhf.data.release import read_json, video_id
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.sheets import sheet_header
-from lmme3dhf.vocabulary import DIMENSIONS
 
 # The kinds, as they stand in sentences.
-LIST, SPLIT, SCALES = "a list", "a split", "level edges"
+LIST, TABLE, SPLIT, SCALES = "a list", "a table of clips", "a split", "level edges"
 SCORES, CATEGORIES, FIXATIONS = "opinion scores", "distortion categories", "fixations"
 RATINGS, REMARKS, POINTS = "ratings", "remarks", "marked points"
 MAP, STRIP, CLIP = "a saliency map", "a strip", "a clip"
@@ -25,8 +27,8 @@ PICTURE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 
 
-def kind_of(path: Path) -> str | None:
-    """What a file holds; None where it is nothing of a data set.
+def kind_of(path: Path, aspects: Aspects) -> str | None:
+    """What a file of a data set of these aspects holds; None where it is nothing of one.
 
     Raises:
         DataError: An empty file, or JSON that cannot be read.
@@ -45,14 +47,14 @@ def kind_of(path: Path) -> str | None:
         return CLIP
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith((b"{", b"[")):
-        return _json_kind(path)
+        return _json_kind(path, aspects)
     # A Git LFS pointer or a web page in place of a clip: the clip's reader says so.
     if text.lower().startswith((b"version https://git-lfs", b"<")):
         return CLIP
-    header = sheet_header(path, DataError, lambda cells: _table_kind(cells) is not None)
+    header = sheet_header(path, DataError, lambda cells: _table_kind(cells, aspects) is not None)
     if not "".join(header).isprintable():
         return CLIP
-    return _table_kind(header)
+    return _table_kind(header, aspects)
 
 
 def _png_kind(path: Path) -> str:
@@ -66,42 +68,45 @@ def _png_kind(path: Path) -> str:
         return STRIP  # its reader says what is wrong
 
 
-def _table_kind(header: tuple[str, ...]) -> str | None:
+def _table_kind(header: tuple[str, ...], aspects: Aspects) -> str | None:
     cells = [cell.casefold() for cell in header]
     # Not the tables that are made from them, which have more columns, and scores.
     if "remark" in cells and len(cells) == len(REMARK_COLUMNS):
         return REMARKS
-    if "rating" in cells or (cells[:2] == ["video", "dimension"] and "mos" not in cells):
+    wide = cells[:2] == ["video", "dimension"] or is_ratings(tuple(cells), aspects)
+    if "rating" in cells or (wide and "mos" not in cells):
         return RATINGS
-    return POINTS if {"x", "y"} <= set(cells) else None
+    if {"x", "y"} <= set(cells):
+        return POINTS
+    return TABLE if is_table_of_clips(header, aspects) else None
 
 
-def _json_kind(path: Path) -> str | None:
+def _json_kind(path: Path, aspects: Aspects) -> str | None:
     # Lists may be JSON lines, or broken in one line only.
     if b'"messages"' in path.read_bytes():
         return LIST
     content, _ = read_json(path)
     if isinstance(content, list):
-        votes = Counter(_entry_kind("", entry) for entry in content)
+        votes = Counter(_entry_kind("", entry, aspects) for entry in content)
     elif not isinstance(content, dict):
         return None
-    elif content and set(content) <= set(DIMENSIONS):
+    elif content and set(content) <= set(aspects):
         by_video = any(isinstance(value, dict) for value in content.values())
         return SCORES if by_video else SCALES
     elif "parts" in content or set(content) <= set(PARTS):
         return SPLIT
     else:
-        votes = Counter(_entry_kind(key, entry) for key, entry in content.items())
+        votes = Counter(_entry_kind(key, entry, aspects) for key, entry in content.items())
     del votes[None]
     return votes.most_common(1)[0][0] if votes else None
 
 
-def _entry_kind(key: str, entry: object) -> str | None:
+def _entry_kind(key: str, entry: object, aspects: Aspects) -> str | None:
     """What one entry of an object of videos, one record, or one part of a split looks like."""
     is_video = bool(SEED.fullmatch(video_id(key) or ""))
     if isinstance(entry, dict):
         words = " ".join(entry).casefold()
-        if any(dimension in words for dimension in DIMENSIONS):
+        if any(name in words for name in aspects):
             return SCORES
         if {"points", "no_distortion"} & set(entry):
             return FIXATIONS

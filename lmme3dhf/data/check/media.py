@@ -15,6 +15,7 @@ from lmme3dhf.data.check.report import Report
 from lmme3dhf.data.container import missing as missing_because
 from lmme3dhf.data.gen3dhf import VIDEO_FOLDER
 from lmme3dhf.data.marks import MAP_FOLDER, STRIP_FOLDER
+from lmme3dhf.data.sources import is_picture
 from lmme3dhf.data.verify import faults
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import NO_DISTORTION, VIEWS
@@ -48,14 +49,14 @@ def check_media(
             clip = clips.get(video, clip_folder / f"{video}.mp4")
             found.clips[clip] = str(clip)
     check_clips(found.clips, decode, report)
-    tell_not_sought(report, found)
+    report_not_sought(report, found)
     for what, folder, files in (("strip", STRIP_FOLDER, strips), ("map", MAP_FOLDER, maps)):
         if (root / folder).is_dir():
             missing = videos - set(files)
             if what == "map" and found.fixations is None and (root / "fixations.json").exists():
                 missing = set()  # unreadable, which has been said; nobody may have looked at them
             elif what == "map" and found.fixations is not None:
-                listed = {sample.video for _, sample in found.rows()}
+                listed = found.listed
                 unmarked = sorted((missing & listed) - set(found.fixations))
                 missing -= set(unmarked)
                 if unmarked:
@@ -88,7 +89,7 @@ def _by_video(folder: Path) -> dict[str, Path]:
 
 
 def _named_videos(found: Found) -> set[str]:
-    videos = {sample.video for _, sample in found.rows()}
+    videos = found.listed
     for labels in (found.scores, found.categories):
         videos |= set() if labels is None else set(labels.by_video)
     if found.split is not None:
@@ -96,7 +97,7 @@ def _named_videos(found: Found) -> set[str]:
     return videos
 
 
-def tell_not_sought(report: Report, found: Found) -> None:
+def report_not_sought(report: Report, found: Found) -> None:
     """Clips that nobody could look for."""
     if found.not_sought:
         report.add_odd(
@@ -137,6 +138,10 @@ def check_clips(clips: Mapping[Path, str], decode: str, report: Report) -> None:
         report.looked_at["clips"] += len(there)
     if not there or decode == "none":
         return
+    if all(map(is_picture, there)):  # a set of images, not strips in the place of clips
+        for clip in there:
+            _picture_size("clip", clip, decode, report)
+        return
     found = faults(there, whole=decode == "views", strips=False)
     for fault, clip in zip(with_progress(found, "checking clips", len(there)), there, strict=True):
         if fault is not None:
@@ -145,18 +150,22 @@ def check_clips(clips: Mapping[Path, str], decode: str, report: Report) -> None:
 
 def check_strip(path: Path, decode: str, report: Report) -> Size | None:
     """The size of a strip that can be read."""
+    size = _picture_size("strip", path, decode, report)
+    if size is not None and size[0] != len(VIEWS) * size[1]:
+        says = f"has {size[0]} x {size[1]} px, expected {len(VIEWS)} square views side by side"
+        report.add_odd("strip", path, says)
+    return size
+
+
+def _picture_size(kind: str, path: Path, decode: str, report: Report) -> Size | None:
     try:
         with Image.open(path) as picture:
-            width, height = picture.size
             if decode == "views":
                 picture.load()
+            return picture.size
     except PICTURE_ERRORS as error:
-        report.add_error("strip", path, f"cannot be read as a picture ({error}); replace it")
+        report.add_error(kind, path, f"cannot be read as a picture ({error}); replace it")
         return None
-    if width != len(VIEWS) * height:
-        says = f"has {width} x {height} px, expected {len(VIEWS)} square views side by side"
-        report.add_odd("strip", path, says)
-    return width, height
 
 
 def check_map(path: Path, report: Report) -> np.ndarray | None:

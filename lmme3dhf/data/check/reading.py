@@ -12,8 +12,9 @@ import numpy as np
 from lmme3dhf.annotations import AnnotationError, other_scale
 from lmme3dhf.annotations.descriptions import read_remarks
 from lmme3dhf.annotations.fixations import Fixations, read_fixations, read_points
-from lmme3dhf.annotations.levels import LevelScale, fit_level_scale, read_levels
+from lmme3dhf.annotations.levels import fit_level_scale, read_levels
 from lmme3dhf.annotations.ratings import read_ratings
+from lmme3dhf.aspects import Aspects, Scale
 from lmme3dhf.data.check.kinds import (
     CATEGORIES,
     CLIP,
@@ -27,18 +28,18 @@ from lmme3dhf.data.check.kinds import (
     SCORES,
     SPLIT,
     STRIP,
+    TABLE,
     kind_of,
 )
 from lmme3dhf.data.check.report import Report
 from lmme3dhf.data.container import missing
-from lmme3dhf.data.gen3dhf import is_absolute, require_inside, scan_list
+from lmme3dhf.data.gen3dhf import UNNAMED_LEVEL, is_absolute, require_inside, scan_list
+from lmme3dhf.data.readers.table import read_table
 from lmme3dhf.data.release import Labels, read_json, scan_distortion_labels, scan_mos
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import SplitFile, read_split_file
 from lmme3dhf.errors import UserError
-from lmme3dhf.vocabulary import DIMENSIONS
 
-Rows = list[tuple[str, Sample]]
 _MEDIA = (MAP, STRIP, CLIP)
 
 
@@ -47,11 +48,12 @@ class Found:
     """What the files hold, as far as it could be read; None for a file that is not there.
 
     Attributes:
-        lists: List -> (place, sample) of its good rows.
+        aspects: What is rated.
+        lists: List -> samples of its good rows.
         bad_rows: List -> number of its other rows.
-        scores: Video -> dimension -> score, and what was wrong.
+        scores: Video -> aspect -> score, and what was wrong.
         categories: Video -> categories, and what was wrong.
-        scales: Dimension -> scale of `levels.json`.
+        scales: Aspect -> scale of `levels.json`.
         split: The content of `splits.json`.
         fixations: Video -> its fixations.
         rated: Videos with ratings.
@@ -59,21 +61,27 @@ class Found:
         not_sought: Clips behind absolute paths of another machine.
     """
 
-    lists: dict[Path, Rows] = field(default_factory=dict)
+    aspects: Aspects
+    lists: dict[Path, list[Sample]] = field(default_factory=dict)
     bad_rows: Counter = field(default_factory=Counter)
     scores: Labels | None = None
     categories: Labels | None = None
-    scales: Mapping[str, LevelScale] = field(default_factory=dict)
+    scales: Mapping[str, Scale] = field(default_factory=dict)
     split: SplitFile | None = None
     fixations: Mapping[str, Fixations] | None = None
     rated: set[str] | None = None
     clips: dict[Path, str] = field(default_factory=dict)
     not_sought: set[Path] = field(default_factory=set)
 
-    def rows(self) -> Iterator[tuple[str, Sample]]:
-        """(place, sample) of the good rows of all lists."""
-        for rows in self.lists.values():
-            yield from rows
+    def rows(self) -> Iterator[Sample]:
+        """The samples of the good rows of all lists."""
+        for samples in self.lists.values():
+            yield from samples
+
+    @property
+    def listed(self) -> set[str]:
+        """The videos of the good rows."""
+        return {sample.video for sample in self.rows()}
 
 
 def read_file(
@@ -102,7 +110,8 @@ def read_file(
         report.add_error("file", path, f"{missing(path)}; mend the link, or remove it")
         return expected
     try:
-        kind = kind_of(path) or expected  # the reader of what is expected says what it misses
+        # The reader of what is expected says what it misses.
+        kind = kind_of(path, found.aspects) or expected
         if expected not in (None, kind):
             report.add_error("file", path, f"holds {kind}, expected {expected}; is it misnamed?")
             return None
@@ -110,6 +119,8 @@ def read_file(
             return None
         if kind == LIST:
             _read_list(path, video_root, report, found, allow_outside)
+        elif kind == TABLE:
+            _read_table(path, video_root, report, found, allow_outside)
         elif kind not in _MEDIA:
             _READERS[kind](path, report, found)
     except UserError as error:
@@ -123,11 +134,11 @@ def read_file(
 def _read_list(
     path: Path, video_root: Path | None, report: Report, found: Found, allow_outside: bool
 ) -> None:
-    rows: Rows = []
-    first: dict[tuple[str, str], tuple[str, Sample]] = {}
+    samples: list[Sample] = []
+    first: dict[tuple[str, str], Sample] = {}
     absolute: list[str] = []
     as_text = 0
-    for where, row, sample in scan_list(path, video_root):
+    for where, row, sample in scan_list(path, video_root, found.aspects):
         report.looked_at["rows"] += 1
         is_elsewhere = False  # a clip of another machine, which cannot be opened here
         if isinstance(sample, Sample):
@@ -137,36 +148,36 @@ def _read_list(
             )
             if not (is_elsewhere or allow_outside):
                 try:
-                    require_inside(sample.path, where, path, video_root)
+                    require_inside(sample, path, video_root)
                 except DataError as error:
                     sample = error
         if isinstance(sample, DataError):
             report.add_message("row", where, str(sample))
             found.bad_rows[path] += 1
             continue
-        before = first.setdefault((sample.video, sample.task), (where, sample))
-        if before[0] != where:
-            same = "the same" if before[1] == sample else "another"
-            place = before[0].removeprefix(str(path)).lstrip(": ")
+        before = first.setdefault((sample.video, sample.task), sample)
+        if before is not sample:
+            same = "the same" if before == sample else "another"
+            place = before.where.removeprefix(str(path)).lstrip(": ")
             report.add_error(
                 "duplicate",
-                where,
+                sample.where,
                 f"{sample.video} has {same} answer on {sample.task} in {place} already; keep one",
             )
             found.bad_rows[path] += 1
             continue
-        rows.append((where, sample))
-        if " is None." in row["messages"][1]["content"]:
-            sentence = f"{sample.video} has level 'None', which is read as bad"
-            report.add_odd("level None", where, sentence)
+        samples.append(sample)
+        if f" is {UNNAMED_LEVEL}." in row["messages"][1]["content"]:
+            sentence = f"{sample.video} has level 'None', which is read as {sample.level}"
+            report.add_odd("level None", sample.where, sentence)
         as_text += isinstance(row["videos"], str)
         if is_absolute(entry):
             absolute.append(entry)
         if is_elsewhere:
             found.not_sought.add(sample.path)
             continue
-        found.clips.setdefault(sample.path, where)
-    read = len(rows) + found.bad_rows[path]
+        found.clips.setdefault(sample.path, sample.where)
+    read = len(samples) + found.bad_rows[path]
     if as_text:
         report.add_odd(
             "videos as text",
@@ -181,28 +192,42 @@ def _read_list(
             f"{len(absolute)} of {read} rows hold absolute paths, "
             f"first {absolute[0]!r}; given a video root, only the file name counts",
         )
-    for dimension in DIMENSIONS:
-        mos = [s.mos for _, s in rows if s.task == dimension and s.mos is not None]
-        if other := other_scale(mos, 100.0):
-            report.add_odd("scale", path, f"the {dimension} scores {other}")
-    found.lists[path] = rows
+    for name, aspect in found.aspects.items():
+        scores = [s.mos for s in samples if s.task == name and s.mos is not None]
+        if other := other_scale(scores, aspect.scale):
+            report.add_odd("scale", path, f"the {name} scores {other}")
+    found.lists[path] = samples
+
+
+def _read_table(
+    path: Path, video_root: Path | None, report: Report, found: Found, allow_outside: bool
+) -> None:
+    options = {"aspects": found.aspects, "labels": "require", "allow_outside": allow_outside}
+    samples = found.lists[path] = []
+    for sample in read_table(path, root=video_root, **options):
+        report.looked_at["rows"] += 1
+        if isinstance(sample, DataError):
+            report.add_message("row", path, str(sample))
+            continue
+        samples.append(sample)
+        found.clips.setdefault(sample.path, sample.where)
 
 
 def _read_scores(path: Path, report: Report, found: Found) -> None:
-    found.scores = scan_mos(path)
+    found.scores = scan_mos(path, found.aspects, found.listed)
     for entry, sentence in found.scores.faults:
         report.add_error("score", f"{path}: {entry}", sentence)
 
 
 def _read_categories(path: Path, report: Report, found: Found) -> None:
-    found.categories = scan_distortion_labels(path)
+    found.categories = scan_distortion_labels(path, found.listed)
     for entry, sentence in found.categories.faults:
         report.add_error("category", f"{path}: {entry}", sentence)
 
 
 def _read_scales(path: Path, report: Report, found: Found) -> None:
     _refuse_double_keys(path)
-    found.scales = read_levels(path)
+    found.scales = read_levels(path, found.aspects)
 
 
 def _read_split(path: Path, report: Report, found: Found) -> None:
@@ -215,7 +240,8 @@ def _read_fixations(path: Path, report: Report, found: Found) -> None:
 
 
 def _read_ratings(path: Path, report: Report, found: Found) -> None:
-    found.rated = {video for table in read_ratings(path).values() for video in table.videos}
+    ratings = read_ratings(path, found.aspects)
+    found.rated = {video for table in ratings.values() for video in table.videos}
 
 
 def _read_remarks(path: Path, report: Report, found: Found) -> None:
@@ -244,40 +270,45 @@ _READERS = {
     REMARKS: _read_remarks,
     POINTS: _read_points,
 }
-_PLURALS = {LIST: "lists", **{kind: f"files of {kind}" for kind in _READERS}, SPLIT: "splits"}
+_PLURALS = {
+    LIST: "lists",
+    TABLE: "tables of clips",
+    **{kind: f"files of {kind}" for kind in _READERS},
+    SPLIT: "splits",
+}
 
 
-def scales_beside(path: Path) -> Mapping[str, LevelScale]:
-    """The level scales for a list that is checked alone: those of the data set's `levels.json`, or
-    fitted on the training lists in the same folder. Faults of those files are theirs.
+def scales_beside(path: Path, aspects: Aspects) -> Mapping[str, Scale]:
+    """The scales for a list that is checked alone: those of the data set's `levels.json`, or fitted
+    on the training lists in the same folder. Faults of those files are theirs.
     """
     try:
-        return read_levels(path.parent.parent / "levels.json")
+        return read_levels(path.parent.parent / "levels.json", aspects)
     except (UserError, FileNotFoundError):
         pass
-    lists = {}
-    for beside in (path.parent / f"train_{dimension}.json" for dimension in DIMENSIONS):
+    beside = Found(aspects=aspects)
+    for train in (path.parent / f"train_{name}.json" for name in aspects):
         try:
-            scanned = list(scan_list(beside))
+            scanned = [sample for _, _, sample in scan_list(train, aspects=aspects)]
         except (UserError, FileNotFoundError):
             continue
-        lists[beside] = [(at, sample) for at, _, sample in scanned if isinstance(sample, Sample)]
-    return fitted_scales(lists)
+        beside.lists[train] = [sample for sample in scanned if isinstance(sample, Sample)]
+    return fitted_scales(beside)
 
 
-def fitted_scales(lists: Mapping[Path, Rows], edges: str = "equal_width") -> dict[str, LevelScale]:
-    """The level scales fitted on the scores in the training lists; none where the scores are too
-    few or all alike.
+def fitted_scales(found: Found, edges: str = "equal_width") -> dict[str, Scale]:
+    """The scales fitted on the scores in the training lists; none where the scores are too few or
+    all alike.
     """
     scores = defaultdict(list)
-    for path, rows in lists.items():
-        for _, sample in rows:
+    for path, samples in found.lists.items():
+        for sample in samples:
             if part_of(path) == "train" and sample.mos is not None:
                 scores[sample.task].append(sample.mos)
     scales = {}
-    for dimension, given in scores.items():
+    for name, given in scores.items():
         try:
-            scales[dimension] = fit_level_scale(np.array(given), dimension, edges)
+            scales[name] = fit_level_scale(np.array(given), found.aspects[name], edges)
         except AnnotationError:
             continue
     return scales

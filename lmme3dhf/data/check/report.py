@@ -1,4 +1,4 @@
-"""What a check found, with places, and how it is told to people."""
+"""What a check found, with places, and how people read it."""
 
 import os
 from collections import Counter, defaultdict

@@ -1,43 +1,48 @@
 """Pictures of a data set (paper, Section 3.4 and Fig. 2, 3, 5 and 6) and of its panel of raters."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
+from lmme3dhf.aspects import Scale
 from lmme3dhf.reports.plots.saliency import overlay
 from lmme3dhf.reports.plots.style import (
-    DIMENSION_COLOURS,
     GREEN,
     MANY,
     VERMILION,
+    aspect_colours,
     no_formula,
     picture,
+    score_label,
     show_cells,
     show_picture,
 )
-from lmme3dhf.vocabulary import DIMENSIONS
 
 
 def mos_distributions(
     path: Path,
     histogram: Sequence[Mapping[str, float]],
     density: Sequence[Mapping[str, float]],
+    scale: Scale,
     note: str = "",
 ) -> None:
-    """Histogram of the opinion scores, one panel a dimension, with a density laid over (Fig. 2a).
+    """Histogram of the opinion scores, one panel an aspect, with a density laid over (Fig. 2a).
 
     Args:
         path: PNG to write.
-        histogram: Bins: "low", "high", and videos under each dimension.
+        histogram: Bins: "low", "high", and videos under each aspect.
         density: Points of the curves: "score", and density per point of the scale under each
-            dimension (NaN for none).
+            aspect (NaN for none).
+        scale: Where the scores live.
         note: See `style.picture`.
     """
     with picture(path, 9, 3.8, note) as figure:
-        dimensions = [dimension for dimension in DIMENSIONS if dimension in histogram[0]]
+        dimensions = [name for name in histogram[0] if name not in ("low", "high")]
+        colours = aspect_colours(dimensions)
         axes = figure.subplots(1, len(dimensions), squeeze=False, sharey=True)[0]
         low = np.array([bin["low"] for bin in histogram])
         width = histogram[0]["high"] - histogram[0]["low"]
@@ -48,7 +53,7 @@ def mos_distributions(
                 counts,
                 width,
                 align="edge",
-                color=DIMENSION_COLOURS[dimension],
+                color=colours[dimension],
                 alpha=0.55,
                 edgecolor="white",
                 linewidth=0.4,
@@ -60,23 +65,26 @@ def mos_distributions(
                 linewidth=1.4,
             )
             axis.set_title(f"{dimension}, {counts.sum():.0f} videos")
-            axis.set_xlabel("mean opinion score (0-100)")
+            axis.set_xlabel(score_label(scale))
         axes[0].set_ylabel(f"videos per {width:g} points")
 
 
-def generator_bars(path: Path, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
-    """Mean opinion score of each generator in both dimensions, with the interval of the mean (Fig.
-    2b).
+def generator_bars(
+    path: Path, rows: Sequence[Mapping[str, Any]], scale: Scale, note: str = ""
+) -> None:
+    """Mean opinion score of each generator in each aspect, with the interval of the mean (Fig. 2b).
 
     Args:
         path: PNG to write.
-        rows: "generator", and under each dimension "mean", "low" and "high".
+        rows: "generator", and under each aspect "mean", "low" and "high".
+        scale: Where the scores live.
         note: See `style.picture`.
     """
     with picture(path, 9, 4, note) as figure:
         axis = figure.subplots()
         place = np.arange(len(rows))
-        dimensions = [dimension for dimension in DIMENSIONS if dimension in rows[0]]
+        dimensions = [name for name, found in rows[0].items() if isinstance(found, Mapping)]
+        colours = aspect_colours(dimensions)
         width = 0.8 / len(dimensions)
         for index, dimension in enumerate(dimensions):
             mean, low, high = (
@@ -87,14 +95,14 @@ def generator_bars(path: Path, rows: Sequence[Mapping[str, Any]], note: str = ""
                 mean,
                 width * 0.94,
                 yerr=np.nan_to_num(np.array([mean - low, high - mean])),
-                color=DIMENSION_COLOURS[dimension],
+                color=colours[dimension],
                 label=dimension,
                 error_kw={"linewidth": 1.3, "capsize": 3},
             )
         axis.set_xticks(place, [str(row["generator"]) for row in rows])
         axis.grid(axis="x", visible=False)
         axis.set_xlabel("generator (by number)")
-        axis.set_ylabel("mean opinion score (0-100)\nwith its 95 % interval")
+        axis.set_ylabel(f"{score_label(scale)}\nwith its 95 % interval")
         figure.legend(loc="outside upper right", ncols=len(dimensions))
 
 
@@ -112,9 +120,9 @@ def partition_curves(
     """
     with picture(path, 9, 3.2, note) as figure:
         axis = figure.subplots()
-        for (dimension, shares), style in zip(eta2.items(), ("-", "--"), strict=False):
-            colour = DIMENSION_COLOURS[dimension]
-            axis.plot(shares, style, color=colour, label=dimension, linewidth=1.8)
+        colours = aspect_colours(eta2)
+        for (aspect, shares), style in zip(eta2.items(), cycle(("-", "--")), strict=False):
+            axis.plot(shares, style, color=colours[aspect], label=aspect, linewidth=1.8)
         axis.set_xlabel(f"number at which the first block of {period} begins")
         axis.set_ylabel("explained variance (eta squared)")
         figure.legend(loc="outside upper right", ncols=len(eta2))
@@ -201,6 +209,7 @@ def marked_strips(
 def marks_scatter(
     path: Path,
     panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float], str]]]],
+    scales: Mapping[str, Scale],
     note: str = "",
 ) -> None:
     """Opinion score against what was marked, a column for each measure and a row for each dimension
@@ -208,10 +217,12 @@ def marks_scatter(
 
     Args:
         path: PNG to write.
-        panels: (axis label, dimension -> (measure, scores, note in the title)).
+        panels: (axis label, aspect -> (measure, scores, note in the title)).
+        scales: Aspect -> where its scores live.
         note: See `style.picture`.
     """
     dimensions = list(panels[0][1])
+    colours = aspect_colours(dimensions)
     with picture(path, 3.2 * len(panels) + 0.6, 3.1 * len(dimensions), note) as figure:
         axes = figure.subplots(
             len(dimensions), len(panels), squeeze=False, sharex="col", sharey="row"
@@ -220,13 +231,12 @@ def marks_scatter(
             for row, (dimension, (values, scores, said)) in enumerate(by_dimension.items()):
                 axis = axes[row, column]
                 x, y = np.array(values, dtype=float), np.array(scores, dtype=float)
-                colour = DIMENSION_COLOURS[dimension]
                 axis.scatter(
                     x,
                     y,
                     s=12,
                     alpha=0.45,
-                    color=colour,
+                    color=colours[dimension],
                     edgecolors="none",
                     rasterized=len(x) > MANY,
                 )
@@ -236,7 +246,7 @@ def marks_scatter(
                 axis.plot(*zip(*middles, strict=True), ".-", color="black")
                 axis.set_title(said)
                 if column == 0:
-                    axis.set_ylabel(f"{dimension}\nmean opinion score (0-100)")
+                    axis.set_ylabel(f"{dimension}\n{score_label(scales[dimension])}")
                 if row == len(dimensions) - 1:
                     axis.set_xlabel(label)
                     if (x == np.round(x)).all():  # counts
@@ -261,9 +271,9 @@ def split_half_histograms(
         axes = figure.subplots(1, len(srcc), squeeze=False, sharex=True, sharey=True)[0]
         defined = {d: np.array(values)[~np.isnan(values)] for d, values in srcc.items()}
         edges = np.histogram_bin_edges(np.concatenate(list(defined.values())), bins=20)
+        colours = aspect_colours(defined)
         for axis, (dimension, values) in zip(axes, defined.items(), strict=True):
-            colour = DIMENSION_COLOURS[dimension]
-            axis.hist(values, bins=edges, color=colour, alpha=0.6, edgecolor="white")
+            axis.hist(values, bins=edges, color=colours[dimension], alpha=0.6, edgecolor="white")
             mean = means[dimension]
             axis.axvline(mean, color="black", linestyle="--", linewidth=1.4)
             said = "undefined" if np.isnan(mean) else f"{mean:.3f}"
@@ -285,10 +295,11 @@ def subject_bars(
     """
     with picture(path, 9, 2.6 * len(rows) + 0.5, note) as figure:
         axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+        colours = aspect_colours(rows)
         for axis, (dimension, subjects) in zip(axes, rows.items(), strict=True):
             values = np.nan_to_num([r for _, r, _ in subjects])
             names = [no_formula(name) + " *" * rejected for name, _, rejected in subjects]
-            bars = axis.bar(names, values, color=DIMENSION_COLOURS[dimension])
+            bars = axis.bar(names, values, color=colours[dimension])
             for bar, (_, _, rejected) in zip(bars, subjects, strict=True):
                 if rejected:
                     bar.set(alpha=0.45, hatch="//")

@@ -3,8 +3,9 @@ Ito), a grey grid, and the two files that each becomes, PNG and SVG.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lmme3dhf.aspects import Scale
 from lmme3dhf.files import replace_file
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PINK, SKY, ORANGE = "#CC79A7", "#56B4E9", "#E69F00"
 DIMENSION_COLOURS = {"quality": BLUE, "authenticity": VERMILION}
+_OTHER_ASPECTS = (GREEN, PINK, ORANGE, SKY)
 
 # Colour and marker change together, so that a picture printed in grey still tells them apart.
 _COLOURS = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, "#000000")
@@ -85,6 +88,17 @@ def look(index: int) -> dict[str, Any]:
 def line(index: int) -> dict[str, Any]:
     """Colour, marker and dashes of the index-th line."""
     return {**look(index), "linestyle": _LINES[index % len(_LINES)]}
+
+
+def aspect_colours(names: Iterable[str]) -> dict[str, str]:
+    """Aspect -> the colour that it has in a picture of these."""
+    others = cycle(_OTHER_ASPECTS)
+    return {name: DIMENSION_COLOURS.get(name) or next(others) for name in names}
+
+
+def score_label(scale: Scale) -> str:
+    """Label of an axis of opinion scores."""
+    return f"mean opinion score ({scale.minimum:g}-{scale.maximum:g})"
 
 
 def show_picture(axis: Axes, pixels: np.ndarray) -> None:
