@@ -453,8 +453,7 @@ class FakeScorer:
             rating = Rating(score=51.25, level="good", level_probabilities={"good": 1.0})
             yield Assessment(
                 path=path,
-                quality=rating,
-                authenticity=rating,
+                ratings={"quality": rating, "authenticity": rating},
                 distortions=("Eye Distortions", "Hair Distortions"),
                 saliency=np.zeros((8, 24), np.float32) if options.get("maps") else None,
                 decoder="pyav2",
