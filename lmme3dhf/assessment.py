@@ -148,8 +148,8 @@ def read_questions(path: Path | None) -> dict[str, Question]:
         return {str(name): Question(**fields) for name, fields in given.items()}
     except (OSError, yaml.YAMLError, TypeError, AttributeError, QuestionError) as error:
         raise QuestionError(
-            f"{path}: {error}; expected YAML, for each name of a question its prompt and a list of "
-            "candidates"
+            f"{path}: {' '.join(str(error).split())}; expected YAML, for each name of a question "
+            "its prompt and a list of candidates"
         ) from error
 
 

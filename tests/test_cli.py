@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lmme3dhf import cli
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.cli.spelling import options_of, spelled
 from lmme3dhf.config import REMOVED_FIELDS, Config, ConfigError, SaliencySettings, load_config
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
@@ -557,7 +558,8 @@ def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, 
     assert cli.main([*argv, *words.split()]) == 0
     names = ("ratings", "answers", "maps", "write_text", "views")
     asked = dict(zip(names, arrived, strict=True))
-    assert calls == [{"model": "0" * 16, "scores": asked["ratings"]} | asked]
+    about = {"model": "0" * 16, "aspects": GEN3DHF, "questions": {}, "scores": asked["ratings"]}
+    assert calls == [about | asked]
 
 
 def fake_model(monkeypatch) -> None:

@@ -446,6 +446,6 @@ def _table_row(row: ScoreRow, aspects: int) -> Markup:
             )
             for name, rating in row.ratings.items()
         ),
-        "; ".join(row.distortions),
+        "; ".join(row.distortions or ()),
         below if remarks else "",
     )
