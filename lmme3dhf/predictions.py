@@ -5,7 +5,6 @@ Our own stages and every baseline end here; metrics and reports begin here and n
 """
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from lmme3dhf.assessment import are_probabilities, is_finite
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import is_inside, replace_file
-from lmme3dhf.jsonl import RecordFile, json_line, whole_lines
+from lmme3dhf.jsonl import RecordFile, check_fields, json_line, whole_lines
 from lmme3dhf.vocabulary import DISTORTIONS
 
 ASPECT_NAME = re.compile("[a-z][a-z0-9_]*")
@@ -317,17 +316,7 @@ def _prediction(content: object, where: str) -> Prediction:
             f"{where}: {type(content).__name__} instead of a JSON object; each line holds one "
             "record"
         )
-    for key in content:
-        if key not in FIELDS:
-            nearest = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0)[0]
-            raise PredictionError(
-                f"{where}: unknown field {key!r}; the nearest that exists is {nearest!r}"
-            )
-    missing = [field for field in REQUIRED if field not in content]
-    if missing:
-        raise PredictionError(
-            f"{where}: field {missing[0]!r} is missing; every record needs {', '.join(REQUIRED)}"
-        )
+    check_fields(content, FIELDS, REQUIRED, where, PredictionError)
     try:
         return Prediction(**content)
     except PredictionError as error:

@@ -10,7 +10,7 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -586,14 +586,8 @@ class Scorer:
     def _results(
         self, read: Iterator[_Read], run: Callable[[Sequence[_Read]], list[Assessment]]
     ) -> Iterator[Assessment | Failure]:
-        pending: list[_Read] = []
         with closing(read):
-            for one in read:
-                pending.append(one)
-                if len(pending) >= self.batch_size:
-                    yield from self._assess_batch(pending, run)
-                    pending = []
-            if pending:
+            while pending := list(islice(read, self.batch_size)):
                 yield from self._assess_batch(pending, run)
 
     def _assess_batch(
@@ -621,14 +615,12 @@ class Scorer:
         )
 
     def _assess_part(self, asked: _Asked, part: Sequence[_Read]) -> list[Assessment]:
-        # Clips mostly have the same slots: what is asked is put together once.
-        read, written = (
-            [of(tuple(sorted(one.slots.items()))) for one in part]
-            for of in (
-                cache(lambda slots: self._asked(asked, dict(slots))),
-                cache(lambda slots: self._written(asked, dict(slots))),
-            )
+        # Clips mostly have the same slots, or none.
+        ask = cache(
+            lambda slots: (self._asked(asked, dict(slots)), self._written(asked, dict(slots)))
         )
+        slots = [tuple(sorted(one.slots.items())) for one in part]
+        read, written = zip(*map(ask, slots), strict=True)
         media = [self._media(one.clips.frames) for one in part] if read[0] or written[0] else []
         # One pass over the batch for all that is read, one for each text.
         hidden = self._read(media, read) if read[0] else {}

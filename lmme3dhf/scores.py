@@ -11,7 +11,6 @@ NAME_probabilities.
 """
 
 import dataclasses
-import difflib
 import json
 import re
 from collections import Counter
@@ -33,7 +32,7 @@ from lmme3dhf.assessment import (
 )
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import csv_lines, replace_file
-from lmme3dhf.jsonl import RecordFile, append, json_line, whole_lines
+from lmme3dhf.jsonl import RecordFile, append, check_fields, json_line, whole_lines
 from lmme3dhf.sheets import read_sheet, sheet_header
 from lmme3dhf.vocabulary import DISTORTIONS, VIEWS
 
@@ -174,6 +173,7 @@ REQUIRED = ("file", "status")
 # Tables without the fields that came later are read, and continued.
 _LATER = ("outside_training", "notes", "views")
 _LISTS = ("distortions", "outside_training", "notes")
+_ENDS = ("_level", "_probabilities", "_scale")  # of the columns on an aspect, beside its own
 
 
 def fields_of(aspects: Mapping[str, Scale], questions: Iterable[str] = ()) -> tuple[str, ...]:
@@ -207,19 +207,25 @@ def _as_stored(scale: Scale) -> dict[str, Any]:
     return {key: getattr(scale, key) for key in keys}
 
 
-def _aspects_in(fields: Collection[str]) -> list[str]:
-    """The aspects of a header: each has a column with its name, and one with more about it. A
-    table from which people removed the latter columns has the former alone.
+def _names(fields: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The aspects and the questions of a header. An aspect has a column with its name, and one
+    with more about it; a table from which people removed the latter has the former alone.
     """
     own = [field for field in fields if field not in (*_FIRST, *_LAST)]
-    full = [n for n in own if {f"{n}_level", f"{n}_probabilities", f"{n}_scale"} & set(own)]
-    whole = any(name.endswith(("_level", "_probabilities", "_scale", "_answer")) for name in own)
-    return full if whole else own
+    aspects = [name for name in own if {name + end for end in _ENDS} & set(own)]
+    if not any(name.endswith((*_ENDS, "_answer")) for name in own):
+        aspects = own
+    answers = [name for name in own if name.endswith("_answer") and name not in aspects]
+    return aspects, [name.removesuffix("_answer") for name in answers]
 
 
-def _questions_in(fields: Collection[str], aspects: Collection[str]) -> list[str]:
-    ends = [field for field in fields if field.endswith("_answer") and field not in aspects]
-    return [field.removesuffix("_answer") for field in ends]
+def _check_fields(given: Iterable[str], where: str) -> None:
+    given = list(given)
+    aspects, questions = _names(given)
+    known = [*_FIRST]
+    known += [name + end for name in aspects for end in ("", *_ENDS)]
+    known += [name + end for name in questions for end in ("_answer", "_probabilities")]
+    check_fields(given, [*known, *_LAST], REQUIRED, where, ScoreError)
 
 
 def row_of(assessment: Assessment, **about: Any) -> ScoreRow:
@@ -331,31 +337,9 @@ def _row(content: Callable[[], object], where: str) -> ScoreRow:
         raise ScoreError(f"{where}: {error}") from error
 
 
-def _check_fields(given: Iterable[str], where: str) -> None:
-    given = list(given)
-    missing = [field for field in REQUIRED if field not in given]
-    if missing:
-        raise ScoreError(
-            f"{where}: field {missing[0]!r} is missing; a table of scores has "
-            f"{', '.join(_FIRST)}, columns of its aspects, {', '.join(_LAST)}"
-        )
-    aspects = _aspects_in(given)
-    known = [*_FIRST, *_LAST]
-    for name in aspects:
-        known += [name, f"{name}_level", f"{name}_probabilities", f"{name}_scale"]
-    for name in _questions_in(given, aspects):
-        known += [f"{name}_answer", f"{name}_probabilities"]
-    for field in given:
-        if field not in known:
-            nearest = difflib.get_close_matches(field, known, n=1, cutoff=0)[0]
-            raise ScoreError(
-                f"{where}: unknown field {field!r}; the nearest that exists is {nearest!r}"
-            )
-
-
 def _row_of_fields(fields: Mapping[str, Any]) -> ScoreRow:
     """Undoes `_flat`."""
-    aspects = _aspects_in(fields)
+    aspects, questions = _names(fields)
     ratings = {}
     for name in aspects if fields["status"] == OK else ():
         try:
@@ -371,7 +355,7 @@ def _row_of_fields(fields: Mapping[str, Any]) -> ScoreRow:
         )
     answers = {
         name: Answer(fields[f"{name}_probabilities"])
-        for name in _questions_in(fields, aspects)
+        for name in questions
         if fields.get(f"{name}_probabilities")
     }
     own = {field: fields[field] for field in (*_FIRST, *_LAST) if field in fields}
@@ -386,15 +370,9 @@ def _flat(row: ScoreRow, fields: Iterable[str]) -> dict[str, Any]:
         flat[f"{name}_probabilities"] = rating.level_probabilities
         flat[f"{name}_scale"] = _as_stored(rating.scale)
     for name, answer in row.answers.items():
-        flat[f"{name}_answer"], flat[f"{name}_probabilities"] = (
-            answer.likeliest,
-            answer.probabilities,
-        )
+        flat[f"{name}_answer"] = answer.likeliest
+        flat[f"{name}_probabilities"] = answer.probabilities
     return {field: flat.get(field) for field in fields}
-
-
-def _fields_of_row(row: ScoreRow) -> tuple[str, ...]:
-    return fields_of({n: rating.scale for n, rating in row.ratings.items()}, row.answers)
 
 
 # The CSV file
@@ -427,7 +405,7 @@ def _cells(row: ScoreRow, fields: Sequence[str]) -> list[str]:
 def _content(cells: Mapping[str, str]) -> dict[str, object]:
     """Undoes `_cells`."""
     content: dict[str, object] = {}
-    numbers = ("seconds", *_aspects_in(cells))
+    numbers = ("seconds", *_names(cells)[0])
     for field, text in cells.items():
         if field in _LISTS:
             named = tuple(text.split("; ")) if text else ()
@@ -462,7 +440,8 @@ def table_files(out: Path) -> tuple[Path, Path]:
 
 def append_row(file: BinaryIO, row: ScoreRow) -> None:
     """Adds a row to a JSONL file; when this returns, it is on the disk."""
-    append(file, json_line(_flat(row, _fields_of_row(row))))
+    scales = {name: rating.scale for name, rating in row.ratings.items()}
+    append(file, json_line(_flat(row, fields_of(scales, row.answers))))
 
 
 class ScoreTable(RecordFile[str, ScoreRow]):
