@@ -13,13 +13,14 @@ except PackageNotFoundError:  # a source tree that was never installed
 _LAZY = {
     "Assessment": "lmme3dhf.assessment",
     "Failure": "lmme3dhf.assessment",
+    "Question": "lmme3dhf.assessment",
     "Scorer": "lmme3dhf.scorer",
     "as_loss": "lmme3dhf.reward",
     "as_reward": "lmme3dhf.reward",
     "push_to_hub": "lmme3dhf.models.hub",
 }
 
-__all__ = ["Assessment", "Failure", "Scorer", "__version__", "as_loss", "as_reward", "push_to_hub"]
+__all__ = ["__version__", *_LAZY]
 
 
 def __getattr__(name: str):

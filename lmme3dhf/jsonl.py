@@ -4,10 +4,11 @@ A kill at any byte leaves whole lines and at most the beginning of one, which is
 """
 
 import dataclasses
+import difflib
 import glob
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,28 @@ def whole_lines(path: Path) -> list[tuple[int, bytes]]:
         if not rest.lstrip().startswith(b"{"):  # not the beginning of a record
             lines.append(rest)
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def check_fields(
+    given: Iterable[str],
+    known: Collection[str],
+    required: Iterable[str],
+    where: str,
+    error: type[UserError],
+) -> None:
+    """Refuses a record or a header without a required field, or with an unknown one.
+
+    Raises:
+        UserError: Of the class `error`; the message begins with `where`.
+    """
+    given = list(given)
+    for field in required:
+        if field not in given:
+            raise error(f"{where}: field {field!r} is missing; expected {', '.join(known)}")
+    for field in given:
+        if field not in known:
+            nearest = difflib.get_close_matches(field, known, n=1, cutoff=0)[0]
+            raise error(f"{where}: unknown field {field!r}; the nearest that exists is {nearest!r}")
 
 
 def append(file: BinaryIO, data: bytes) -> None:

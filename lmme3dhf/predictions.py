@@ -1,24 +1,24 @@
 """The record that every method writes, and its writers and its one reader: JSON lines, a record
-per video and dimension. A video that a method could not predict has records too, with the reason.
+per video and aspect. A video that a method could not predict has records too, with the reason.
 
 Our own stages and every baseline end here; metrics and reports begin here and never see a model.
 """
 
 import dataclasses
-import difflib
 import json
-import math
-import numbers
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from lmme3dhf.assessment import are_probabilities, is_finite
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import is_inside, replace_file
-from lmme3dhf.jsonl import RecordFile, json_line, whole_lines
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+from lmme3dhf.jsonl import RecordFile, check_fields, json_line, whole_lines
+from lmme3dhf.vocabulary import DISTORTIONS
+
+ASPECT_NAME = re.compile("[a-z][a-z0-9_]*")
 
 
 class PredictionError(UserError, ValueError):
@@ -29,15 +29,16 @@ class PredictionError(UserError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What one method says about one dimension of one video; None where the method does not say it.
+    """What one method says about one aspect of one video; None where the method does not say it.
 
     Attributes:
         video: Name of the video, without folder and suffix.
-        dimension: One of `DIMENSIONS`.
+        dimension: Name of the aspect.
         method: Name of the method, as in the tables.
-        score: Predicted opinion score. Ours live on 0..100, but a regressor may overshoot a little
-            and foreign methods have scales of their own: it has to be finite, no more.
-        level: One of `LEVELS`.
+        score: Predicted opinion score. Ours are in the units of the aspect's scale, but a regressor
+            may overshoot a little and foreign methods have scales of their own: it has to be
+            finite, no more.
+        level: A level word of the aspect's scale.
         level_probabilities: Level word -> probability in 0..1.
         distortions: Predicted categories, a subset of `DISTORTIONS`; empty where an answer named
             none.
@@ -46,6 +47,8 @@ class Prediction:
         decoder: Name of the video decoder.
         distortion_log_odds: Category -> log P(it is there) - log P(it is not), natural; of
             `DISTORTIONS`, not necessarily all.
+        by_head: Head -> its score, where the model has several for the aspect.
+        answers: Further question -> candidate -> probability that it is the reply.
         reason: Why the video could not be predicted, one word; None where it was.
         message: The reason as a sentence, with what to do.
         content: SHA-256 of the clip's bytes, hexadecimal.
@@ -68,6 +71,8 @@ class Prediction:
     map: str | None = None
     decoder: str | None = None
     distortion_log_odds: dict[str, float] | None = None
+    by_head: dict[str, float] | None = None
+    answers: dict[str, dict[str, float]] | None = None
     reason: str | None = None
     message: str | None = None
     content: str | None = None
@@ -87,17 +92,26 @@ class Prediction:
                 self._refuse(field, f"{digits} hexadecimal digits, or null")
         if self.reason is not None and any(getattr(self, said) is not None for said in _SAID):
             self._refuse("reason", "null where something was predicted")
-        if self.dimension not in DIMENSIONS:
-            self._refuse("dimension", f"one of {', '.join(DIMENSIONS)}")
-        if self.level is not None and self.level not in LEVELS:
-            self._refuse("level", f"one of {', '.join(LEVELS)}, or null")
+        if not ASPECT_NAME.fullmatch(self.dimension):
+            self._refuse("dimension", "the name of an aspect (lower-case letters, digits and _)")
+        if self.level is not None and not re.fullmatch(r"\w+", str(self.level)):
+            self._refuse("level", "a level word or null")
         if self.score is not None:
-            if not _finite_number(self.score):
+            if not is_finite(self.score):
                 self._refuse("score", "a finite number or null")
             # NumPy scalars become floats, which JSON can write.
             object.__setattr__(self, "score", float(self.score))
-        if self.level_probabilities is not None:
-            self._check_probabilities()
+        said = self.level_probabilities
+        if said is not None and not are_probabilities(said):
+            self._refuse("level_probabilities", "an object of numbers in 0..1, or null")
+        for field in ("level_probabilities", "by_head"):
+            self._check_numbers(field)
+        self._check_numbers("distortion_log_odds", DISTORTIONS)
+        answers = self.answers
+        if answers is not None and not (
+            isinstance(answers, dict) and all(map(are_probabilities, answers.values()))
+        ):
+            self._refuse("answers", "an object of objects of numbers in 0..1, or null")
         if self.distortions is not None:
             known = isinstance(self.distortions, tuple | list) and all(
                 name in DISTORTIONS for name in self.distortions
@@ -108,37 +122,18 @@ class Prediction:
                     f"a list of different categories out of {', '.join(DISTORTIONS)}, or null",
                 )
             object.__setattr__(self, "distortions", tuple(self.distortions))
-        if self.distortion_log_odds is not None:
-            self._check_log_odds()
         if self.map is not None and not _relative(self.map):
             self._refuse("map", "a path below the predictions file's folder, with forward slashes")
 
-    def _check_probabilities(self) -> None:
-        given = self.level_probabilities
-        known = isinstance(given, dict) and set(given) <= set(LEVELS)
-        # A softmax in float32 can exceed 1 by its rounding.
-        if not known or not all(
-            _finite_number(value) and 0 <= value <= 1 + 1e-6 for value in given.values()
-        ):
-            self._refuse(
-                "level_probabilities",
-                f"an object of {', '.join(LEVELS)} with numbers in 0..1, or null",
-            )
-        object.__setattr__(
-            self, "level_probabilities", {level: float(value) for level, value in given.items()}
-        )
-
-    def _check_log_odds(self) -> None:
-        given = self.distortion_log_odds
-        known = isinstance(given, dict) and set(given) <= set(DISTORTIONS)
-        if not known or not all(_finite_number(value) for value in given.values()):
-            self._refuse(
-                "distortion_log_odds",
-                f"an object of {', '.join(DISTORTIONS)} with finite numbers, or null",
-            )
-        object.__setattr__(
-            self, "distortion_log_odds", {name: float(value) for name, value in given.items()}
-        )
+    def _check_numbers(self, field: str, words: Collection[str] | None = None) -> None:
+        given = getattr(self, field)
+        if given is None:
+            return
+        known = isinstance(given, dict) and (words is None or set(given) <= set(words))
+        if not known or not all(map(is_finite, given.values())):
+            what = f"an object{' of ' + ', '.join(words) if words else ''} with finite numbers"
+            self._refuse(field, f"{what}, or null")
+        object.__setattr__(self, field, {name: float(value) for name, value in given.items()})
 
     def _refuse(self, field: str, expected: str) -> None:
         raise PredictionError(
@@ -148,16 +143,12 @@ class Prediction:
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Prediction))
 _HASHES = {"content": 64, "model": 16, "settings": 16}
-_SAID = ("score", "level", "level_probabilities", "distortions", "text", "map")
+_SAID = ("score", "level", "level_probabilities", "distortions", "text", "map", "answers")
 # Fields that only our own commands write: they are left out where there is nothing to say.
-_OPTIONAL = ("reason", "message", *_HASHES)
+_OPTIONAL = ("by_head", "answers", "reason", "message", *_HASHES)
 REQUIRED = tuple(
     field.name for field in dataclasses.fields(Prediction) if field.default is dataclasses.MISSING
 )
-
-
-def _finite_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _relative(path: str) -> bool:
@@ -175,7 +166,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
     """Writes the records as JSON lines, replacing the file as a whole, and returns their number.
 
     Raises:
-        PredictionError: Two records of one video, dimension and method; the target stays as it was.
+        PredictionError: Two records of one video, aspect and method; the target stays as it was.
     """
     seen: set[tuple[str, str, str]] = set()
     lines = []
@@ -325,17 +316,7 @@ def _prediction(content: object, where: str) -> Prediction:
             f"{where}: {type(content).__name__} instead of a JSON object; each line holds one "
             "record"
         )
-    for key in content:
-        if key not in FIELDS:
-            nearest = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0)[0]
-            raise PredictionError(
-                f"{where}: unknown field {key!r}; the nearest that exists is {nearest!r}"
-            )
-    missing = [field for field in REQUIRED if field not in content]
-    if missing:
-        raise PredictionError(
-            f"{where}: field {missing[0]!r} is missing; every record needs {', '.join(REQUIRED)}"
-        )
+    check_fields(content, FIELDS, REQUIRED, where, PredictionError)
     try:
         return Prediction(**content)
     except PredictionError as error:

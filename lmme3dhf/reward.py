@@ -7,7 +7,7 @@ rounding to 8 bits that a file has been through, unless it is asked for.
 
     from lmme3dhf import as_loss
 
-    realism = as_loss("runs/demo/model", dimension="authenticity")  # frozen; lower is better
+    realism = as_loss("runs/demo/model", aspects="authenticity")  # frozen; lower is better
     for latents in loader:
         frames = generator(latents).sigmoid()  # (B, T, 3, H, W) in 0..1
         loss = reconstruction(frames, latents) + 0.1 * realism(frames, fps=30.0).mean()
@@ -22,7 +22,7 @@ clips, small ones (39 to 53 dB from where they began), raised the demo model's q
 judge the result by measures that were not climbed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -34,16 +34,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lmme3dhf.data.collation import Media
 from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.pictures import clip_of_frames, rate_of
 from lmme3dhf.errors import UserError
 from lmme3dhf.models.folder import ModelError
 from lmme3dhf.models.modeling import LMME3DHF
-from lmme3dhf.scorer import Scorer, encoded_clip, rating_dialogues, read
-from lmme3dhf.vocabulary import DIMENSIONS
-
-# What is rewarded -> the dimensions whose mean it is.
-REWARDS = {"mean": DIMENSIONS, **{dimension: (dimension,) for dimension in DIMENSIONS}}
+from lmme3dhf.scorer import Scorer, encoded_clip, rating_dialogues, read, unit_values
 
 
 class RewardError(UserError, ValueError):
@@ -51,13 +46,16 @@ class RewardError(UserError, ValueError):
 
 
 class Reward(nn.Module):
-    """Frames -> rewards on the scale of the opinion scores, 0 to 100, higher is better.
+    """Frames -> rewards: 0 at the worst end of an aspect's scale, 100 at the best, whatever the
+    scale's range and direction; on Gen3DHF's scale the reward is the score.
 
     The model is frozen, and stays as for evaluation whatever `train` says. Built by `as_reward`.
 
     Args:
         scorer: Its model, processor and `choice` of frames are used; the model is frozen.
-        dimension: "quality", "authenticity", or "mean" of both.
+        aspects: Name of the aspect that is rewarded, or of several, whose mean it is; None for all
+            of the model's.
+        slots: Texts for the fields of the aspects' prompts.
         frames: Read so many frames of a clip, an even number, in place of the model's own choice;
             fewer cost less memory and are not what the model was trained on.
         round_to_8_bit: Round frames to 8 bits before and after they are resized, as those of a file
@@ -67,7 +65,7 @@ class Reward(nn.Module):
 
     Raises:
         ModelError: The scorer gives no scores.
-        RewardError: Unknown dimension.
+        RewardError: Unknown aspect.
         ValueError: An impossible number of frames.
     """
 
@@ -75,14 +73,18 @@ class Reward(nn.Module):
         self,
         scorer: Scorer,
         *,
-        dimension: str = "mean",
+        aspects: str | Sequence[str] | None = None,
+        slots: Mapping[str, str] | None = None,
         frames: int | None = None,
         round_to_8_bit: bool = False,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if dimension not in REWARDS:
-            raise RewardError(f"dimension {dimension!r} is not one of {', '.join(REWARDS)}")
+        named = [aspects] if isinstance(aspects, str) else list(aspects or scorer.aspects)
+        if unknown := [name for name in named if name not in scorer.aspects]:
+            raise RewardError(
+                f"aspect {unknown[0]!r} is none of this model's: {', '.join(scorer.aspects)}"
+            )
         if not scorer.scores:
             raise ModelError(
                 f"{scorer.model.name_or_path}: a scorer without scores (scores=False) rewards "
@@ -91,13 +93,13 @@ class Reward(nn.Module):
         self.model: LMME3DHF = scorer.model.requires_grad_(False).eval()
         self.processor = scorer.processor
         self.choice = scorer.choice if frames is None else replace(scorer.choice, frames=frames)
-        self.dimension, self.round_to_8_bit = dimension, round_to_8_bit
+        self.aspects = {name: scorer.aspects[name] for name in named}
+        self.round_to_8_bit = round_to_8_bit
         self.gradient_checkpointing = gradient_checkpointing
         self._pad_token_id = self.processor.tokenizer.pad_token_id
         self._encoder = DialogueEncoder(self.processor.tokenizer)
-        # Both dimensions, as the scorer reads them, whatever is rewarded: the same bits.
-        prefix = self.model.metric.answer_prefix
-        self._asked = rating_dialogues(self._encoder, PROMPTS, prefix)
+        # All aspects, as the scorer reads them, whatever is rewarded: the same bits.
+        self._asked = rating_dialogues(self._encoder, scorer.aspects, slots)
 
     def train(self, mode: bool = True) -> "Reward":
         """Has no effect on the model."""
@@ -132,9 +134,13 @@ class Reward(nn.Module):
                 )
                 for index, clip_THW3 in enumerate(clips_BTHW3)
             ]
-            hidden = read(self.model, self._encoder, media, self._asked, self._pad_token_id)
-        scores = [self.model.score_head(hidden[name][:, 0]) for name in REWARDS[self.dimension]]
-        return (100 * torch.stack(scores).mean(0)).to(frames.device)
+            asked = [self._asked] * len(media)
+            hidden = read(self.model, self._encoder, media, asked, self._pad_token_id)
+        values = []
+        for name, aspect in self.aspects.items():
+            value = next(iter(unit_values(self.model, hidden[name][:, 0], name).values()))
+            values.append(value if aspect.scale.higher_is_better else 1 - value)
+        return (100 * torch.stack(values).mean(0)).to(frames.device)
 
     def _media(self, frames_THW3: torch.Tensor, fps: float | None, *, name: str) -> Media:
         rounded = _rounded if self.round_to_8_bit else nn.Identity()
@@ -169,7 +175,8 @@ class Loss(nn.Module):
 def as_reward(
     model: str | Path | Scorer,
     *,
-    dimension: str = "mean",
+    aspects: str | Sequence[str] | None = None,
+    slots: Mapping[str, str] | None = None,
     frames: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -184,7 +191,8 @@ def as_reward(
     Args:
         model: Folder or hub id of a finished model; or a `Scorer`, whose model is shared (and
             frozen).
-        dimension: As of `Reward`.
+        aspects: As of `Reward`.
+        slots: Likewise.
         frames: Likewise.
         device: As of `Scorer.from_pretrained`.
         dtype: Likewise; in float16 small gradients vanish, take bfloat16.
@@ -196,7 +204,7 @@ def as_reward(
 
     Raises:
         ModelError: The model was not trained to score, or cannot be loaded in this way.
-        RewardError: Unknown dimension; or how to load a model that a scorer has loaded already.
+        RewardError: Unknown aspect; or how to load a model that a scorer has loaded already.
         ValueError: An impossible number of frames.
     """
     loading = {
@@ -217,7 +225,8 @@ def as_reward(
         scorer = Scorer.from_pretrained(model, verify=verify, **loading)
     return Reward(
         scorer,
-        dimension=dimension,
+        aspects=aspects,
+        slots=slots,
         frames=frames,
         gradient_checkpointing=gradient_checkpointing,
         round_to_8_bit=round_to_8_bit,

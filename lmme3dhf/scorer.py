@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from copy import copy
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,16 @@ from torch.nn import functional
 from transformers import GenerationConfig, ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
-from lmme3dhf.assessment import Assessment, Failure, Rating, is_outside_training
+from lmme3dhf.aspects import DISTORTION, GEN3DHF, Aspect, Aspects
+from lmme3dhf.assessment import (
+    Answer,
+    Assessment,
+    Failure,
+    Question,
+    QuestionError,
+    Rating,
+    is_outside_training,
+)
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
@@ -49,28 +59,93 @@ from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import DIMENSIONS, LEVELS, NO_DISTORTION
 
+Slots = Mapping[str, str]  # name -> text that fills the fields of prompts
+
 _REPLY_TOKENS = 64  # all nine categories fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Answer:
+class _Named:
     categories: tuple[str, ...]
     log_odds: dict[str, float] | None = None
 
 
+class _Read(NamedTuple):
+    path: Path | None
+    slots: Slots
+    clips: Clips | VideoError
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of each clip, as of `Scorer.assess`."""
+
+    prompts: Mapping[str, str]
+    ratings: bool
+    answers: str | None
+    questions: Mapping[str, Question]
+    write_text: bool
+
+
+def aspects_of_model(model: LMME3DHF) -> dict[str, Aspect]:
+    """The aspects that a model rates, in the order of columns."""
+    metric = model.metric
+    return {
+        name: replace(
+            aspect,
+            answer_prefix=metric.answer_prefix.replace("{dimension}", "{aspect}"),
+            scale=aspect.scale.replace(
+                tokens=metric.level_token_ids, edges=(metric.level_edges or {}).get(name)
+            ),
+        )
+        for name, aspect in GEN3DHF.items()
+    }
+
+
+def aspects_of_folder(folder: Path) -> dict[str, Aspect]:
+    """The aspects that the model of a folder rates, without loading it."""
+    return dict(GEN3DHF)
+
+
+def unit_values(model: LMME3DHF, hidden: torch.Tensor, aspect: str) -> dict[str, torch.Tensor]:
+    """Head -> what it says of an aspect, 0 at the scale's minimum and 1 at its maximum.
+
+    Args:
+        model: The model.
+        hidden: Hidden states (clips, hidden) where the aspect is read.
+        aspect: Its name.
+    """
+    return {"score": model.score_head(hidden)}
+
+
+def level_logits(model: LMME3DHF, hidden: torch.Tensor, aspect: Aspect) -> torch.Tensor:
+    """Logits (clips, levels) of the level words, in float32; `hidden` as of `unit_values`."""
+    rows = model.lm_head.weight[list(aspect.scale.tokens)]
+    return functional.linear(hidden.to(rows.dtype), rows).float()
+
+
 def rating_dialogues(
-    encoder: DialogueEncoder, prompts: Mapping[str, str], answer_prefix: str
+    encoder: DialogueEncoder,
+    aspects: Aspects,
+    slots: Slots | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> dict[str, list[Packed]]:
-    """The questions for ratings: dimension -> the dialogue that ends where its level and score are
+    """The questions for ratings: aspect -> the dialogue that ends where its level and score are
     read.
 
     Args:
-        encoder: Of the model's tokenizer.
-        prompts: Question of each dimension.
-        answer_prefix: Start of the reply, of the model's metric.
+        encoder: The model's.
+        aspects: The model's.
+        slots: Fill the aspects' prompts and prefixes.
+        prompts: Questions that take the place of an aspect's own.
+
+    Raises:
+        AspectError: A slot is missing.
     """
+    own = prompts or {}
     return {
-        d: [_dialogue(encoder, prompts[d], answer_prefix.format(dimension=d))] for d in DIMENSIONS
+        name: [_dialogue(encoder, own.get(name) or a.question(slots), a.prefix(slots))]
+        for name, a in aspects.items()
     }
 
 
@@ -103,7 +178,7 @@ def read(
     model: LMME3DHF,
     encoder: DialogueEncoder,
     media: Sequence[Media],
-    asked: Mapping[str, Sequence[Packed]],
+    asked: Sequence[Mapping[str, Sequence[Packed]]],
     pad_token_id: int,
 ) -> dict[str, torch.Tensor]:
     """Reads all dialogues on all clips in one pass.
@@ -112,18 +187,25 @@ def read(
         model: The model.
         encoder: Of its tokenizer.
         media: The clips.
-        asked: Name -> dialogues that end where they are read.
+        asked: For each clip, name -> dialogues that end where they are read; as many of a name on
+            every clip.
         pad_token_id: Fills shorter clips up.
 
     Returns:
         Name -> hidden states (clips, dialogues of this name, hidden).
     """
-    packed = pack(tuple(path for paths in asked.values() for path in paths))
-    packs = [expand(packed, encoder.video_pad, clip.tokens) for clip in media]
+    packed = [pack(tuple(path for paths in of.values() for path in paths)) for of in asked]
+    packs = [
+        expand(one, encoder.video_pad, clip.tokens) for one, clip in zip(packed, media, strict=True)
+    ]
     batch = packed_batch(packs, media, encoder.video_pad, pad_token_id)
     hidden = model.hidden_at(**{name: value.to(model.device) for name, value in batch.items()})
-    places = iter(place for (place,) in packed.places)
-    return {name: hidden[:, [next(places) for _ in paths]] for name, paths in asked.items()}
+    row_B1 = torch.arange(len(media))[:, None]
+    places = iter(zip(*([place for (place,) in one.places] for one in packed), strict=True))
+    return {
+        name: hidden[row_B1, torch.tensor([next(places) for _ in paths]).T]
+        for name, paths in asked[0].items()
+    }
 
 
 class Scorer:
@@ -189,6 +271,7 @@ class Scorer:
             tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
             model.config.set_metric(metric.replace(level_token_ids=tokens))
         self.model = model.eval()
+        self.aspects = aspects_of_model(model)
         self.processor = processor
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
         self.timeout_s, self.views = timeout_s, views
@@ -287,7 +370,9 @@ class Scorer:
         clips: Any,
         *,
         fps: float | None = None,
+        slots: Any = None,
         answers: str | None = "likelihood",
+        questions: Mapping[str, Question] | None = None,
         maps: bool = True,
         write_text: bool = False,
         progress: bool = True,
@@ -319,7 +404,9 @@ class Scorer:
             fps: Pictures per second of clips in memory; files have their own. May be left out where
                 the model takes a fixed number of pictures: the clip then counts as one of four
                 seconds, as those of Gen3DHF are.
+            slots: Texts for the fields of prompts, as of `assess`.
             answers: How the distortions are answered, as of `assess`.
+            questions: Name -> further question, as of `assess`.
             maps: Predict saliency maps when the model can.
             write_text: Let the model write its ratings as sentences too.
             progress: Of many, print every ten seconds how many are done.
@@ -333,7 +420,14 @@ class Scorer:
                 unknown way to answer.
             ModelError: The model cannot answer in this way.
         """
-        options = {"fps": fps, "answers": answers, "maps": maps, "write_text": write_text}
+        options = {
+            "fps": fps,
+            "slots": slots,
+            "answers": answers,
+            "questions": questions,
+            "maps": maps,
+            "write_text": write_text,
+        }
         if is_one(clips):
             _check_rate(clips, fps)
             (result,) = self.assess([clips], **options)
@@ -370,13 +464,13 @@ class Scorer:
         if not question.strip() or max_new_tokens < 1:
             raise ValueError("describe needs a question, and room for a token or more to answer it")
         _check_rate(clip, fps)
-        ((path, clips),) = self._clips([clip], fps, frames=True, views=False)
+        ((path, _, clips),) = self._clips([clip], fps, None, frames=True, views=False)
         if isinstance(clips, VideoError):
             raise clips
 
         def answer(part: Sequence[Clips]) -> list[str]:
             media = [self._media(clips.frames) for clips in part]
-            return self._write(media, question, None, max_new_tokens)
+            return self._write(media, [(question, None)] * len(media), max_new_tokens)
 
         ((text,), _) = in_parts([clips], answer)
         if text is None:
@@ -388,9 +482,11 @@ class Scorer:
         clips: Iterable[Any],
         *,
         fps: float | None = None,
-        prompts: Mapping[str, str] = PROMPTS,
+        slots: Any = None,
+        prompts: Mapping[str, str] | None = None,
         ratings: bool = True,
         answers: str | None = "likelihood",
+        questions: Mapping[str, Question] | None = None,
         maps: bool = True,
         write_text: bool = False,
     ) -> Iterator[Assessment | Failure]:
@@ -402,8 +498,11 @@ class Scorer:
         Args:
             clips: Paths of clips, and pictures in memory (`data.pictures.pictures_of`).
             fps: Pictures per second of those in memory, as of `score`.
-            prompts: Question of each dimension and of "distortion".
-            ratings: Rate quality and authenticity.
+            slots: Texts for the fields of the prompts of aspects and questions, such as the prompt
+                that a clip was generated from: name -> text for all clips alike, one such mapping
+                a clip in their order, or a function that gives it for a clip.
+            prompts: Question of an aspect or of "distortion", in place of its own.
+            ratings: Rate the model's aspects (`Scorer.aspects`).
             answers: How the distortions are answered, a key of `ANSWERS`. "reply": the model writes
                 its list, which is parsed; what cannot be parsed is lost. "likelihood", for a model
                 that was tuned on such lists: the marginals of its distribution over all valid lists
@@ -412,46 +511,58 @@ class Scorer:
                 of the reply are taken, each summed over its spellings that are one token; the
                 log-odds of no distortion are those of the likeliest one, negated. The last two name
                 what `named_categories` says. None: no answer.
+            questions: Name -> further question, each answered by the probabilities of its
+                candidates as the model's whole reply (`Assessment.answers`).
             maps: Predict saliency maps when the model can.
             write_text: Let the model write its ratings, when there are any, as sentences too
                 (`Rating.text`).
 
         Raises:
-            ValueError: Unknown way to answer, or no fps where it is needed.
+            ValueError: Unknown way to answer, no fps where it is needed, or more or fewer slots
+                than clips.
+            AspectError: A slot that an aspect needs is missing; `QuestionError` for a question.
+            QuestionError: As above, or a question has an aspect's name.
             ModelError: The model cannot answer in this way, or has none of what is asked for.
         """
         if answers is not None and answers not in ANSWERS:
             raise ValueError(f"answers={answers!r}, expected one of {', '.join(ANSWERS)}, or None")
+        taken = set(questions or ()) & {*self.aspects, DISTORTION}
+        if taken:
+            raise QuestionError(
+                f"question {sorted(taken)[0]!r} has the name of something that the model is asked "
+                "anyway; give it another name"
+            )
         maps = maps and self.model.saliency_decoder is not None
-        frames = ratings or answers is not None
+        frames = ratings or answers is not None or bool(questions)
         if not (frames or maps):
             raise ModelError(
                 f"{self.model.name_or_path}: nothing but maps is asked for, and this model has no "
                 "saliency decoder; train stage 3 and merge it, or take another folder"
             )
-        run = partial(
-            self._assess_part,
-            prompts=prompts,
+        asked = _Asked(
+            prompts={DISTORTION: PROMPTS[DISTORTION], **(prompts or {})},
             ratings=ratings,
             answers=answers,
+            questions=questions or {},
             write_text=write_text,
         )
         # One decode gives both.
-        return self._results(self._clips(clips, fps, frames=frames, views=maps), run)
+        read = self._clips(clips, fps, slots, frames=frames, views=maps)
+        return self._results(read, partial(self._assess_part, asked))
 
     def _clips(
-        self, given: Iterable[Any], fps: float | None, *, frames: bool, views: bool
-    ) -> Iterator[tuple[Path | None, Clips | VideoError]]:
-        """Where each clip is, and what was read of it."""
-        paths: list[Path | None] = []
+        self, given: Iterable[Any], fps: float | None, slots: Any, *, frames: bool, views: bool
+    ) -> Iterator[_Read]:
+        """What was read of each clip."""
+        about: list[tuple[Path | None, Slots]] = []
 
         def pieces() -> Iterator[Path | Clips | VideoError]:
-            for number, clip in enumerate(given, 1):
+            for number, (clip, texts) in enumerate(_with_slots(given, slots), 1):
                 if not in_memory(clip):
-                    paths.append(Path(clip))
-                    yield paths[-1]
+                    about.append((Path(clip), texts))
+                    yield about[-1][0]
                     continue
-                paths.append(None)
+                about.append((None, texts))
                 name = f"clip {number} in memory"
                 try:
                     yield clips_in_memory(
@@ -470,39 +581,29 @@ class Scorer:
         read = decoded(pieces(), reader, self.workers, timeout_s=self.timeout_s)
         with closing(read):
             for clips in read:
-                yield paths.pop(0), clips
+                yield _Read(*about.pop(0), clips)
 
     def _results(
-        self,
-        read: Iterator[tuple[Path | None, Clips | VideoError]],
-        run: Callable[[Sequence[tuple[Path | None, Clips]]], list[Assessment]],
+        self, read: Iterator[_Read], run: Callable[[Sequence[_Read]], list[Assessment]]
     ) -> Iterator[Assessment | Failure]:
-        pending: list[tuple[Path | None, Clips | VideoError]] = []
         with closing(read):
-            for pair in read:
-                pending.append(pair)
-                if len(pending) >= self.batch_size:
-                    yield from self._assess_batch(pending, run)
-                    pending = []
-            if pending:
+            while pending := list(islice(read, self.batch_size)):
                 yield from self._assess_batch(pending, run)
 
     def _assess_batch(
-        self,
-        pending: list[tuple[Path | None, Clips | VideoError]],
-        run: Callable[[Sequence[tuple[Path | None, Clips]]], list[Assessment]],
+        self, pending: list[_Read], run: Callable[[Sequence[_Read]], list[Assessment]]
     ) -> Iterator[Assessment | Failure]:
-        whole = [pair for pair in pending if not isinstance(pair[1], VideoError)]
+        whole = [one for one in pending if not isinstance(one.clips, VideoError)]
         results, fitted = in_parts(whole, run) if whole else ([], None)
         if fitted is not None:
             self.batch_size = min(self.batch_size, fitted)
         remaining = iter(results)
-        for path, clips in pending:
-            result = clips if isinstance(clips, VideoError) else next(remaining)
+        for one in pending:
+            result = one.clips if isinstance(one.clips, VideoError) else next(remaining)
             if result is None:
-                result = self._too_much(path)
+                result = self._too_much(one.path)
             if isinstance(result, VideoError):
-                result = Failure(path, result.reason, str(result))
+                result = Failure(one.path, result.reason, str(result))
             yield result
 
     def _too_much(self, path: Path | None) -> VideoError:
@@ -513,72 +614,80 @@ class Scorer:
             "bits (load='4bit')",
         )
 
-    def _assess_part(
-        self,
-        part: Sequence[tuple[Path | None, Clips]],
-        *,
-        prompts: Mapping[str, str],
-        ratings: bool,
-        answers: str | None,
-        write_text: bool,
-    ) -> list[Assessment]:
-        asked = self._asked(prompts, ratings, answers)
-        written = self._written(prompts, ratings and write_text, answers == "reply")
-        media = [self._media(clips.frames) for _, clips in part] if asked or written else []
+    def _assess_part(self, asked: _Asked, part: Sequence[_Read]) -> list[Assessment]:
+        # Clips mostly have the same slots, or none.
+        ask = cache(
+            lambda slots: (self._asked(asked, dict(slots)), self._written(asked, dict(slots)))
+        )
+        slots = [tuple(sorted(one.slots.items())) for one in part]
+        read, written = zip(*map(ask, slots), strict=True)
+        media = [self._media(one.clips.frames) for one in part] if read[0] or written[0] else []
         # One pass over the batch for all that is read, one for each text.
-        hidden = self._read(media, asked) if asked else {}
-        texts = {name: self._write(media, *question) for name, question in written.items()}
-        rated = {d: self._ratings(d, hidden[d], texts.get(d)) for d in DIMENSIONS if d in hidden}
-        answered: list[_Answer] = []
-        if answers is not None:
-            answered = ANSWERS[answers](self, hidden.get("distortion"), texts.get("distortion"))
+        hidden = self._read(media, read) if read[0] else {}
+        texts = {name: self._write(media, [w[name] for w in written]) for name in written[0]}
+        rated = {
+            name: self._ratings(aspect, hidden[name], texts.get(name))
+            for name, aspect in self.aspects.items()
+            if asked.ratings
+        }
+        named: list[_Named] = []
+        if asked.answers is not None:
+            named = ANSWERS[asked.answers](self, hidden.get(DISTORTION), texts.get(DISTORTION))
+        answered = {
+            name: self._answers(question.candidates, hidden[name])
+            for name, question in asked.questions.items()
+        }
         return [
             Assessment(
-                path=path,
-                quality=rated["quality"][i] if rated else None,
-                authenticity=rated["authenticity"][i] if rated else None,
-                distortions=answered[i].categories if answered else None,
-                saliency=self._saliency(clips.views) if clips.views else None,
-                decoder=(clips.frames or clips.views).decoder,
-                notes=clips.notes,
-                distortion_log_odds=answered[i].log_odds if answered else None,
+                path=one.path,
+                ratings={name: ratings[i] for name, ratings in rated.items()},
+                distortions=named[i].categories if named else None,
+                saliency=self._saliency(one.clips.views) if one.clips.views else None,
+                decoder=(one.clips.frames or one.clips.views).decoder,
+                notes=one.clips.notes,
+                distortion_log_odds=named[i].log_odds if named else None,
+                answers={name: answers[i] for name, answers in answered.items()},
             )
-            for i, (path, clips) in enumerate(part)
+            for i, one in enumerate(part)
         ]
 
     @torch.inference_mode()
     def _media(self, clip: Clip) -> Media:
         return encoded_clip(self.model, self.processor, clip)
 
-    def _asked(
-        self, prompts: Mapping[str, str], ratings: bool, answers: str | None
-    ) -> dict[str, list[Packed]]:
+    def _asked(self, asked: _Asked, slots: Slots) -> dict[str, list[Packed]]:
         """What is read: name -> the dialogues that end where a hidden state is needed."""
-        asked = {}
-        if ratings:
-            asked = rating_dialogues(self._encoder, prompts, self.model.metric.answer_prefix)
+        read = {}
+        if asked.ratings:
+            read = rating_dialogues(self._encoder, self.aspects, slots, asked.prompts)
         dialogue = partial(_dialogue, self._encoder)
-        if answers == "likelihood":
-            forks = self._valid_replies.forks
-            asked["distortion"] = [dialogue(prompts["distortion"], REPLY_PREFIX, f) for f in forks]
-        elif answers == "yes_no":
+        if asked.answers == "likelihood":
+            forks, prompt = self._valid_replies.forks, asked.prompts[DISTORTION]
+            read[DISTORTION] = [dialogue(prompt, REPLY_PREFIX, fork) for fork in forks]
+        elif asked.answers == "yes_no":
             questions = [CATEGORY_PROMPT.format(category=category) for category in FAULTS]
-            asked["distortion"] = [dialogue(question, None) for question in questions]
-        return asked
+            read[DISTORTION] = [dialogue(question, None) for question in questions]
+        for name, question in asked.questions.items():
+            forks = self._replies("", question.candidates).forks
+            read[name] = [dialogue(question.text(slots), None, fork) for fork in forks]
+        return read
 
-    def _written(
-        self, prompts: Mapping[str, str], ratings: bool, answer: bool
-    ) -> dict[str, tuple[str, str | None]]:
+    def _written(self, asked: _Asked, slots: Slots) -> dict[str, tuple[str, str | None]]:
         """What is written: name -> question, and start of the reply."""
         written: dict[str, tuple[str, str | None]] = {}
-        if ratings:
-            written = {d: (prompts[d], None) for d in DIMENSIONS}
-        if answer:
-            written["distortion"] = (prompts["distortion"], REPLY_PREFIX)
+        if asked.ratings and asked.write_text:
+            written = {
+                name: (asked.prompts.get(name) or aspect.question(slots), None)
+                for name, aspect in self.aspects.items()
+            }
+        if asked.answers == "reply":
+            written[DISTORTION] = (asked.prompts[DISTORTION], REPLY_PREFIX)
         return written
 
     @torch.inference_mode()
-    def _read(self, media: list[Media], asked: dict[str, list[Packed]]) -> dict[str, torch.Tensor]:
+    def _read(
+        self, media: list[Media], asked: Sequence[Mapping[str, list[Packed]]]
+    ) -> dict[str, torch.Tensor]:
         return read(self.model, self._encoder, media, asked, self.processor.tokenizer.pad_token_id)
 
     def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -586,27 +695,40 @@ class Scorer:
 
     @torch.inference_mode()
     def _ratings(
-        self, dimension: str, hidden: torch.Tensor, texts: list[str] | None
+        self, aspect: Aspect, hidden: torch.Tensor, texts: list[str] | None
     ) -> list[Rating]:
-        hidden = hidden[:, 0]
-        scores, scale = (100 * self.model.score_head(hidden)).tolist(), self._scales[dimension]
-        probabilities = torch.softmax(self.model.level_logits(hidden), -1).tolist()
-        return [
-            Rating(
-                score=score if self.scores else None,
-                level=LEVELS[int(np.argmax(row))],
-                level_probabilities=dict(zip(LEVELS, row, strict=True)),
-                text=text,
-                outside_training=self.scores and is_outside_training(score, scale),
+        hidden, scale, count = hidden[:, 0], aspect.scale, len(hidden)
+        heads = {}
+        if self.scores:
+            values = unit_values(self.model, hidden, aspect.name)
+            heads = {head: scale.from_unit(value).tolist() for head, value in values.items()}
+        chances: list[dict[str, float] | None] = [None] * count
+        if scale.levels:
+            rows = torch.softmax(level_logits(self.model, hidden, aspect), -1).tolist()
+            chances = [dict(zip(scale.levels, row, strict=True)) for row in rows]
+        training = self._training.get(aspect.name)
+        rated = []
+        for i, (chance, text) in enumerate(zip(chances, texts or [None] * count, strict=True)):
+            by_head = {head: scores[i] for head, scores in heads.items()}
+            score = next(iter(by_head.values()), None)
+            rated.append(
+                Rating(
+                    score=score,
+                    level=None if chance is None else max(chance, key=chance.__getitem__),
+                    level_probabilities=chance,
+                    scale=scale,
+                    by_head=by_head,
+                    text=text,
+                    outside_training=score is not None
+                    and is_outside_training(score, scale, training),
+                )
             )
-            for score, row, text in zip(
-                scores, probabilities, texts or [None] * len(scores), strict=True
-            )
-        ]
+        return rated
 
     @cached_property
-    def _scales(self) -> dict[str, Any]:
-        return self.scales["dimensions"]
+    def _training(self) -> dict[str, Any]:
+        """Aspect -> distribution of its training scores, where that is known."""
+        return {name: scale["training"] for name, scale in self.scales["dimensions"].items()}
 
     @cached_property
     def _writer(self) -> LMME3DHF:
@@ -627,44 +749,49 @@ class Scorer:
     def _write(
         self,
         media: list[Media],
-        prompt: str,
-        prefix: str | None,
+        asked: Sequence[tuple[str, str | None]],
         max_new_tokens: int = _REPLY_TOKENS,
     ) -> list[str]:
+        """Replies, one a clip, to its question and start of the reply."""
         tokenizer = self.processor.tokenizer
-        dialogue = self._encoder.encode(prompt, prefix=prefix)
-        batch = self._on_device(
-            written_batch([dialogue] * len(media), media, tokenizer.pad_token_id)
-        )
+        dialogues = [self._encoder.encode(prompt, prefix=prefix) for prompt, prefix in asked]
+        batch = self._on_device(written_batch(dialogues, media, tokenizer.pad_token_id))
         embeds = self.model.embed(batch["input_ids"], batch.pop("video_embeds"))
         written = self._writer.generate(
             **batch, inputs_embeds=embeds, max_new_tokens=max_new_tokens
         )
         new = written[:, batch["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [f"{prefix or ''}{text}".strip() for text in texts]
+        return [
+            f"{prefix or ''}{text}".strip() for (_, prefix), text in zip(asked, texts, strict=True)
+        ]
 
-    def _answer_by_reply(self, hidden: None, texts: list[str]) -> list[_Answer]:
-        return [_Answer(categories=parse_distortions(reply).categories) for reply in texts]
+    def _answer_by_reply(self, hidden: None, texts: list[str]) -> list[_Named]:
+        return [_Named(categories=parse_distortions(reply).categories) for reply in texts]
 
     @torch.inference_mode()
-    def _answer_by_likelihood(self, hidden: torch.Tensor, texts: None) -> list[_Answer]:
-        output = self.model.lm_head.weight
-        rows = log_probabilities(hidden, output, self._valid_replies)
+    def _answer_by_likelihood(self, hidden: torch.Tensor, texts: None) -> list[_Named]:
+        rows = log_probabilities(hidden, self.model.lm_head.weight, self._valid_replies)
         odds = [distortion_log_odds(row, VALID_ANSWERS) for row in rows]
-        return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
+        return [_Named(categories=named_categories(row), log_odds=row) for row in odds]
+
+    @torch.inference_mode()
+    def _answers(self, candidates: tuple[str, ...], hidden: torch.Tensor) -> list[Answer]:
+        replies = self._replies("", candidates)
+        rows = log_probabilities(hidden, self.model.lm_head.weight, replies).exp().tolist()
+        return [Answer(dict(zip(candidates, row, strict=True))) for row in rows]
 
     @cached_property
     def _valid_replies(self) -> Replies:
+        return self._replies(REPLY_PREFIX, tuple(map(distortion_reply, VALID_ANSWERS)))
+
+    def _replies(self, prefix: str, replies: tuple[str, ...]) -> Replies:
         # Encoded as for training: what follows the prefix, with the end of the reply.
-        encoded = [
-            self._encoder.encode("", reply=distortion_reply(named), prefix=REPLY_PREFIX)
-            for named in VALID_ANSWERS
-        ]
+        encoded = [self._encoder.encode("", reply=reply, prefix=prefix) for reply in replies]
         return reply_tree([dialogue.input_ids[dialogue.read_index + 1 :] for dialogue in encoded])
 
     @torch.inference_mode()
-    def _answer_by_yes_no(self, hidden: torch.Tensor, texts: None) -> list[_Answer]:
+    def _answer_by_yes_no(self, hidden: torch.Tensor, texts: None) -> list[_Named]:
         yes, no = (spelling_tokens(self.processor.tokenizer, s) for s in SPELLINGS.values())
         if not yes or not no or set(yes) & set(no):
             raise ModelError(
@@ -677,7 +804,7 @@ class Scorer:
         for row in odds:
             # A clip is clean when even its likeliest distortion is not there.
             row[NO_DISTORTION] = -max(row.values())
-        return [_Answer(categories=named_categories(row), log_odds=row) for row in odds]
+        return [_Named(categories=named_categories(row), log_odds=row) for row in odds]
 
     @torch.inference_mode()
     def _saliency(self, clip: Clip) -> np.ndarray:
@@ -698,6 +825,15 @@ class Scorer:
         size = (clip.height, clip.width)
         full = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
         return np.hstack(full[0].clamp(0, 1).cpu().numpy())
+
+
+def _with_slots(clips: Iterable[Any], slots: Any) -> Iterator[tuple[Any, Slots]]:
+    """Each clip with the texts for it, as of `Scorer.assess`."""
+    if callable(slots):
+        return ((clip, slots(clip)) for clip in clips)
+    if slots is None or isinstance(slots, Mapping):
+        return zip(clips, repeat(slots or {}), strict=False)
+    return zip(clips, slots, strict=True)
 
 
 def _check_rate(clip: Any, fps: float | None) -> None:

@@ -4,29 +4,40 @@
 `<name>.csv` holds the same rows for spreadsheets and is made anew from the record whenever the
 table is opened. A kill at any byte leaves whole rows and at most the beginning of one, which is
 dropped. Rows are read here too, from either file; nothing here needs the model.
+
+The header names the aspects, each with the columns NAME, NAME_level and NAME_probabilities, and
+NAME_scale where the scale is not Gen3DHF's; and the further questions, each with NAME_answer and
+NAME_probabilities.
 """
 
 import dataclasses
-import difflib
 import json
-import math
-import numbers
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lmme3dhf.assessment import Assessment, is_outside_training
+from lmme3dhf.aspects import AspectError, Scale
+from lmme3dhf.assessment import (
+    GEN3DHF_SCALE,
+    Answer,
+    Assessment,
+    Rating,
+    are_probabilities,
+    digits,
+    is_finite,
+    is_outside_training,
+)
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import csv_lines, replace_file
-from lmme3dhf.jsonl import RecordFile, append, json_line, whole_lines
+from lmme3dhf.jsonl import RecordFile, append, check_fields, json_line, whole_lines
 from lmme3dhf.sheets import read_sheet, sheet_header
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, VIEWS
+from lmme3dhf.vocabulary import DISTORTIONS, VIEWS
 
 OK, FAILED = "ok", "failed"
-# A score on 0..100 is not better than that, and batches differ below it.
+# On 0..100; a score is not better than that, and batches differ below it.
 _SCORE_DIGITS, _PROBABILITY_DIGITS = 3, 6
 _ELSEWHERE = "give another --out, or remove the table"
 _HASHES = {"content": re.compile("[0-9a-f]{64}"), "model": re.compile("[0-9a-f]{16}")}
@@ -48,13 +59,9 @@ class ScoreRow:
         status: "ok" or "failed".
         reason: Why it failed, one of `data.container.REASONS`; None where it did not.
         message: The reason as a sentence, with what to do; None where it did not fail.
-        quality: Perceptual quality, raw: 0 to 100, higher is better, but a regression may overshoot
-            the ends (`assessment.on_scale`).
-        quality_level: One of `LEVELS`.
-        quality_probabilities: Level word -> probability in 0..1.
-        authenticity: How much it looks like a real face, on the same scale.
-        authenticity_level: One of `LEVELS`.
-        authenticity_probabilities: Level word -> probability in 0..1.
+        ratings: Aspect -> score, raw, with scale, level and its probabilities; empty where the
+            file failed.
+        answers: Question -> answer.
         distortions: Categories that the model names, a subset of `DISTORTIONS`.
         distortion_probabilities: Category -> probability in 0..1 that it is there.
         map: Path of the saliency map, relative to the table's folder, with forward slashes; None
@@ -65,7 +72,7 @@ class ScoreRow:
         version: Of lmme3dhf.
         seconds: Wall time: the row's share of its batch's. 0 where scores were copied from a file
             of the same content.
-        outside_training: Dimensions whose scores are far outside those that the model was trained
+        outside_training: Aspects whose scores are far outside those that the model was trained
             on; where that is not given, by the scale alone. None where it failed.
         notes: What to know about how the clip was read (`data.video.Clip`); None where it failed.
         views: Where the three views were taken, as fractions of the clip; None for the usual
@@ -79,12 +86,8 @@ class ScoreRow:
     status: str
     reason: str | None = None
     message: str | None = None
-    quality: float | None = None
-    quality_level: str | None = None
-    quality_probabilities: dict[str, float] | None = None
-    authenticity: float | None = None
-    authenticity_level: str | None = None
-    authenticity_probabilities: dict[str, float] | None = None
+    ratings: dict[str, Rating] = dataclasses.field(default_factory=dict)
+    answers: dict[str, Answer] = dataclasses.field(default_factory=dict)
     distortions: tuple[str, ...] | None = None
     distortion_probabilities: dict[str, float] | None = None
     map: str | None = None
@@ -107,27 +110,32 @@ class ScoreRow:
                 self._refuse(field, "a text or null")
         if (self.status == FAILED) != bool(self.reason):
             self._refuse("reason", "a reason where the file failed, and none where it did not")
-        for field in (*DIMENSIONS, "seconds"):
-            value = getattr(self, field)
-            needed = self.status == OK and field in DIMENSIONS
-            if not (_finite(value) or (value is None and not needed)):
-                self._refuse(field, "a finite number, or null where the file failed")
-            if value is not None:
-                object.__setattr__(self, field, float(value))
-        for dimension in DIMENSIONS:
-            if getattr(self, f"{dimension}_level") not in (*LEVELS, None):
-                self._refuse(f"{dimension}_level", f"one of {', '.join(LEVELS)}, or null")
-            self._check_probabilities(f"{dimension}_probabilities", LEVELS)
-        self._check_probabilities("distortion_probabilities", DISTORTIONS)
+        if self.seconds is not None:
+            if not is_finite(self.seconds):
+                self._refuse("seconds", "a finite number, or null")
+            object.__setattr__(self, "seconds", float(self.seconds))
+        if (self.status == OK) != bool(self.ratings):
+            self._refuse("ratings", "scores of an aspect where the file is ok, and none elsewhere")
+        for name, rating in self.ratings.items():
+            self._check_rating(name, rating)
+        for name, answer in self.answers.items():
+            if not (answer.probabilities and are_probabilities(answer.probabilities)):
+                self._refuse(
+                    f"{name}_probabilities", "an object of numbers in 0..1", answer.probabilities
+                )
+        given = self.distortion_probabilities
+        if given is not None and not are_probabilities(given, DISTORTIONS):
+            what = f"an object of {', '.join(DISTORTIONS)} with numbers in 0..1, or null"
+            self._refuse("distortion_probabilities", what)
         if self.status == OK and self.outside_training is None:
-            outside = [d for d in DIMENSIONS if is_outside_training(getattr(self, d))]
+            outside = [n for n, r in self.ratings.items() if is_outside_training(r.score, r.scale)]
             object.__setattr__(self, "outside_training", outside)
         if self.status == OK and self.notes is None:
             object.__setattr__(self, "notes", ())
-        for field, words in (("distortions", DISTORTIONS), ("outside_training", DIMENSIONS)):
+        for field, words in (("distortions", DISTORTIONS), ("outside_training", self.ratings)):
             self._check_list(field, words.__contains__, f"texts out of {', '.join(words)}")
         self._check_list("notes", lambda note: isinstance(note, str), "texts")
-        self._check_list("views", _finite, "fractions of the clip")
+        self._check_list("views", is_finite, "fractions of the clip")
         if self.views == _USUAL:
             object.__setattr__(self, "views", None)
         for field, form in _HASHES.items():
@@ -135,16 +143,15 @@ class ScoreRow:
             if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
                 self._refuse(field, f"{form.pattern[-3:-1]} hexadecimal digits, or null")
 
-    def _check_probabilities(self, field: str, words: tuple[str, ...]) -> None:
-        given = getattr(self, field)
-        if given is None:
-            return
-        # A softmax in float32 can exceed 1 by its rounding.
-        if not (isinstance(given, dict) and set(given) <= set(words)) or not all(
-            _finite(value) and 0 <= value <= 1 + 1e-6 for value in given.values()
-        ):
-            self._refuse(field, f"an object of {', '.join(words)} with numbers in 0..1, or null")
-        object.__setattr__(self, field, {word: float(value) for word, value in given.items()})
+    def _check_rating(self, name: str, rating: Rating) -> None:
+        if not is_finite(rating.score):
+            self._refuse(name, "a finite number, or null where the file failed", rating.score)
+        words, given = rating.scale.levels, rating.level_probabilities
+        if rating.level not in (*words, None):
+            self._refuse(f"{name}_level", f"one of {', '.join(words)}, or null", rating.level)
+        if given is not None and not are_probabilities(given, words):
+            what = f"an object of {', '.join(words)} with numbers in 0..1, or null"
+            self._refuse(f"{name}_probabilities", what, given)
 
     def _check_list(self, field: str, fits: Callable[[Any], bool], what: str) -> None:
         given = getattr(self, field)
@@ -154,22 +161,71 @@ class ScoreRow:
             self._refuse(field, f"a list of {what}, or null")
         object.__setattr__(self, field, tuple(given))
 
-    def _refuse(self, field: str, expected: str) -> None:
-        raise ScoreError(
-            f"{field} of {self.file!r} is {getattr(self, field)!r}, expected {expected}"
-        )
+    def _refuse(self, field: str, expected: str, *given: object) -> None:
+        value = given[0] if given else getattr(self, field)
+        raise ScoreError(f"{field} of {self.file!r} is {value!r}, expected {expected}")
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(ScoreRow))
-REQUIRED = tuple(
-    field.name for field in dataclasses.fields(ScoreRow) if field.default is dataclasses.MISSING
-)
+_FIELDS = tuple(field.name for field in dataclasses.fields(ScoreRow))
+_AT = _FIELDS.index("ratings")
+_FIRST, _LAST = _FIELDS[:_AT], _FIELDS[_AT + 2 :]
+REQUIRED = ("file", "status")
 # Tables without the fields that came later are read, and continued.
 _LATER = ("outside_training", "notes", "views")
-_LAYOUTS = (FIELDS, tuple(field for field in FIELDS if field not in _LATER))
-_OBJECTS = (*(field for field in FIELDS if field.endswith("_probabilities")), "views")
 _LISTS = ("distortions", "outside_training", "notes")
-_NUMBERS = (*DIMENSIONS, "seconds")
+_ENDS = ("_level", "_probabilities", "_scale")  # of the columns on an aspect, beside its own
+
+
+def fields_of(aspects: Mapping[str, Scale], questions: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns of a table.
+
+    Args:
+        aspects: Aspect -> scale.
+        questions: Names of further questions.
+
+    Raises:
+        ScoreError: Two columns of one name.
+    """
+    fields = list(_FIRST)
+    for name, scale in aspects.items():
+        fields += [name, f"{name}_level", f"{name}_probabilities"]
+        fields += [f"{name}_scale"] * (_as_stored(scale) != _as_stored(GEN3DHF_SCALE))
+    for name in questions:
+        fields += [f"{name}_answer", f"{name}_probabilities"]
+    fields += _LAST
+    twice = [field for field, count in Counter(fields).items() if count > 1]
+    if twice:
+        raise ScoreError(
+            f"two columns {twice[0]!r} in a table of scores; give the aspect or question that "
+            "makes it another name"
+        )
+    return tuple(fields)
+
+
+def _as_stored(scale: Scale) -> dict[str, Any]:
+    keys = ("minimum", "maximum", "higher_is_better", "levels")
+    return {key: getattr(scale, key) for key in keys}
+
+
+def _names(fields: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The aspects and the questions of a header. An aspect has a column with its name, and one
+    with more about it; a table from which people removed the latter has the former alone.
+    """
+    own = [field for field in fields if field not in (*_FIRST, *_LAST)]
+    aspects = [name for name in own if {name + end for end in _ENDS} & set(own)]
+    if not any(name.endswith((*_ENDS, "_answer")) for name in own):
+        aspects = own
+    answers = [name for name in own if name.endswith("_answer") and name not in aspects]
+    return aspects, [name.removesuffix("_answer") for name in answers]
+
+
+def _check_fields(given: Iterable[str], where: str) -> None:
+    given = list(given)
+    aspects, questions = _names(given)
+    known = [*_FIRST]
+    known += [name + end for name in aspects for end in ("", *_ENDS)]
+    known += [name + end for name in questions for end in ("_answer", "_probabilities")]
+    check_fields(given, [*known, *_LAST], REQUIRED, where, ScoreError)
 
 
 def row_of(assessment: Assessment, **about: Any) -> ScoreRow:
@@ -179,15 +235,20 @@ def row_of(assessment: Assessment, **about: Any) -> ScoreRow:
         assessment: With ratings that have scores.
         **about: The other fields of the row: file, content, model, map, version, seconds, views.
     """
-    said: dict[str, Any] = {}
-    for dimension in DIMENSIONS:
-        rating = getattr(assessment, dimension)
-        said[dimension] = round(rating.score, _SCORE_DIGITS)
-        said[f"{dimension}_level"] = rating.level
-        said[f"{dimension}_probabilities"] = _rounded(rating.level_probabilities)
+    ratings = {
+        name: Rating(
+            score=round(rating.score, digits(rating.scale, _SCORE_DIGITS)),
+            level=rating.level,
+            level_probabilities=_rounded(rating.level_probabilities),
+            scale=Scale(**_as_stored(rating.scale)),
+        )
+        for name, rating in assessment.ratings.items()
+    }
+    answers = {n: Answer(_rounded(a.probabilities)) for n, a in assessment.answers.items()}
     return ScoreRow(
         status=OK,
-        **said,
+        ratings=ratings,
+        answers=answers,
         distortions=assessment.distortions,
         distortion_probabilities=_rounded(assessment.distortion_probabilities),
         decoder=assessment.decoder,
@@ -205,10 +266,6 @@ def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | No
 
 def _places(views: tuple[float, ...] | None) -> str:
     return ", ".join(f"{at:g}" for at in views or _USUAL)
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # Reading
@@ -275,62 +332,91 @@ def _row(content: Callable[[], object], where: str) -> ScoreRow:
         raise ScoreError(f"{where}: {type(fields).__name__} instead of a JSON object a line")
     _check_fields(fields, where)
     try:
-        return ScoreRow(**fields)
-    except ScoreError as error:
+        return _row_of_fields(fields)
+    except (ScoreError, AspectError) as error:
         raise ScoreError(f"{where}: {error}") from error
 
 
-def _check_fields(given: Iterable[str], where: str) -> None:
-    given = list(given)
-    missing = [field for field in REQUIRED if field not in given]
-    if missing:
-        raise ScoreError(
-            f"{where}: field {missing[0]!r} is missing; a table of scores has {', '.join(FIELDS)}"
+def _row_of_fields(fields: Mapping[str, Any]) -> ScoreRow:
+    """Undoes `_flat`."""
+    aspects, questions = _names(fields)
+    ratings = {}
+    for name in aspects if fields["status"] == OK else ():
+        try:
+            scale = Scale(**(fields.get(f"{name}_scale") or {}))
+        except TypeError as error:
+            raise ScoreError(f"{name}_scale: {error}; expected {_as_stored(Scale())}") from error
+        score = fields[name]
+        ratings[name] = Rating(
+            score=float(score) if is_finite(score) else score,
+            level=fields.get(f"{name}_level"),
+            level_probabilities=fields.get(f"{name}_probabilities"),
+            scale=scale,
         )
-    for field in given:
-        if field not in FIELDS:
-            nearest = difflib.get_close_matches(field, FIELDS, n=1, cutoff=0)[0]
-            raise ScoreError(
-                f"{where}: unknown field {field!r}; the nearest that exists is {nearest!r}"
-            )
+    answers = {
+        name: Answer(fields[f"{name}_probabilities"])
+        for name in questions
+        if fields.get(f"{name}_probabilities")
+    }
+    own = {field: fields[field] for field in (*_FIRST, *_LAST) if field in fields}
+    return ScoreRow(**own, ratings=ratings, answers=answers)
+
+
+def _flat(row: ScoreRow, fields: Iterable[str]) -> dict[str, Any]:
+    """A row as these columns have it."""
+    flat = {field: getattr(row, field) for field in (*_FIRST, *_LAST)}
+    for name, rating in row.ratings.items():
+        flat[name], flat[f"{name}_level"] = rating.score, rating.level
+        flat[f"{name}_probabilities"] = rating.level_probabilities
+        flat[f"{name}_scale"] = _as_stored(rating.scale)
+    for name, answer in row.answers.items():
+        flat[f"{name}_answer"] = answer.likeliest
+        flat[f"{name}_probabilities"] = answer.probabilities
+    return {field: flat.get(field) for field in fields}
 
 
 # The CSV file
 
 
-def scores_csv(rows: Iterable[ScoreRow]) -> bytes:
-    """A whole CSV file: the header, and a line for each row."""
-    return _csv_lines([FIELDS, *map(_cells, rows)])
+def scores_csv(rows: Iterable[ScoreRow], fields: Sequence[str]) -> bytes:
+    """A whole CSV file: the header, and a line for each row.
+
+    Args:
+        rows: The rows.
+        fields: Its columns (`fields_of`).
+    """
+    return _csv_lines([fields, *(_cells(row, fields) for row in rows)])
 
 
-def _cells(row: ScoreRow) -> list[str]:
+def _cells(row: ScoreRow, fields: Sequence[str]) -> list[str]:
     cells = []
-    for field in FIELDS:
-        value = getattr(row, field)
+    for field, value in _flat(row, fields).items():
         if value is None:
             cells.append("")
-        elif field in _NUMBERS:
-            cells.append(repr(value))
-        elif field in _OBJECTS:
+        elif field in _LISTS:
+            cells.append("; ".join(value))
+        elif isinstance(value, dict | tuple):
             cells.append(json.dumps(value))
         else:
-            cells.append("; ".join(value) if field in _LISTS else value)
+            cells.append(value if isinstance(value, str) else repr(value))
     return cells
 
 
 def _content(cells: Mapping[str, str]) -> dict[str, object]:
     """Undoes `_cells`."""
     content: dict[str, object] = {}
+    numbers = ("seconds", *_names(cells)[0])
     for field, text in cells.items():
         if field in _LISTS:
             named = tuple(text.split("; ")) if text else ()
             content[field] = named if text or cells["status"] == OK else None
         elif not text:
             content[field] = None
-        elif field in _NUMBERS:
+        elif field in numbers:
             content[field] = float(text)
         else:
-            content[field] = json.loads(text) if field in _OBJECTS else text
+            stored = field == "views" or field.endswith(("_probabilities", "_scale"))
+            content[field] = json.loads(text) if stored else text
     return content
 
 
@@ -354,7 +440,8 @@ def table_files(out: Path) -> tuple[Path, Path]:
 
 def append_row(file: BinaryIO, row: ScoreRow) -> None:
     """Adds a row to a JSONL file; when this returns, it is on the disk."""
-    append(file, json_line(dataclasses.asdict(row)))
+    scales = {name: rating.scale for name, rating in row.ratings.items()}
+    append(file, json_line(_flat(row, fields_of(scales, row.answers))))
 
 
 class ScoreTable(RecordFile[str, ScoreRow]):
@@ -365,6 +452,8 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         out: Either file of the table; both and their folder are made where they are missing.
         model: Hash of the model whose rows these are.
         decoders: What decodes clips and pictures here.
+        aspects: Aspect -> scale of what the model rates.
+        questions: Names of the further questions.
         views: Where the views are taken, as in a row.
 
     Attributes:
@@ -372,7 +461,8 @@ class ScoreTable(RecordFile[str, ScoreRow]):
 
     Raises:
         ScoreError: On opening: another process has it open; it was written by another model or
-            decoder, with other views or another layout; or one of the files is something else.
+            decoder, with other aspects, questions, views or another layout; or one of the files is
+            something else.
     """
 
     error = ScoreError
@@ -383,10 +473,13 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         *,
         model: str,
         decoders: Collection[str],
+        aspects: Mapping[str, Scale],
+        questions: Iterable[str] = (),
         views: tuple[float, ...] | None = None,
     ) -> None:
         record, self.sheet = table_files(out)
         super().__init__(record)
+        self.fields = fields_of(aspects, questions)
         self.model, self.decoders, self.views = model, decoders, views
 
     def append(self, *records: ScoreRow) -> None:
@@ -399,7 +492,7 @@ class ScoreTable(RecordFile[str, ScoreRow]):
             self._check_row(row)
         # The record first: a row that is in the CSV file alone would be lost.
         super().append(*records)
-        append(self._open[1], _csv_lines(map(_cells, records)))
+        append(self._open[1], _csv_lines(_cells(row, self.fields) for row in records))
 
     def _read(self) -> Iterator[tuple[ScoreRow, bytes]]:
         self._check_sheet()
@@ -411,6 +504,9 @@ class ScoreTable(RecordFile[str, ScoreRow]):
     def _key(self, record: ScoreRow) -> str:
         return record.file
 
+    def _content(self, record: ScoreRow) -> dict[str, Any]:
+        return _flat(record, self.fields)
+
     def _files(self) -> tuple[Path, ...]:
         return self.record, self.sheet
 
@@ -419,8 +515,8 @@ class ScoreTable(RecordFile[str, ScoreRow]):
         if not self.sheet.exists():
             return
         header = sheet_header(self.sheet, ScoreError, _fits)
-        if header not in _LAYOUTS:
-            raise self._foreign(self.sheet, ",".join(header)[:300])
+        if header not in self._layouts():
+            raise self._foreign(self.sheet, header)
         if not self.record.exists():
             raise ScoreError(
                 f"{self.sheet} is there without {self.record.name}, from which the table goes on; "
@@ -437,13 +533,17 @@ class ScoreTable(RecordFile[str, ScoreRow]):
             fields = tuple(json.loads(first))
         except (ValueError, TypeError):  # told with its place when all rows are read
             return
-        if fields not in _LAYOUTS:
-            raise self._foreign(self.record, ",".join(map(str, fields))[:300])
+        if fields not in self._layouts():
+            raise self._foreign(self.record, fields)
 
-    def _foreign(self, path: Path, fields: str) -> ScoreError:
+    def _layouts(self) -> tuple[tuple[str, ...], ...]:
+        """The fields of this table, and those of one that an earlier version wrote."""
+        return self.fields, tuple(field for field in self.fields if field not in _LATER)
+
+    def _foreign(self, path: Path, found: Iterable[str]) -> ScoreError:
         return ScoreError(
-            f"{path}: no table of this version: its fields are {fields}, those of this version "
-            f"are {','.join(FIELDS)}; {_ELSEWHERE}"
+            f"{path}: a table of other aspects, questions or another version: its fields are "
+            f"{','.join(map(str, found))[:500]}, expected {','.join(self.fields)}; {_ELSEWHERE}"
         )
 
     def _check_row(self, row: ScoreRow) -> None:
@@ -466,4 +566,4 @@ class ScoreTable(RecordFile[str, ScoreRow]):
     def _replace(self) -> None:
         # The record first: a CSV file without one is refused on opening.
         super()._replace()
-        replace_file(self.sheet, scores_csv(self.rows.values()))
+        replace_file(self.sheet, scores_csv(self.rows.values(), self.fields))

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmme3dhf.aspects import GEN3DHF
+from lmme3dhf.assessment import Rating
+from lmme3dhf.scores import ScoreRow, fields_of
+
 # Files of tests that take longest; with several processes they begin first, and what is quick fills
 # the gaps at the end.
 LONGEST = (
@@ -26,6 +30,23 @@ LONGEST = (
 )
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+
+GEN3DHF_FIELDS = fields_of({name: aspect.scale for name, aspect in GEN3DHF.items()})
+
+
+def score_row(**fields) -> ScoreRow:
+    """A row of a table of scores from its columns, those of Gen3DHF's aspects included."""
+    ratings = {
+        name: Rating(
+            score=fields.pop(name),
+            level=fields.pop(f"{name}_level", None),
+            level_probabilities=fields.pop(f"{name}_probabilities", None),
+        )
+        for name in GEN3DHF
+        if name in fields
+    }
+    return ScoreRow(ratings=ratings, **fields)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -454,8 +454,7 @@ class FakeScorer:
             rating = Rating(score=51.25, level="good", level_probabilities={"good": 1.0})
             yield Assessment(
                 path=path,
-                quality=rating,
-                authenticity=rating,
+                ratings={"quality": rating, "authenticity": rating},
                 distortions=("Eye Distortions", "Hair Distortions"),
                 saliency=np.zeros((8, 24), np.float32) if options.get("maps") else None,
                 decoder="pyav2",
@@ -559,7 +558,8 @@ def test_what_is_asked_for_reaches_the_prediction(tmp_path, monkeypatch, words, 
     assert cli.main([*argv, *words.split()]) == 0
     names = ("ratings", "answers", "maps", "write_text", "views")
     asked = dict(zip(names, arrived, strict=True))
-    assert calls == [{"model": "0" * 16, "scores": asked["ratings"]} | asked]
+    about = {"model": "0" * 16, "aspects": GEN3DHF, "questions": {}, "scores": asked["ratings"]}
+    assert calls == [about | asked]
 
 
 def fake_model(monkeypatch) -> None:

@@ -105,7 +105,9 @@ def test_rounded_frames_get_the_scores_of_their_file(scorer, clip, frames, dimen
     of_file = {"quality": told.quality.score, "authenticity": told.authenticity.score}
     of_file["mean"] = (of_file["quality"] + of_file["authenticity"]) / 2
     assert abs(of_file["quality"] - of_file["authenticity"]) > 0.1
-    reward = as_reward(scorer, dimension=dimension, round_to_8_bit=True)
+    reward = as_reward(
+        scorer, aspects=None if dimension == "mean" else dimension, round_to_8_bit=True
+    )
     assert reward(frames, FPS).tolist() == pytest.approx([of_file[dimension]], abs=1e-5)
 
 
@@ -135,8 +137,8 @@ def test_frames_between_8_bit_steps_are_rounded_to_them(scorer, frames, monkeypa
 
 def test_a_loss_is_a_reward_the_other_way_round(scorer, frames):
     """Catches a generator that is trained to make worse faces."""
-    (reward,) = as_reward(scorer, dimension="quality")(frames, FPS).tolist()
-    (loss,) = as_loss(scorer, dimension="quality")(frames, FPS).tolist()
+    (reward,) = as_reward(scorer, aspects="quality")(frames, FPS).tolist()
+    (loss,) = as_loss(scorer, aspects="quality")(frames, FPS).tolist()
     assert loss == pytest.approx(1 - reward / 100, abs=1e-6)
 
 
@@ -338,7 +340,7 @@ def test_the_example_trains_a_generator(scorer):
         torch.nn.Linear(4, T * 3 * 28 * 28), torch.nn.Unflatten(1, (T, 3, 28, 28))
     )
     latents = torch.randn(2, 4)
-    realism = as_loss(scorer, dimension="authenticity")
+    realism = as_loss(scorer, aspects="authenticity")
     optimizer = torch.optim.Adam(generator.parameters(), lr=0.01)
     losses = []
     for _ in range(5):
@@ -392,8 +394,8 @@ def test_frames_by_rate_need_a_rate(scorer, frames):
 
 def test_settings_that_cannot_be_are_refused(scorer):
     """Catches options that are dropped without a word, and a head that was never trained."""
-    with pytest.raises(RewardError, match="'realism' is not one of mean, quality, authenticity"):
-        as_reward(scorer, dimension="realism")
+    with pytest.raises(RewardError, match="'realism' is none of this model's: quality, auth"):
+        as_reward(scorer, aspects="realism")
     with pytest.raises(RewardError, match="device, load cannot be set for a Scorer"):
         as_reward(scorer, device="cpu", load="8bit")
     untrained = Scorer(scorer.model, scorer.processor, workers=0, scores=False)

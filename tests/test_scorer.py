@@ -243,7 +243,7 @@ def decoded_pictures(path: Path) -> np.ndarray:
 
 def same(one: Assessment, other: Assessment) -> bool:
     """Whether two results are the same to the last bit."""
-    fields = ("quality", "authenticity", "distortions", "distortion_log_odds")
+    fields = ("ratings", "distortions", "distortion_log_odds")
     equal = all(getattr(one, name) == getattr(other, name) for name in fields)
     return equal and np.array_equal(one.saliency, other.saliency)
 
@@ -340,7 +340,7 @@ def test_what_is_noticed_about_a_clip_reaches_its_assessment(finished, processor
     assert "do not change" in result.notes[0]
     row = row_of(result, file="a.mp4")
     assert (row.outside_training, row.notes) == (DIMENSIONS, result.notes)
-    assert row.quality == pytest.approx(178.56, abs=0.01)
+    assert row.ratings["quality"].score == pytest.approx(178.56, abs=0.01)
     assert scorer.score(moving(4, 5, 84, 84)).notes == ()
     words = Scorer(finished, processor, scores=False).score(static, fps=4)
     assert words.outside_training == ()

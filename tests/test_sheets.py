@@ -14,8 +14,9 @@ from lmme3dhf.aspects import GEN3DHF, Scale
 from lmme3dhf.comparison.methods import read_method
 from lmme3dhf.data.check.kinds import POINTS, RATINGS, REMARKS, kind_of
 from lmme3dhf.errors import UserError
-from lmme3dhf.scores import ScoreRow, read_scores, scores_csv
+from lmme3dhf.scores import read_scores, scores_csv
 from lmme3dhf.sheets import read_sheet
+from tests.conftest import GEN3DHF_FIELDS, score_row
 
 HEADER = ("video", "rating")
 ROWS = [(2, ("a", "3.5")), (3, ("b, c", "-0.25"))]
@@ -151,7 +152,7 @@ def test_points_predictions_and_scores_are_read_so_too(tmp_path):
     assert read_points(path) == {"a": {"ann": [(1.5, 2.0)]}}
     path.write_bytes("Video;Quality\nclips/a.mp4;51,25\n;\n".encode("utf-16"))
     assert read_method("M", path, ["a"]).scores == {"quality": {"a": 51.25}}
-    row = ScoreRow(
+    row = score_row(
         file="a.mp4",
         status="ok",
         quality=51.25,
@@ -159,7 +160,7 @@ def test_points_predictions_and_scores_are_read_so_too(tmp_path):
         quality_probabilities={"good": 0.75, "fair": 0.25},
         distortions=("Eye Distortions", "Hair Distortions"),
     )
-    cells = list(csv.reader(io.StringIO(scores_csv([row]).decode(), newline="")))
+    cells = list(csv.reader(io.StringIO(scores_csv([row], GEN3DHF_FIELDS).decode(), newline="")))
     shown = [c.replace(".", ",") if re.fullmatch(r"-?\d+\.\d+", c) else c for c in cells[1]]
     stream = io.StringIO(newline="")
     csv.writer(stream, delimiter=";").writerows([cells[0], shown, [""] * len(shown)])

@@ -24,6 +24,7 @@ from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.tables import Block, Column, Row, Table
 from lmme3dhf.scores import ScoreRow, read_scores, scores_csv
 from lmme3dhf.vocabulary import DIMENSIONS
+from tests.conftest import GEN3DHF_FIELDS, score_row
 
 FORMULA = '=HYPERLINK("http://x","y")'
 IMAGE = "<img src=x onerror=alert(1)>"
@@ -203,7 +204,7 @@ def test_a_guarded_table_of_ratings_is_read_as_it_was_meant(tmp_path):
 def row(file: str, **fields) -> ScoreRow:
     """A scored file."""
     scores = {"quality": 50.0, "authenticity": -3.2, "distortions": ()}
-    return ScoreRow(file=file, status="ok", model="0" * 16, **{**scores, **fields})
+    return score_row(file=file, status="ok", model="0" * 16, **{**scores, **fields})
 
 
 def failed(file: str) -> ScoreRow:
@@ -219,7 +220,7 @@ def test_a_table_of_scores_of_strangers(tmp_path, capsys):
     rows = [row(f"clips/{name}/{n}{name}") for name in names for n in range(2)]
     rows += [failed(f"clips/{name}/x") for name in names] + [row(FORMULA)]
     table = tmp_path / "scores.csv"
-    table.write_bytes(scores_csv(rows))
+    table.write_bytes(scores_csv(rows, GEN3DHF_FIELDS))
     _check_csv(table.read_text(encoding="utf-8"), table)
     assert read_scores(table) == rows
     assert main(["report", str(table), "--out", str(tmp_path / "page" / "report.html")]) == 0

@@ -1,8 +1,8 @@
 """What the page shows of one clip, as HTML: ratings on their scales, distortions, and the saliency
 maps over the views.
 
-Pure functions from figures and pictures to strings. Whatever comes from outside (names of files,
-replies of the model) is escaped. The scales are those of a model folder's metric.json.
+Pure functions from numbers and pictures to strings. Whatever comes from outside (names of files,
+replies of the model) is escaped.
 """
 
 import base64
@@ -16,14 +16,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from lmme3dhf.aspects import Scale
-from lmme3dhf.assessment import FLAG, flag_text, on_scale, score_text
+from lmme3dhf.assessment import FLAG, Rating, flag_text, on_scale, score_text
 from lmme3dhf.reports.plots.saliency import overlay
 from lmme3dhf.scores import FAILED, ScoreRow
-from lmme3dhf.vocabulary import DIMENSIONS
 
 SHOWN_SIDE_PX = 480  # a view's longer side at most, as it is sent to the browser
 _JPEG_QUALITY = 88
-_BIN_WIDTH = 4  # points of the scale
+_BINS = 25
 _HIGHEST_BIN = 34  # of the 40 units that a histogram is high
 _OPACITY = 60  # per cent, at the start
 
@@ -123,8 +122,8 @@ def percentile_of(score: float, percentiles: Sequence[float]) -> float:
 def histogram(
     percentiles: Sequence[float], minimum: float = 0.0, maximum: float = 100.0
 ) -> list[float]:
-    """Shares of a distribution in bins of `_BIN_WIDTH` points from minimum to maximum; what lies
-    outside counts to the outer bins. They sum to 1.
+    """Shares of a distribution in `_BINS` equal bins from minimum to maximum; what lies outside
+    counts to the outer bins. They sum to 1.
 
     Args:
         percentiles: As of `percentile_of`.
@@ -132,54 +131,61 @@ def histogram(
         maximum: Of the scale.
     """
     draws = np.interp(np.linspace(0, 100, 4001), np.arange(len(percentiles)), percentiles)
-    edges = np.arange(minimum, maximum + _BIN_WIDTH / 2, _BIN_WIDTH)
+    edges = np.linspace(minimum, maximum, _BINS + 1)
     count_B, _ = np.histogram(np.clip(draws, edges[0], edges[-1]), edges)
     return (count_B / len(draws)).tolist()
 
 
-def rating_card(dimension: str, rating: Any, scale: Mapping[str, Any]) -> Markup:
-    """One dimension: the score on its scale, the level with its probabilities, and where the score
+def rating_card(aspect: str, rating: Rating, training: Mapping[str, Any] | None) -> Markup:
+    """One aspect: the score on its scale, the level with its probabilities, and where the score
     stands among the videos of the training.
 
     Args:
-        dimension: One of `DIMENSIONS`.
-        rating: An `assessment.Rating` with a score.
-        scale: This dimension's part of metric.json: minimum, maximum, direction, levels, edges,
-            training.
+        aspect: Its name.
+        rating: With a score.
+        training: Distribution of its training scores, as in metric.json; None where unknown.
     """
-    chance = rating.level_probabilities[rating.level]
+    scale, words = rating.scale, Markup("")
+    if rating.level is not None:
+        words = Markup(
+            '<p>Level word: <span class="level">{}</span>, probability {}.</p>{}'
+        ).format(
+            rating.level,
+            _share(rating.level_probabilities[rating.level]),
+            bars(rating.level_probabilities, (rating.level,)),
+        )
     return Markup(
         '<section class="card {name}" data-dimension="{name}"><h3>{title}</h3>'
         '<p class="headline"><span class="score">{score}</span> on a scale of {minimum:g} to '
         "{maximum:g}, {direction}</p>{flag}{scale}"
-        '<p class="standing">{standing}</p>'
-        '<p>Level word: <span class="level">{level}</span>, probability {chance}.</p>{bars}'
-        "</section>"
+        '<p class="standing">{standing}</p>{words}</section>'
     ).format(
-        name=dimension,
-        title=dimension.capitalize(),
+        name=aspect,
+        title=shown_name(aspect),
         score=score_text(rating.score, scale),
-        flag=_flag([dimension] if rating.outside_training else ()),
-        minimum=scale["minimum"],
-        maximum=scale["maximum"],
-        direction=scale["direction"],
-        scale=_scale_picture(dimension, rating.score, scale),
-        standing=standing(rating.score, scale),
-        level=rating.level,
-        chance=_share(chance),
-        bars=bars(rating.level_probabilities, (rating.level,)),
+        flag=_flag([aspect] if rating.outside_training else ()),
+        minimum=scale.minimum,
+        maximum=scale.maximum,
+        direction=scale.direction,
+        scale=_scale_picture(rating.score, scale, training),
+        standing=standing(rating.score, training),
+        words=words,
     )
 
 
-def _flag(dimensions: Sequence[str]) -> Markup:
-    if not dimensions:
+def shown_name(aspect: str) -> str:
+    """An aspect's name as a heading."""
+    return aspect.replace("_", " ").capitalize()
+
+
+def _flag(aspects: Sequence[str]) -> Markup:
+    if not aspects:
         return Markup("")
-    return Markup('<p class="flag">{} {}.</p>').format(FLAG, flag_text(dimensions))
+    return Markup('<p class="flag">{} {}.</p>').format(FLAG, flag_text(aspects))
 
 
-def standing(score: float, scale: Mapping[str, Any]) -> str:
+def standing(score: float, training: Mapping[str, Any] | None) -> str:
     """Where a score stands in the training distribution, in words."""
-    training = scale.get("training")
     if not training:
         return "Where it stands among the training videos: unknown; the model folder does not say."
     rank = percentile_of(score, training["percentiles"])
@@ -189,15 +195,15 @@ def standing(score: float, scale: Mapping[str, Any]) -> str:
     return f"Higher than {rank:.0f} % of {videos}, by their opinion scores."
 
 
-def _scale_picture(dimension: str, score: float, scale: Mapping[str, Any]) -> Markup:
-    low, high = scale["minimum"], scale["maximum"]
+def _scale_picture(score: float, scale: Scale, training: Mapping[str, Any] | None) -> Markup:
+    low, high = scale.minimum, scale.maximum
 
     def place(value: float) -> float:
         return 100 * (on_scale(value, scale) - low) / (high - low)
 
     plot = Markup("")
-    if scale.get("training"):
-        shares = histogram(scale["training"]["percentiles"], low, high)
+    if training:
+        shares = histogram(training["percentiles"], low, high)
         tallest, width = max(shares), 100 / len(shares)
         rects = Markup("").join(
             Markup('<rect{} x="{:g}" y="{:.2f}" width="{:g}" height="{:.2f}"/>').format(
@@ -215,21 +221,21 @@ def _scale_picture(dimension: str, score: float, scale: Mapping[str, Any]) -> Ma
             'aria-label="scores of the training videos">{}</svg>'
         ).format(rects)
     bands = Markup("")
-    if edges := scale.get("edges"):
-        here = Scale(levels=scale["levels"], edges=edges).level(score)
+    if scale.edges:
+        here = scale.level(score)
         # Beyond the fitted range the outer levels go on.
-        places = [0.0, *map(place, edges[1:-1]), 100.0]
+        places = [0.0, *map(place, scale.edges[1:-1]), 100.0]
         bands = Markup('<div class="bands">{}</div>').format(
             Markup("").join(
                 Markup('<div class="band{}" style="left:{:.2f}%;width:{:.2f}%">{}</div>').format(
                     " here" if level == here else "", left, right - left, level
                 )
-                for level, left, right in zip(scale["levels"], places, places[1:], strict=False)
+                for level, left, right in zip(scale.levels, places, places[1:], strict=False)
             )
         )
     ticks = Markup("").join(
         Markup('<span style="left:{:g}%">{:g}</span>').format(place(tick), tick)
-        for tick in np.linspace(low, high, 6).tolist()
+        for tick in np.linspace(low, high, 5 if (high - low) % 5 else 6).tolist()
     )
     return Markup(
         '<div class="scale"><div class="plot">{}{}<div class="marker" style="left:{:.2f}%">'
@@ -363,7 +369,7 @@ def clip_page(
         name: Of its file.
         facts: One line about the clip.
         cards: What stands below the ratings.
-        ratings: A card for each dimension.
+        ratings: A card for each aspect.
         notes: What to know about how the clip was read.
     """
     noted = Markup("").join(Markup('<p class="flag">Note: {}.</p>').format(note) for note in notes)
@@ -380,53 +386,66 @@ def refusal(name: str, reason: str, message: str) -> Markup:
     ).format(reason, name, reason.replace("_", " "), message.rstrip("."))
 
 
-def head(model_name: str, max_upload_mb: float, max_seconds: float) -> Markup:
+def head(
+    model_name: str, aspects: Sequence[str], max_upload_mb: float, max_seconds: float
+) -> Markup:
     """What stands above the field for clips: the model, and what it takes."""
     return Markup(
-        '<div class="clip"><h1>LMME3DHF</h1><p>Quality and authenticity of an AI-generated 3D '
-        'human face, from a video of it.</p><p class="soft">Model: {}. Clips of at most {:g} MB '
+        '<div class="clip"><h1>LMME3DHF</h1><p>{} of an AI-generated 3D human face, '
+        'from a video of it.</p><p class="soft">Model: {}. Clips of at most {:g} MB '
         "and {:g} s; an uploaded clip stays on this machine and is removed once it was scored."
         "</p></div>"
-    ).format(model_name, max_upload_mb, max_seconds)
+    ).format(
+        shown_name(" and ".join(aspects)),
+        model_name,
+        max_upload_mb,
+        max_seconds,
+    )
 
 
-def session_table(rows: Sequence[ScoreRow], csv: bytes) -> Markup:
+def session_table(rows: Sequence[ScoreRow], aspects: Sequence[str], csv: bytes) -> Markup:
     """What was scored so far, the newest last, and the same as a file.
 
     Args:
-        rows: Of the session; for none nothing is drawn.
+        rows: Those of the session; for none nothing is drawn.
+        aspects: What the model rates.
         csv: The rows as a CSV file.
     """
     if not rows:
         return Markup("")
     return Markup(
         '<section class="session"><h3>Scored in this session</h3><div class="scroll"><table>'
-        "<thead><tr><th>File</th><th>Quality</th><th>Authenticity</th><th>Distortions</th></tr>"
-        "</thead><tbody>{}</tbody></table></div>"
+        "<thead><tr><th>File</th>{}<th>Distortions</th></tr></thead><tbody>{}</tbody></table></div>"
         '<p><a download="scores.csv" href="data:text/csv;base64,{}">Download as CSV</a> '
         '<span class="soft">with all probabilities; it is gone when the page is closed</span></p>'
         "</section>"
-    ).format(Markup("").join(map(_table_row, rows)), base64.b64encode(csv).decode("ascii"))
+    ).format(
+        Markup("").join(Markup("<th>{}</th>").format(shown_name(name)) for name in aspects),
+        Markup("").join(_table_row(row, len(aspects)) for row in rows),
+        base64.b64encode(csv).decode("ascii"),
+    )
 
 
-def _table_row(row: ScoreRow) -> Markup:
+def _table_row(row: ScoreRow, aspects: int) -> Markup:
     if row.status == FAILED:
         return Markup(
-            '<tr class="failed"><td class="file">{}</td><td colspan="3">{}: {}</td></tr>'
-        ).format(row.file, row.reason.replace("_", " "), row.message)
+            '<tr class="failed"><td class="file">{}</td><td colspan="{}">{}: {}</td></tr>'
+        ).format(row.file, 1 + aspects, row.reason.replace("_", " "), row.message)
     remarks = [*[flag_text(row.outside_training)] * bool(row.outside_training), *row.notes]
-    below = Markup('<tr><td class="soft" colspan="4">{}.</td></tr>').format("; ".join(remarks))
+    below = Markup('<tr><td class="soft" colspan="{}">{}.</td></tr>').format(
+        2 + aspects, "; ".join(remarks)
+    )
     return Markup('<tr{}><td class="file">{}</td>{}<td>{}</td></tr>{}').format(
         Markup(' class="remarked"') if remarks else "",
         row.file,
         Markup("").join(
-            Markup('<td class="number">{} ({}){}</td>').format(
-                score_text(getattr(row, dimension)),
-                getattr(row, f"{dimension}_level"),
-                f" {FLAG}" * (dimension in row.outside_training),
+            Markup('<td class="number">{}{}{}</td>').format(
+                score_text(rating.score, rating.scale),
+                f" ({rating.level})" if rating.level else "",
+                f" {FLAG}" * (name in row.outside_training),
             )
-            for dimension in DIMENSIONS
+            for name, rating in row.ratings.items()
         ),
-        "; ".join(row.distortions),
+        "; ".join(row.distortions or ()),
         below if remarks else "",
     )

@@ -24,8 +24,7 @@ from lmme3dhf.app import drawing
 from lmme3dhf.data.container import VideoError, VideoHeader, probe, view_pictures
 from lmme3dhf.errors import UserError, format_error
 from lmme3dhf.files import ChangedError, file_state, read_unchanged
-from lmme3dhf.scores import FAILED, ScoreRow, row_of, scores_csv
-from lmme3dhf.vocabulary import DIMENSIONS
+from lmme3dhf.scores import FAILED, ScoreRow, fields_of, row_of, scores_csv
 
 if TYPE_CHECKING:
     from lmme3dhf.scorer import Scorer
@@ -148,7 +147,8 @@ def scored(
     if answer is not None:
         cards.insert(0, drawing.answer_card(question, answer))
     ratings = [
-        drawing.rating_card(d, getattr(assessment, d), scales["dimensions"][d]) for d in DIMENSIONS
+        drawing.rating_card(name, rating, scales["dimensions"][name].get("training"))
+        for name, rating in assessment.ratings.items()
     ]
     facts = (
         f"{header.width} x {header.height} pixels, {header.frames} pictures, "
@@ -224,11 +224,14 @@ def blocks(
     """
     import gradio
 
+    aspects = list(scorer.aspects)
+    fields = fields_of({name: aspect.scale for name, aspect in scorer.aspects.items()})
+
     def show(path: Path, question: str, rows: tuple[ScoreRow, ...]) -> tuple[Any, ...]:
         with busy:
             page, row = outcome(scorer, path, max_seconds=max_seconds, question=question or "")
         rows = with_row(rows, row)
-        return page, drawing.session_table(rows, scores_csv(rows)), rows
+        return page, drawing.session_table(rows, aspects, scores_csv(rows, fields)), rows
 
     def dropped(upload: str, question: str, rows: tuple[ScoreRow, ...]) -> tuple[Any, ...]:
         path = Path(upload)
@@ -245,7 +248,7 @@ def blocks(
         title="LMME3DHF", analytics_enabled=False, delete_cache=(_LEFTOVERS_S, _LEFTOVERS_S)
     ) as page:
         rows = gradio.State(())
-        gradio.HTML(drawing.head(model_name, max_upload_mb, max_seconds))
+        gradio.HTML(drawing.head(model_name, aspects, max_upload_mb, max_seconds))
         upload = gradio.File(
             label="Drop a clip here, or click to choose one", height=150, elem_id="upload"
         )

@@ -18,6 +18,8 @@ from lmme3dhf.cli.options import (
 from lmme3dhf.config import Config
 from lmme3dhf.escaping import visible
 
+_QUESTIONS = "YAML file of further questions: name -> prompt and candidates, its possible replies"
+
 
 def predict_parser() -> ArgumentParser:
     """Options of `predict`."""
@@ -32,9 +34,10 @@ def predict_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
     add = parser.add_argument
     ways = ("reply", "likelihood", "yes_no", "none")
-    add("--ratings", type=bool, default=True, help="rate quality and authenticity")
+    add("--ratings", type=bool, default=True, help="rate what the model was trained for")
     add("--scores", type=bool, default=True, help="false: words alone, needs no score head")
     add("--answers", choices=ways, default="likelihood", help="how distortions are answered")
+    add("--questions", type=Path, help=_QUESTIONS)
     add("--maps", type=bool, default=True, help="write saliency maps too")
     add("--write_text", type=bool, default=False, help="let the model write its ratings too")
     parser.add_argument("--evaluate", type=bool, default=False, help="then compare with the labels")
@@ -45,18 +48,23 @@ def predict_parser() -> ArgumentParser:
 
 def predict(args: Namespace, config: Config | None) -> int:
     """Runs `predict`; returns the exit status."""
+    from lmme3dhf.assessment import read_questions
     from lmme3dhf.data.gen3dhf import read_list
+    from lmme3dhf.scorer import aspects_of_folder
     from lmme3dhf.stages.predict import predict
     from lmme3dhf.stages.table import model_key
 
     outside = {"labels": "ignore", "allow_outside": args.allow_outside}
     samples = [s for path in args.data for s in read_list(path, args.video_root, **outside)]
+    questions = read_questions(args.questions)
     views, model = views_of(args), model_of(args)
     outcome = predict(
         lambda: scorer_of(args, model),
         samples,
         args.out,
         model=model_key(model, args.load),
+        aspects=aspects_of_folder(model),
+        questions=questions,
         ratings=args.ratings,
         scores=args.scores and args.ratings,
         answers=None if args.answers == "none" else args.answers,
@@ -86,6 +94,7 @@ def score_parser() -> ArgumentParser:
     add("--out", type=Path, required=True, help="CSV file; the record, JSONL, lies beside it")
     maps_help = "folder for the saliency maps (default: NAME_maps beside the table), or none"
     add("--maps", type=Path, help=maps_help)
+    add("--questions", type=Path, help=_QUESTIONS)
     add("--fail_fast", type=bool, default=False, help="end at the first file that fails")
     add_scorer_arguments(parser)
     return parser
@@ -93,19 +102,24 @@ def score_parser() -> ArgumentParser:
 
 def score(args: Namespace, config: Config | None) -> int:
     """Runs `score`; returns the exit status."""
+    from lmme3dhf.assessment import read_questions
     from lmme3dhf.data.sources import files_below
+    from lmme3dhf.scorer import aspects_of_folder
     from lmme3dhf.scores import table_files
     from lmme3dhf.stages.table import maps_beside, model_key, score_files
 
-    table_files(args.out)  # a wrong name is told before anything is read
+    table_files(args.out)  # a wrong name ends the command before anything is read
     files = files_below(args.paths)
     maps = None if args.maps == Path("none") else args.maps or maps_beside(args.out)
+    questions = read_questions(args.questions)
     views, model = views_of(args), model_of(args)
     tally = score_files(
         lambda: scorer_of(args, model),
         files,
         args.out,
-        model=model_key(model, args.load),
+        model=model_key(model, args.load, questions),
+        aspects=aspects_of_folder(model),
+        questions=questions,
         maps=maps,
         views=views,
         fail_fast=args.fail_fast,

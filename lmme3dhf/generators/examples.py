@@ -24,11 +24,11 @@ from lmme3dhf.errors import UserError
 from lmme3dhf.escaping import visible
 from lmme3dhf.files import FileState, file_state, is_inside, read_unchanged
 from lmme3dhf.generators.names import LONGEST_NAME
-from lmme3dhf.generators.tables import Generator
+from lmme3dhf.generators.tables import Generator, goodness
 from lmme3dhf.reports.page import Card, Gallery, Thumbnail
 from lmme3dhf.reports.plots import overlay
 from lmme3dhf.scores import ScoreRow
-from lmme3dhf.vocabulary import DIMENSIONS, VIEWS
+from lmme3dhf.vocabulary import VIEWS
 
 # Widths of the three views together in pixels, and qualities of the JPEG, from the best that is
 # tried to the worst that is still worth a look.
@@ -48,28 +48,32 @@ class Chosen:
     videos: tuple[tuple[str, ScoreRow], ...]
 
 
-def choose(generators: Sequence[Generator]) -> list[Chosen]:
-    """The best and worst videos of all by either dimension, and of each generator by quality; of
+def choose(generators: Sequence[Generator], aspects: Sequence[str]) -> list[Chosen]:
+    """The best and worst videos of all by each aspect, and of each generator by the first; of
     several generators only, since else both are the same.
     """
     everything = [row for generator in generators for row in generator.rows]
     chosen = [
-        Chosen(f"All videos, by {dimension}", ends(everything, dimension, OVERALL))
-        for dimension in DIMENSIONS
+        Chosen(f"All videos, by {aspect}", ends(everything, aspect, OVERALL)) for aspect in aspects
     ]
     if len(generators) > 1:
         chosen += [
-            Chosen(f"{g.shown}, by {DIMENSIONS[0]}", ends(g.rows, DIMENSIONS[0], OF_GENERATOR))
+            Chosen(f"{g.shown}, by {aspects[0]}", ends(g.rows, aspects[0], OF_GENERATOR))
             for g in generators
         ]
     return [group for group in chosen if group.videos]
 
 
-def ends(rows: Sequence[ScoreRow], dimension: str, count: int) -> tuple[tuple[str, ScoreRow], ...]:
-    """The `count` highest from the best, then the `count` lowest to the worst; no video twice, and
-    of equal scores the one whose path comes first.
+def ends(rows: Sequence[ScoreRow], aspect: str, count: int) -> tuple[tuple[str, ScoreRow], ...]:
+    """The `count` best from the very best, then the `count` worst to the very worst; no video
+    twice, and of equal scores the one whose path comes first.
     """
-    order = sorted(rows, key=lambda row: (-getattr(row, dimension), row.file))
+
+    def place(row: ScoreRow) -> tuple[float, str]:
+        rating = row.ratings[aspect]
+        return -goodness(rating.score, rating.scale), row.file
+
+    order = sorted(rows, key=place)
     best = order[: min(count, math.ceil(len(order) / 2))]
     rest = order[len(best) :]
     worst = rest[-count:]
@@ -117,13 +121,16 @@ def galleries(
 
 def _lines(row: ScoreRow, generator: str) -> tuple[str, ...]:
     said = [
-        f"{dimension} {score_text(getattr(row, dimension))}"
-        + f" {FLAG}" * (dimension in row.outside_training)
-        + f" ({level})" * bool(level)
-        for dimension in DIMENSIONS
-        for level in (getattr(row, f"{dimension}_level"),)
+        f"{aspect} {score_text(rating.score, rating.scale)}"
+        + f" {FLAG}" * (aspect in row.outside_training)
+        + f" ({rating.level})" * bool(rating.level)
+        for aspect, rating in row.ratings.items()
     ]
     lines = [f"{generator}: {', '.join(said)}"]
+    for name, answer in row.answers.items():
+        lines.append(
+            f"{name}: {visible(answer.likeliest, 60)} {max(answer.probabilities.values()):.2f}"
+        )
     if row.distortions is not None:
         probabilities = row.distortion_probabilities or {}
         named = [

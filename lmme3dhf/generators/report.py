@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmme3dhf.aspects import Scale
 from lmme3dhf.assessment import FLAG, on_scale
 from lmme3dhf.errors import UserError
 from lmme3dhf.escaping import visible
@@ -23,6 +24,7 @@ from lmme3dhf.generators.tables import (
     Generator,
     Listed,
     Means,
+    Scales,
     differences_table,
     distortion_shares,
     distortions_table,
@@ -61,7 +63,6 @@ from lmme3dhf.reports.plots import (
 )
 from lmme3dhf.reports.plots.generators import MOST_IN_ONE, drawn_names
 from lmme3dhf.scores import FAILED, OK, ScoreRow, read_scores
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 LARGEST_PAGE = 5_000_000  # bytes
 MOST_GENERATORS = 40  # more make tables that nobody reads, and a page that grows with their square
@@ -79,14 +80,16 @@ class Compared:
     """What is known of all generators.
 
     Attributes:
-        rows: Of the table.
+        rows: Those of the table.
+        scales: Aspect -> scale, as in the table.
         names: Generator of each row; None for none.
         generators: In the order of the page.
-        means: Dimension -> generator -> mean.
-        pairs: Dimension -> pairs of generators.
+        means: Aspect -> generator -> mean.
+        pairs: Aspect -> pairs of generators.
     """
 
     rows: Sequence[ScoreRow]
+    scales: Scales
     names: list[str | None]
     generators: Sequence[Generator]
     means: Means
@@ -137,7 +140,8 @@ def write_comparison(table: Path, out: Path, group_by: str | None = None) -> Pat
     print("report: best and worst videos", flush=True)
     spare = LARGEST_PAGE - _SPARE - len(page(()).encode("utf-8"))
     shown_as = {row.file: g.shown for g in compared.generators for row in g.rows}
-    videos = galleries(choose(compared.generators), shown_as, table.parent, spare)
+    chosen = choose(compared.generators, list(compared.scales))
+    videos = galleries(chosen, shown_as, table.parent, spare)
     replace_file(out, page(videos))
     return files
 
@@ -159,8 +163,9 @@ def compare(rows: Sequence[ScoreRow], group_by: str | None, where: str) -> Compa
             f"{where}: none of its {len(rows)} rows has scores; score some videos first, with "
             "`lmme3dhf score`"
         )
+    scales = _scales(rows, where)
     names = generators_of([row.file for row in rows], group_by)
-    generators = grouped(rows, names)
+    generators = grouped(rows, names, scales)
     if len(generators) > MOST_GENERATORS:
         found = ", ".join(repr(generator.name) for generator in generators[:3])
         raise UserError(
@@ -173,25 +178,38 @@ def compare(rows: Sequence[ScoreRow], group_by: str | None, where: str) -> Compa
             "reason, or match other files"
         )
     means, pairs = {}, {}
-    for dimension in DIMENSIONS:
-        scores = {g.name: g.scores(dimension) for g in generators}
-        # Each from the same seed: a generator's interval does not hang on who is beside it.
-        means[dimension] = {
+    for aspect in scales:
+        scores = {g.name: g.scores(aspect) for g in generators}
+        # Each from the same seed: a generator's interval does not depend on the others.
+        means[aspect] = {
             name: group_mean(score_N, np.random.default_rng(_SEED))
             for name, score_N in scores.items()
         }
-        pairs[dimension] = compare_groups(scores)
-    return Compared(rows, names, generators, means, pairs)
+        pairs[aspect] = compare_groups(scores)
+    return Compared(rows, scales, names, generators, means, pairs)
+
+
+def _scales(rows: Sequence[ScoreRow], where: str) -> dict[str, Scale]:
+    """The aspects of a table, which all of its rows have."""
+    found = [{n: r.scale for n, r in row.ratings.items()} for row in rows if row.status == OK]
+    for scales in found:
+        if scales != found[0]:
+            raise UserError(
+                f"{where}: rows of {', '.join(found[0])} and of {', '.join(scales)}, or of other "
+                "scales; a page compares rows of the same aspects: make one of each table"
+            )
+    return found[0]
 
 
 def _tables(compared: Compared) -> dict[str, Listed]:
     """Name of its file -> table."""
     generators = compared.generators
-    tables = {"means": means_table(generators, compared.means)}
-    for dimension in DIMENSIONS:
-        pairs = compared.pairs[dimension]
-        tables[f"differences_{dimension}"] = differences_table(dimension, generators, pairs)
-    tables["levels"] = levels_table(generators)
+    tables = {"means": means_table(generators, compared.means, compared.scales)}
+    for aspect, scale in compared.scales.items():
+        pairs = compared.pairs[aspect]
+        tables[f"differences_{aspect}"] = differences_table(aspect, scale, generators, pairs)
+    if any(scale.levels for scale in compared.scales.values()):
+        tables["levels"] = levels_table(generators, compared.scales)
     tables["distortions"] = distortions_table(generators)
     tables["failures"] = failures_table(compared.rows, compared.names)
     return tables
@@ -212,37 +230,46 @@ def _figures(compared: Compared, folder: Path) -> tuple[dict[str, Picture], dict
         svg = png.with_suffix(".svg")
         made[name] = Picture(name=name, title=title, caption=caption, png=png, svg=svg, wide=wide)
 
-    for dimension in DIMENSIONS:
-        means, name = compared.means[dimension], f"means-{dimension}"
+    for aspect, scale in compared.scales.items():
+        means, name = compared.means[aspect], f"means-{aspect}"
         found = [(called[g.name], means[g.name]) for g in generators]
-        rows = [(label, *map(on_scale, (m.mean, m.low, m.high))) for label, m in found]
-        generator_intervals(folder / f"{name}.png", dimension, rows)
-        add(name, f"Mean {dimension}", f"The line is the {_PERCENT} interval of the mean.")
-        scores = {called[g.name]: on_scale(g.scores(dimension)) for g in generators}
-        name, rng = f"scores-{dimension}", np.random.default_rng(_SEED)
-        score_distributions(folder / f"{name}.png", dimension, scores, rng)
+        rows = [(label, *on_scale((m.mean, m.low, m.high), scale)) for label, m in found]
+        generator_intervals(folder / f"{name}.png", aspect, rows, scale=scale)
+        add(name, f"Mean {aspect}", f"The line is the {_PERCENT} interval of the mean.")
+        scores = {called[g.name]: on_scale(g.scores(aspect), scale) for g in generators}
+        name, rng = f"scores-{aspect}", np.random.default_rng(_SEED)
+        score_distributions(folder / f"{name}.png", aspect, scores, rng, scale=scale)
         add(
             name,
-            f"Distribution of {dimension}",
+            f"Distribution of {aspect}",
             "A point is a video (at most 150 a generator, drawn at random), the box holds the "
             "middle half with the median; the shape stands from ten videos on.",
         )
-        shares = {called[g.name]: level_shares(g, dimension) for g in generators}
-        name = f"levels-{dimension}"
-        level_bars(folder / f"{name}.png", dimension, LEVELS, shares)
-        add(name, f"Levels of {dimension}", "The level word that the model finds most likely.")
-    axes = [*DIMENSIONS, *(f"no {short_category(fault)}" for fault in FAULTS)]
+        if not scale.levels:
+            continue
+        # From worst to best.
+        words = scale.levels if scale.higher_is_better else scale.levels[::-1]
+        shares = {called[g.name]: level_shares(g, aspect, words) for g in generators}
+        name = f"levels-{aspect}"
+        level_bars(folder / f"{name}.png", aspect, words, shares)
+        add(name, f"Levels of {aspect}", "The level word that the model finds most likely.")
+    axes = [*compared.scales, *(f"no {short_category(fault)}" for fault in FAULTS)]
     values = {}
     for g in generators:
         shares = distortion_shares(g)
-        of_mean = [compared.means[dimension][g.name].mean for dimension in DIMENSIONS]
+        units = [
+            (scale, scale.to_unit(compared.means[aspect][g.name].mean))
+            for aspect, scale in compared.scales.items()
+        ]
+        of_mean = [100 * (unit if scale.higher_is_better else 1 - unit) for scale, unit in units]
         values[called[g.name]] = [*of_mean, *(100 * (1 - shares[fault]) for fault in FAULTS)]
     generator_radar(folder / "radar.png", axes, values)
     add(
         "radar",
-        "Ten measures at a glance",
-        "All from 0 to 100, and further out is better: the mean scores, and for each of the eight "
-        "distortions the share of videos of which the model does not name it."
+        f"{len(axes)} measures at a glance",
+        "All from 0 to 100, and further out is better: the mean scores, in per cent of the way "
+        "from the worst end of their scale to the best, and for each of the eight distortions the "
+        "share of videos of which the model does not name it."
         + " The dashed grey line is the mean of all generators."
         * (len(values) > MOST_IN_ONE),
         wide=len(values) > MOST_IN_ONE,
@@ -264,9 +291,13 @@ def _lead(compared: Compared, table: str, group_by: str | None) -> tuple[Part, .
         told += f", told apart by `{visible(group_by, LONGEST_NAME)}`"
     elif len(generators) > 1:
         told += ", told apart by their folders"
+    scales = "; ".join(
+        f"{aspect} from {scale.minimum:g} to {scale.maximum:g}, {scale.direction}"
+        for aspect, scale in compared.scales.items()
+    )
     told += (
-        ". Scores go from 0 to 100 and higher is better. What a regression predicts beyond an end "
-        "is shown at that end; ranks, intervals and tests use the raw scores."
+        f". Scores: {scales}. What a regression predicts beyond an end is shown at that end; "
+        "ranks, intervals and tests use the raw scores."
     )
     parts: list[Part] = [Text(told, "banner")]
     flagged = [row for g in generators for row in g.rows if row.outside_training]
@@ -325,7 +356,8 @@ def _sections(
     files: str,
 ) -> tuple[Section, ...]:
     def both(name: str) -> Pictures:
-        return Pictures(tuple(figures[f"{name}-{dimension}"] for dimension in DIMENSIONS))
+        found = (figures.get(f"{name}-{aspect}") for aspect in compared.scales)
+        return Pictures(tuple(figure for figure in found if figure))
 
     several = len(compared.generators) > 1
     names = [f"{shown} is called {called}" for shown, called in renamed.items()]
@@ -353,7 +385,7 @@ def _sections(
             title="Differences between generators",
             parts=(
                 Text(tested),
-                *((tables[f"differences_{d}"].sheet for d in DIMENSIONS) if several else ()),
+                *((tables[f"differences_{a}"].sheet for a in compared.scales) if several else ()),
             ),
         ),
         Section(anchor="profile", title="Profile", parts=(figures["radar"],)),
@@ -368,10 +400,10 @@ def _sections(
                 tables["distortions"].sheet,
             ),
         ),
-        Section(
-            anchor="level-words",
-            title="Levels",
-            parts=(tables["levels"].sheet, both("levels")),
+        *(
+            Section(anchor="level-words", title="Levels", parts=(t.sheet, both("levels")))
+            for name, t in tables.items()
+            if name == "levels"
         ),
         Section(
             anchor="videos",
@@ -391,12 +423,13 @@ def _sections(
 
 
 def _pairs_text(compared: Compared) -> str:
-    tested = sum(pair.p == pair.p for pair in compared.pairs[DIMENSIONS[0]])
-    undefined = len(compared.pairs[DIMENSIONS[0]]) - tested
+    pairs = next(iter(compared.pairs.values()))
+    tested = sum(pair.p == pair.p for pair in pairs)
+    undefined = len(pairs) - tested
     return (
         "Two-sided tests of Mann and Whitney, unpaired: every video counts as drawn on its own, "
         "also where two generators made the same person. The p values are corrected by Holm's "
-        f"method over the {tested} tested pairs of each dimension."
+        f"method over the {tested} tested pairs of each aspect."
         + f" A generator with fewer than {FEWEST_VIDEOS} videos cannot be tested, leaving "
         f"{_counted(undefined, 'pair')} undefined." * bool(undefined)
     )

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lmme3dhf.assessment import FLAG, on_scale, score_text
+from lmme3dhf.aspects import Scale
+from lmme3dhf.assessment import FLAG, digits, on_scale, score_text
 from lmme3dhf.escaping import visible
 from lmme3dhf.generators.names import LONGEST_NAME
 from lmme3dhf.metrics.group_means import STARS, GroupMean, Pair, stars
 from lmme3dhf.reports.page import Sheet, Value
 from lmme3dhf.scores import FAILED, OK, ScoreRow
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
 
 UNDEFINED, NONE = "undefined", "–"
 FAULTS = tuple(category for category in DISTORTIONS if category != NO_DISTORTION)
@@ -42,9 +43,9 @@ class Generator:
         """The name as it may stand on a page."""
         return visible(self.name, _LONGEST_GENERATOR)
 
-    def scores(self, dimension: str) -> np.ndarray:
+    def scores(self, aspect: str) -> np.ndarray:
         """The scores of its videos, in the order of the table."""
-        return np.array([getattr(row, dimension) for row in self.rows], dtype=float)
+        return np.array([row.ratings[aspect].score for row in self.rows], dtype=float)
 
 
 @dataclass(frozen=True)
@@ -56,65 +57,73 @@ class Listed:
     rows: tuple[tuple[Any, ...], ...]
 
 
-Means = Mapping[str, Mapping[str, GroupMean]]  # dimension -> generator -> mean
+Scales = Mapping[str, Scale]  # aspect -> scale, in the order of the table
+Means = Mapping[str, Mapping[str, GroupMean]]  # aspect -> generator -> mean
 
 
-def grouped(rows: Sequence[ScoreRow], generators: Sequence[str | None]) -> list[Generator]:
-    """The rows of each generator, by mean quality from the highest; without a scored video last,
-    and else by name.
+def grouped(
+    rows: Sequence[ScoreRow], generators: Sequence[str | None], scales: Scales
+) -> list[Generator]:
+    """The rows of each generator, by their mean in the first aspect from the best; without a scored
+    video last, and else by name.
     """
     found: dict[str, dict[str, list[ScoreRow]]] = {}
     for row, name in zip(rows, generators, strict=True):
         if name is not None:
             found.setdefault(name, {OK: [], FAILED: []})[row.status].append(row)
     made = [Generator(name, tuple(of[OK]), tuple(of[FAILED])) for name, of in found.items()]
-    return sorted(made, key=lambda g: (-_mean(g.scores(DIMENSIONS[0])), g.name))
+    first, scale = next(iter(scales.items()))
+
+    def place(g: Generator) -> float:
+        return -goodness(float(g.scores(first).mean()), scale) if g.rows else math.inf
+
+    return sorted(made, key=lambda g: (place(g), g.name))
 
 
-def _mean(score_N: np.ndarray) -> float:
-    return float(score_N.mean()) if len(score_N) else -math.inf
+def goodness(score: Any, scale: Scale) -> Any:
+    """A score, or an array of them, as what is higher for better."""
+    return score if scale.higher_is_better else -score
 
 
-def ranks(means: Mapping[str, GroupMean]) -> dict[str, int | None]:
-    """Generator -> one more than the number of generators with a higher mean; None without one."""
+def ranks(means: Mapping[str, GroupMean], scale: Scale) -> dict[str, int | None]:
+    """Generator -> one more than the number of generators with a better mean; None without one."""
+    good = {name: goodness(own.mean, scale) for name, own in means.items()}
     return {
-        name: None
-        if math.isnan(own.mean)
-        else 1 + sum(other.mean > own.mean for other in means.values())
-        for name, own in means.items()
+        name: None if math.isnan(own) else 1 + sum(other > own for other in good.values())
+        for name, own in good.items()
     }
 
 
-def means_table(generators: Sequence[Generator], means: Means) -> Listed:
+def means_table(generators: Sequence[Generator], means: Means, scales: Scales) -> Listed:
     """Number of videos, mean, interval, median and rank of each generator. The sheet shows them on
     the scale; its order and the CSV file keep what the raw scores give.
     """
-    rank_of = {dimension: ranks(means[dimension]) for dimension in DIMENSIONS}
+    rank_of = {aspect: ranks(means[aspect], scale) for aspect, scale in scales.items()}
     shown, rows = [], []
     for generator in generators:
         flagged = sum(bool(row.outside_training) for row in generator.rows)
         counts = [len(generator.rows), len(generator.failed), flagged]
         cells = [_name(generator), *map(_count, counts[:2]), _flags(flagged)]
         row: list[Any] = [generator.name, *counts]
-        for dimension in DIMENSIONS:
-            mean, rank = means[dimension][generator.name], rank_of[dimension][generator.name]
-            interval = f"{_number(mean.low)} to {_number(mean.high)}"
+        for aspect, scale in scales.items():
+            mean, rank = means[aspect][generator.name], rank_of[aspect][generator.name]
+            interval = f"{_number(mean.low, scale)} to {_number(mean.high, scale)}"
             cells += [
-                Value(_number(mean.mean, NONE), mean.mean),
+                Value(_number(mean.mean, scale, NONE), mean.mean),
                 Value(UNDEFINED if math.isnan(mean.low) else interval, mean.low),
-                Value(_number(mean.median, NONE), mean.median),
+                Value(_number(mean.median, scale, NONE), mean.median),
                 Value(NONE if rank is None else str(rank), rank),
             ]
             row += [mean.mean, mean.low, mean.high, mean.median, rank]
         shown.append(tuple(cells))
         rows.append(tuple(row))
-    of_dimension = ("mean", "95 % interval", "median", "rank")
+    of_aspect = ("mean", "95 % interval", "median", "rank")
     return Listed(
         Sheet(
             name="means",
             title="Mean scores",
-            over=(("", 4), *((dimension, len(of_dimension)) for dimension in DIMENSIONS)),
-            header=("generator", "videos", "failed", "flagged", *of_dimension, *of_dimension),
+            over=(("", 4), *((aspect, len(of_aspect)) for aspect in scales)),
+            header=("generator", "videos", "failed", "flagged", *of_aspect * len(scales)),
             rows=tuple(shown),
         ),
         (
@@ -123,8 +132,8 @@ def means_table(generators: Sequence[Generator], means: Means) -> Listed:
             "failed",
             "flagged",
             *(
-                f"{dimension}_{key}"
-                for dimension in DIMENSIONS
+                f"{aspect}_{key}"
+                for aspect in scales
                 for key in ("mean", "low", "high", "median", "rank")
             ),
         ),
@@ -133,11 +142,11 @@ def means_table(generators: Sequence[Generator], means: Means) -> Listed:
 
 
 def differences_table(
-    dimension: str, generators: Sequence[Generator], pairs: Sequence[Pair]
+    aspect: str, scale: Scale, generators: Sequence[Generator], pairs: Sequence[Pair]
 ) -> Listed:
     """Every generator against every other: difference of the means and corrected p."""
     found = {(pair.first, pair.second): (pair.difference, pair.p_holm) for pair in pairs}
-    means = {g.name: on_scale(g.scores(dimension).mean()) for g in generators if g.rows}
+    means = {g.name: on_scale(g.scores(aspect).mean(), scale) for g in generators if g.rows}
     found |= {(pair.second, pair.first): (-pair.difference, pair.p_holm) for pair in pairs}
     shown = []
     for row in generators:
@@ -152,21 +161,22 @@ def differences_table(
                 continue
             # As the means above are shown.
             shown_as = means[row.name] - means[column.name]
-            text = f"{shown_as:+.1f} {stars(p)}".rstrip() + f"\n{p_text(p)}"
+            text = f"{shown_as:+.{digits(scale)}f} {stars(p)}".rstrip() + f"\n{p_text(p)}"
             # Coloured where the test finds something, and only there.
-            heat = math.copysign({3: 1, 2: 0.7, 1: 0.4, 0: 0}[len(stars(p))], difference)
+            better = goodness(difference, scale)
+            heat = math.copysign({3: 1, 2: 0.7, 1: 0.4, 0: 0}[len(stars(p))], better)
             cells.append(Value(text, difference, heat))
         shown.append(tuple(cells))
     limits = ", ".join(f"{mark} p < {limit:g}" for limit, mark in reversed(STARS))
     return Listed(
         Sheet(
-            name=f"differences-{dimension}",
-            title=f"Differences in {dimension}",
+            name=f"differences-{aspect}",
+            title=f"Differences in {aspect}",
             header=("row less column", *(generator.shown for generator in generators)),
             rows=tuple(shown),
             notes=(
                 f"Difference of the means, and below it the corrected p. {limits}; blue where the "
-                "row's mean is higher, vermilion where it is lower.",
+                "row's mean is better, vermilion where it is worse.",
             ),
             sortable=False,
         ),
@@ -180,23 +190,26 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
 
 
-def level_shares(generator: Generator, dimension: str) -> list[float]:
+def level_shares(generator: Generator, aspect: str, levels: Sequence[str]) -> list[float]:
     """Share of the videos at each level, of those that have one; NaN without any."""
-    words = Counter(getattr(row, f"{dimension}_level") for row in generator.rows)
-    total = sum(words[level] for level in LEVELS)
-    return [words[level] / total if total else math.nan for level in LEVELS]
+    words = Counter(row.ratings[aspect].level for row in generator.rows)
+    total = sum(words[level] for level in levels)
+    return [words[level] / total if total else math.nan for level in levels]
 
 
-def levels_table(generators: Sequence[Generator]) -> Listed:
-    """Share of each generator's videos at each level word."""
-    shares = {g.name: [s for d in DIMENSIONS for s in level_shares(g, d)] for g in generators}
-    header = [f"{dimension}_{level}" for dimension in DIMENSIONS for level in LEVELS]
+def levels_table(generators: Sequence[Generator], scales: Scales) -> Listed:
+    """Share of each generator's videos at each level word, from the lowest scores up."""
+    words = {aspect: scale.levels for aspect, scale in scales.items() if scale.levels}
+    shares = {
+        g.name: [s for a, w in words.items() for s in level_shares(g, a, w)] for g in generators
+    }
+    header = [f"{aspect}_{level}" for aspect, levels in words.items() for level in levels]
     return Listed(
         Sheet(
             name="levels",
             title="Levels",
-            over=(("", 2), *((f"{dimension}, % of the videos", 5) for dimension in DIMENSIONS)),
-            header=("generator", "videos", *LEVELS, *LEVELS),
+            over=(("", 2), *((f"{a}, % of the videos", len(w)) for a, w in words.items())),
+            header=("generator", "videos", *(level for w in words.values() for level in w)),
             rows=tuple(
                 (_name(g), _count(len(g.rows)), *(_share(s) for s in shares[g.name]))
                 for g in generators
@@ -284,8 +297,8 @@ def _flags(n: int) -> Value:
     return Value(f"{n} {FLAG}" if n else "0", n)
 
 
-def _number(score: float, absent: str = UNDEFINED) -> str:
-    return absent if math.isnan(score) else score_text(score)
+def _number(score: float, scale: Scale, absent: str = UNDEFINED) -> str:
+    return absent if math.isnan(score) else score_text(score, scale)
 
 
 def _share(share: float, sign: int = 1) -> Value:

@@ -16,7 +16,7 @@ from lmme3dhf.config import Ablation, Config, to_plain, with_settings
 from lmme3dhf.files import read_object, write_json
 from lmme3dhf.pipeline.chain import open_job, run_chain, test_samples, train_and_merge
 from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
-from lmme3dhf.scorer import Scorer
+from lmme3dhf.scorer import Scorer, aspects_of_folder
 from lmme3dhf.stages.predict import predict
 from lmme3dhf.stages.run import MERGED, base_folder, check_trainer, listed_samples
 from lmme3dhf.stages.score import level_edges, read_scores
@@ -205,6 +205,7 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
         test_samples(config),
         path,
         model=model_key(model),
+        aspects=aspects_of_folder(model),
         ratings=row.scores != "none",
         scores=row.scores == "head",
         answers="likelihood" if row.answers else None,

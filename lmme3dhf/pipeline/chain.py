@@ -28,7 +28,7 @@ from lmme3dhf.pipeline.evaluation import evaluate_file
 from lmme3dhf.pipeline.job import Job, JobError, read_steps
 from lmme3dhf.predictions import PredictionError
 from lmme3dhf.reports.evaluation import opinion_ceiling
-from lmme3dhf.scorer import Scorer
+from lmme3dhf.scorer import Scorer, aspects_of_folder
 from lmme3dhf.stages.identity import STAGES, changes
 from lmme3dhf.stages.predict import predict
 from lmme3dhf.stages.provenance import facts_of_test
@@ -278,6 +278,7 @@ def predict_test(config: Config, model: Path, out: Path) -> None:
         test_samples(config),
         out,
         model=model_key(model),
+        aspects=aspects_of_folder(model),
         maps=True,
     ).require_all()
 

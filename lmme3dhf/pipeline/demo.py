@@ -25,7 +25,7 @@ from lmme3dhf.predictions import map_path, read_predictions
 from lmme3dhf.reports.evaluation import Labels
 from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.plots import loss_curves, recall_bars, saliency_overlays, score_scatter
-from lmme3dhf.scorer import Scorer
+from lmme3dhf.scorer import Scorer, aspects_of_folder
 from lmme3dhf.scores import ScoreRow, read_scores
 from lmme3dhf.stages.table import maps_beside, model_key, score_files
 from lmme3dhf.training import LOSSES, VALIDATION
@@ -57,6 +57,7 @@ def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, 
             files_below([clips]),
             table,
             model=model_key(model),
+            aspects=aspects_of_folder(model),
             maps=maps_beside(table),
         )
         print(f"clips: {tally}; see {table}")
@@ -149,7 +150,8 @@ def _clip_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _score_cell(row: ScoreRow, dimension: str) -> str:
-    score = getattr(row, dimension)
-    if score is None:
+    if dimension not in row.ratings:
         return ""
-    return f"{on_scale(score):.3f}" + f" {FLAG}" * (dimension in row.outside_training)
+    return f"{on_scale(row.ratings[dimension].score):.3f}" + f" {FLAG}" * (
+        dimension in row.outside_training
+    )

@@ -14,12 +14,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lmme3dhf import distributed
 from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.aspects import DISTORTION, Aspects
+from lmme3dhf.assessment import Question
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.escaping import visible
@@ -35,7 +38,6 @@ from lmme3dhf.predictions import (
 from lmme3dhf.progress import with_progress
 from lmme3dhf.scorer import Assessment, Failure, Scorer
 from lmme3dhf.stages.table import DECODERS, file_states, opened, stands, with_content
-from lmme3dhf.vocabulary import DIMENSIONS
 
 METHOD = "LMME3DHF"
 
@@ -82,28 +84,32 @@ def predict(
     out: Path,
     *,
     model: str,
+    aspects: Aspects,
     maps: bool,
     write_text: bool = False,
     ratings: bool = True,
     scores: bool = True,
     answers: str | None = "likelihood",
+    questions: Mapping[str, Question] | None = None,
     views: tuple[float, ...] | None = None,
 ) -> Outcome:
-    """Predicts every video of a list and writes one record per video and dimension, in the order of
+    """Predicts every video of a list and writes one record per video and aspect, in the order of
     the list.
 
     Args:
         load: Gives the scorer; called only where there is something to predict.
-        samples: The questions; replies are never looked at. A list on one dimension gives records
-            on that one, a list of distortion questions records on both.
+        samples: The questions; replies are never looked at. A list on one aspect gives records on
+            that one, a list of distortion questions records on all that the model rates.
         out: JSONL file; maps go to the folder `<name>_maps` beside it. Records of another model,
             of other prompts, options or clips are replaced, and their number is printed.
         model: The model's hash, from `stages.table.model_key`.
+        aspects: What the model rates.
         maps: Predict saliency maps when the model can.
         write_text: Let the model write its ratings as sentences too.
-        ratings: Rate quality and authenticity.
+        ratings: Rate the model's aspects.
         scores: Whether the scorer that `load` gives has scores.
         answers: How the distortions are answered (`Scorer.assess`); None for no answer.
+        questions: Name -> further question on every clip; the answers are in every record.
         views: Where the scorer takes the three views; None for the usual places.
 
     Returns:
@@ -111,32 +117,45 @@ def predict(
         see `Outcome.require_all`.
 
     Raises:
-        DataError: Nothing is asked for.
+        DataError: Nothing is asked for, or the list asks for what the model does not rate.
         PredictionError: Another process is writing the file, or it is no file of ours.
     """
-    if not (maps or ratings or answers):
+    if not (maps or ratings or answers or questions):
         raise DataError("no ratings, no answers and no maps are asked for; ask for some of them")
     samples = list(samples)
-    asked = [d for d in DIMENSIONS if any(sample.task == d for sample in samples)] or DIMENSIONS
+    tasks = dict.fromkeys(sample.task for sample in samples)
+    if foreign := [task for task in tasks if task not in (*aspects, DISTORTION)]:
+        raise DataError(
+            f"{out}: the list asks for {', '.join(foreign)}, and this model rates "
+            f"{', '.join(aspects)}; give a list on these, or a model of those"
+        )
+    asked = [name for name in aspects if name in tasks] or list(aspects)
+    slots = {sample.video: sample.slots for sample in samples if getattr(sample, "slots", None)}
     options = {
-        "prompts": dict(PROMPTS) | {sample.task: sample.prompt for sample in samples},
+        "prompts": {DISTORTION: PROMPTS[DISTORTION]},
         "ratings": ratings,
         "answers": answers,
         "maps": maps,
         "write_text": write_text,
     }
-    other_views = [] if views is None else [views]
-    decided_by = json.dumps([options, scores, asked, DECODERS, *other_views], sort_keys=True)
-    settings = hashlib.sha256(decided_by.encode()).hexdigest()[:16]
-    known = {"method": METHOD, "model": model, "settings": settings}
+    if not slots:  # with them the model's own prompts are filled
+        options["prompts"] |= {name: aspect.question() for name, aspect in aspects.items()}
+        options["prompts"] |= {sample.task: sample.prompt for sample in samples}
+    decided_by = [options, scores, asked, DECODERS, *[views] * (views is not None)]
+    if questions:
+        decided_by.append({name: asdict(question) for name, question in questions.items()})
     clips = {sample.video: sample.path for sample in samples}
+    settings = {v: _settings([*decided_by, *([slots[v]] if v in slots else [])]) for v in clips}
+    known = {"method": METHOD, "model": model}
+    if questions:
+        options = options | {"questions": questions}
     with opened(PredictionFile(out, METHOD)) as file:
         states = file_states(list(dict.fromkeys(clips.values())))
         states = {video: states[path] for video, path in clips.items()}
         todo, stale = [], {}
         if file is not None:
             _take_parts(file)
-            stale = _stale(file, states, asked, known)
+            stale = _stale(file, states, asked, known, settings)
             there = {video for video, _ in file.rows.keys() - stale.keys()}
             todo = [video for video in clips if video not in there]
             if there:
@@ -150,7 +169,8 @@ def predict(
             file.forget(stale)
         if mine:
             clips_of_mine = {video: clips[video] for video in mine}
-            found = _records(scorer, clips_of_mine, states, out, asked, known, options)
+            known = {video: {**known, "settings": settings[video]} for video in mine}
+            found = _records(scorer, clips_of_mine, slots, states, out, asked, known, options)
             with closing(found) as results:
                 results = with_progress(results, distributed.named("predicting"), len(mine))
                 if distributed.world_size() == 1:
@@ -162,7 +182,7 @@ def predict(
         outcome = None
         if file is not None:
             _take_parts(file)
-            file.arrange((video, dimension) for video in clips for dimension in asked)
+            file.arrange((video, aspect) for video in clips for aspect in asked)
             good, failed = predicted(file.rows.values())
             outcome = Outcome(
                 out=out, records=len(good), clips=len(clips), failures=tuple(failed.values())
@@ -170,11 +190,16 @@ def predict(
         return distributed.all_gather(outcome)[0]
 
 
+def _settings(decided_by: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _stale(
     file: PredictionFile,
     states: Mapping[str, FileState | None],
     asked: Sequence[str],
     known: Mapping[str, str],
+    settings: Mapping[str, str],
 ) -> dict[tuple[str, str], str]:
     """Key of each record that does not stand -> why."""
     stale = {}
@@ -183,10 +208,10 @@ def _stale(
             stale[key] = "of another method or version"
         elif record.model != known["model"]:
             stale[key] = "of another model"
-        elif record.settings != known["settings"]:
-            stale[key] = "of other prompts or options"
         elif record.video not in states:
             stale[key] = "of another list"
+        elif record.settings != settings[record.video]:
+            stale[key] = "of other prompts or options"
         elif not stands(record, states[record.video]):
             stale[key] = "failures, tried again" if record.reason else "of clips that have changed"
         elif record.map is not None and not (file.record.parent / record.map).is_file():
@@ -202,23 +227,26 @@ def _stale(
 def _records(
     scorer: Scorer,
     clips: Mapping[str, Path],
+    slots: Mapping[str, Mapping[str, str]],
     states: Mapping[str, FileState | None],
     out: Path,
     asked: Iterable[str],
-    known: Mapping[str, str],
+    known: Mapping[str, Mapping[str, str]],
     options: Mapping[str, object],
 ) -> Iterator[list[Prediction]]:
     """The records of each clip, in their order."""
-    with closing(scorer.assess(list(clips.values()), **options)) as results:
+    of_clips = {"slots": [slots.get(video, {}) for video in clips]} if slots else {}
+    with closing(scorer.assess(list(clips.values()), **options, **of_clips)) as results:
         for (video, path), result in zip(clips.items(), results, strict=True):
-            again = partial(scorer.assess, [path], **options)
+            own = {"slots": slots.get(video, {})} if slots else {}
+            again = partial(scorer.assess, [path], **options, **own)
             result, content = with_content(path, result, states[video], again)
-            about = {"video": video, "content": content, **known}
+            about = {"video": video, "content": content, **known[video]}
             if isinstance(result, Failure):
                 # The file is to be read elsewhere too.
                 message = result.message.replace(str(path), path.name)
                 about |= {"reason": result.reason, "message": message}
-                yield [Prediction(dimension=dimension, **about) for dimension in asked]
+                yield [Prediction(dimension=aspect, **about) for aspect in asked]
             else:
                 yield _of_assessment(result, about, asked, out)
 
@@ -232,18 +260,20 @@ def _of_assessment(
         folder.mkdir(parents=True, exist_ok=True)
         write_saliency_png(folder / f"{about['video']}.png", result.saliency)
         where = f"{folder.name}/{about['video']}.png"
+    answers = {name: answer.probabilities for name, answer in result.answers.items()}
     records = []
-    for dimension in asked:
-        rating = getattr(result, dimension)
+    for aspect in asked:
         rated = {}
-        if rating is not None:
+        if rating := result.ratings.get(aspect):
             names = ("score", "level", "level_probabilities", "text")
             rated = {name: getattr(rating, name) for name in names}
+            rated["by_head"] = rating.by_head if len(rating.by_head) > 1 else None
         records.append(
             Prediction(
                 **about,
-                dimension=dimension,
+                dimension=aspect,
                 **rated,
+                answers=answers or None,
                 distortions=result.distortions,
                 distortion_log_odds=result.distortion_log_odds,
                 map=where,

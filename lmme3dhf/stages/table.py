@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 
 from lmme3dhf import __version__, distributed
 from lmme3dhf.annotations.fixations import write_saliency_png
-from lmme3dhf.assessment import Assessment, Failure
+from lmme3dhf.aspects import Aspects
+from lmme3dhf.assessment import Assessment, Failure, Question
 from lmme3dhf.data import container, strips
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.errors import format_error
@@ -90,17 +91,22 @@ class Tally:
         return said + (f"; {self.left} files left out after the failure" if self.left else "")
 
 
-def model_key(folder: Path, load: str | None = None) -> str:
+def model_key(
+    folder: Path, load: str | None = None, questions: Mapping[str, Question] | None = None
+) -> str:
     """The hash of a model in its rows: 16 hexadecimal digits for all that decides a score, weights
     that are rounded on loading included. Rank 0 reads the files; every rank has to ask.
 
     Args:
         folder: Folder of a merged model.
         load: "8bit" and "4bit" give other scores, and so another key.
+        questions: Further questions, whose answers are in the rows.
     """
     digest = distributed.on_main(lambda: model_hash(folder))
     if load in ("8bit", "4bit"):
         digest = hashlib.sha256(f"{digest} {load}".encode()).hexdigest()
+    if questions:
+        digest = hashlib.sha256(f"{digest} {sorted(questions.items())}".encode()).hexdigest()
     return digest[:16]
 
 
@@ -115,6 +121,8 @@ def score_files(
     out: Path,
     *,
     model: str,
+    aspects: Aspects,
+    questions: Mapping[str, Question] | None = None,
     maps: Path | None = None,
     views: tuple[float, ...] | None = None,
     fail_fast: bool = False,
@@ -126,6 +134,8 @@ def score_files(
         files: The clips. The table's own files and maps among them are left out.
         out: Either file of the table.
         model: The model's hash, from `model_key`.
+        aspects: The model's, which the table has columns for.
+        questions: Name -> further question on every clip, likewise.
         maps: Folder for the saliency maps; None writes none. Rows that stand keep their maps, or
             stay without.
         views: Where the scorer takes the three views; None for the usual places.
@@ -144,8 +154,12 @@ def score_files(
     if not files:
         raise DataError(f"{out}: no files to score; give clips, or folders with clips")
     load = cache(load)
-    about = {"model": model, "views": views}
-    with opened(ScoreTable(out, decoders=DECODERS, **about)) as table:
+    about, options = {"model": model, "views": views}, {"maps": maps is not None}
+    if questions:
+        options["questions"] = questions
+    scales = {name: aspect.scale for name, aspect in aspects.items()}
+    columns = {"aspects": scales, "questions": questions or ()}
+    with opened(ScoreTable(out, decoders=DECODERS, **columns, **about)) as table:
         states = file_states(files)
         resumed = 0
         if table is not None:
@@ -159,7 +173,7 @@ def score_files(
             todo = _to_score(table, states) if table is not None else []
             todo = distributed.all_gather(todo)[0]
             mine = distributed.share(todo)
-            with closing(_scored(load, mine, states, out, about, maps=maps)) as rows:
+            with closing(_scored(load, mine, states, out, about, maps, options)) as rows:
                 if distributed.world_size() == 1:
                     _fill(table, states, _in_turn(rows, todo), fail_fast=fail_fast)
                 else:
@@ -293,8 +307,8 @@ def _scored(
     states: Mapping[Path, FileState | None],
     out: Path,
     about: Mapping[str, Any],
-    *,
     maps: Path | None,
+    options: Mapping[str, Any],
 ) -> Iterator[ScoreRow]:
     """Rows of files, in their order."""
     if not files:
@@ -304,14 +318,14 @@ def _scored(
         raise DataError("a scorer without scores cannot fill a table of scores; use predict")
     began = time.monotonic()
     remaining = iter(files)
-    with closing(scorer.assess(files, maps=maps is not None)) as results:
+    with closing(scorer.assess(files, **options)) as results:
         # The results of a batch are there at the same time.
         while batch := list(islice(results, scorer.batch_size)):
             now = time.monotonic()
             seconds, began = round((now - began) / len(batch), 3), now
             for result in batch:
                 path = next(remaining)
-                again = partial(scorer.assess, [path], maps=maps is not None)
+                again = partial(scorer.assess, [path], **options)
                 result, content = with_content(path, result, states[path], again)
                 row = _row(path, result, content, out, about, maps=maps)
                 yield replace(row, seconds=seconds)

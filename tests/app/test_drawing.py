@@ -12,29 +12,26 @@ import pytest
 from PIL import Image
 
 from lmme3dhf.app import drawing
+from lmme3dhf.aspects import GEN3DHF, Scale
 from lmme3dhf.assessment import FLAG
 from lmme3dhf.reports.plots.saliency import overlay
 from lmme3dhf.scorer import Rating
 from lmme3dhf.scores import ScoreRow, scores_csv
-from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, NO_DISTORTION
+from tests.conftest import GEN3DHF_FIELDS, score_row
 from tests.reports.html_page import ReadPage
 
 EVIL = "<script>alert('x')</script> & \"y\" <img src=http://a.b/c.png>"
 # Half of the videos lie evenly between 20 and 40, half between 40 and 80.
 PERCENTILES = [20 + 0.4 * i for i in range(50)] + [40 + 0.8 * i for i in range(51)]
-SCALE = {
-    "minimum": 0,
-    "maximum": 100,
-    "direction": "higher is better",
-    "levels": list(LEVELS),
-    "edges": [20.0, 32.0, 44.0, 56.0, 68.0, 80.0],
-    "training": {"videos": 51, "mean": 45.0, "deviation": 17.0, "percentiles": PERCENTILES},
-}
+SCALE = Scale(edges=(20.0, 32.0, 44.0, 56.0, 68.0, 80.0))
+TRAINING = {"videos": 51, "mean": 45.0, "deviation": 17.0, "percentiles": PERCENTILES}
 CHANCES = {"bad": 0.02, "poor": 0.25, "fair": 0.5, "good": 0.22999, "excellent": 0.00001}
 
 
-def rating(score: float) -> Rating:
-    return Rating(score=score, level="fair", level_probabilities=CHANCES)
+def rating(score: float, **changes) -> Rating:
+    about = {"level": "fair", "level_probabilities": CHANCES, "scale": SCALE}
+    return Rating(score=score, **about | changes)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +92,7 @@ def test_a_score_stands_in_its_band(score, band, place):
     """Edges at 32, 44, 56, 68; an edge belongs to the band below it, the outer bands go on to the
     ends of the scale, and a score beyond the scale is drawn and written at its end.
     """
-    page = str(drawing.rating_card("quality", rating(score), SCALE))
+    page = str(drawing.rating_card("quality", rating(score), TRAINING))
     assert not ReadPage(page).faults
     bands = re.findall(r'class="band( here)?" style="left:([\d.]+)%;width:([\d.]+)%">(\w+)', page)
     assert [(word, float(left), float(width)) for _, left, width, word in bands] == [
@@ -115,22 +112,22 @@ def test_a_rating_in_words():
     """The level with its own probability and all five, the rank and the direction. Catches the
     probability of another level, and 0 % for what is merely rare.
     """
-    text = ReadPage(str(drawing.rating_card("authenticity", rating(60.4), SCALE))).text
+    text = ReadPage(str(drawing.rating_card("authenticity", rating(60.4), TRAINING))).text
     assert "Level word: fair, probability 50 %." in text
     assert "poor25 %✓ fair50 %good23 %excellent< 0.1 %" in text.replace("% ", "%")
     assert "bad2.0 %" in text
     assert "60.4 on a scale of 0 to 100, higher is better" in text
     assert "Higher than 76 % of the 51 training videos" in text
-    assert drawing.standing(19, SCALE) == "Below all of the 51 training videos."
-    assert drawing.standing(81, SCALE) == "Above all of the 51 training videos."
+    assert drawing.standing(19, TRAINING) == "Below all of the 51 training videos."
+    assert drawing.standing(81, TRAINING) == "Above all of the 51 training videos."
 
 
 def test_a_model_without_distribution_and_edges_says_so():
     """An older model folder. Catches a rank or bands that nobody measured."""
-    page = str(drawing.rating_card("quality", rating(50), SCALE | {"training": None}))
+    page = str(drawing.rating_card("quality", rating(50), None))
     assert "Where it stands among the training videos: unknown" in page
     assert "<svg" not in page
-    page = str(drawing.rating_card("quality", rating(50), SCALE | {"edges": None}))
+    page = str(drawing.rating_card("quality", rating(50, scale=Scale()), TRAINING))
     assert 'class="band' not in page
     assert 'class="marker"' in page
 
@@ -193,10 +190,10 @@ def test_text_from_outside_stays_text():
     """
     row = ScoreRow(file=EVIL, status="failed", reason="not_a_video", message=EVIL)
     parts = [
-        drawing.head(EVIL, 200, 120),
+        drawing.head(EVIL, ["quality"], 200, 120),
         drawing.clip_page(EVIL, EVIL, [drawing.answer_card(EVIL, EVIL)], []),
         drawing.refusal(EVIL, "not_a_video", EVIL),
-        drawing.session_table([row], scores_csv([row])),
+        drawing.session_table([row], list(GEN3DHF), scores_csv([row], GEN3DHF_FIELDS)),
     ]
     for part in parts:
         page = ReadPage(str(part))
@@ -209,7 +206,7 @@ def test_the_table_of_the_session_is_the_table_of_scores():
     """A scored and a failed file, as rows and as the CSV behind the link. Catches a failure without
     its reason, and a download that says something else.
     """
-    scored = ScoreRow(
+    scored = score_row(
         file="a.mp4",
         status="ok",
         quality=46.25,
@@ -219,7 +216,8 @@ def test_the_table_of_the_session_is_the_table_of_scores():
         distortions=DISTORTIONS[:2],
     )
     failed = ScoreRow(file="=b.mp4", status="failed", reason="too_short", message="b is short")
-    page = str(drawing.session_table([scored, failed], scores_csv([scored, failed])))
+    rows = [scored, failed]
+    page = str(drawing.session_table(rows, list(GEN3DHF), scores_csv(rows, GEN3DHF_FIELDS)))
     _, first, second = ReadPage(page).tables[0]
     assert first[:3] == ["a.mp4", "46.2 (fair)", "12.0 (bad)"]
     assert first[3] == "Eye Distortions; Mouth Distortions"
@@ -230,20 +228,20 @@ def test_the_table_of_the_session_is_the_table_of_scores():
     assert [row["file"] for row in rows] == ["a.mp4", "'=b.mp4"]
     assert rows[0]["quality"] == "46.25"
     assert rows[1]["reason"] == "too_short"
-    assert drawing.session_table([], b"") == ""
+    assert drawing.session_table([], [], b"") == ""
 
 
 def test_a_score_far_outside_is_shown_on_the_scale_with_a_flag():
     """A natural clip of 178.56. Catches a number beyond the scale in the card or in the table of
     the session, a flag that is not seen, and a note that is lost.
     """
-    wild = Rating(score=178.56, level="fair", level_probabilities=CHANCES, outside_training=True)
-    page = drawing.rating_card("quality", wild, SCALE)
+    wild = rating(178.56, outside_training=True)
+    page = drawing.rating_card("quality", wild, TRAINING)
     assert "178" not in page
     assert '<span class="score">100.0</span>' in page
     assert '<p class="flag">' in page
-    assert '<p class="flag">' not in drawing.rating_card("quality", rating(50.0), SCALE)
-    row = ScoreRow(
+    assert '<p class="flag">' not in drawing.rating_card("quality", rating(50.0), TRAINING)
+    row = score_row(
         file="a.mp4",
         status="ok",
         quality=178.56,
@@ -251,13 +249,13 @@ def test_a_score_far_outside_is_shown_on_the_scale_with_a_flag():
         distortions=(),
         notes=(f"a note {EVIL}",),
     )
-    table = drawing.session_table([row], scores_csv([row]))
+    table = drawing.session_table([row], list(GEN3DHF), scores_csv([row], GEN3DHF_FIELDS))
     shown, below = ReadPage(table).tables[0][1:]
     assert (shown[1].split()[0], shown[2].split()[0]) == ("100.0", "50.0")
     assert (FLAG in shown[1], FLAG in shown[2]) == (True, False)
     assert "flagged: the raw score of quality" in below[0]
     assert "a note" in below[0]
-    assert b"178.56" in scores_csv([row])
+    assert b"178.56" in scores_csv([row], GEN3DHF_FIELDS)
     noted = drawing.clip_page("a.mp4", "", [], [], ["a note"])
     assert "Note: a note." in noted
     assert not ReadPage(table).faults

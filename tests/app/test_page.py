@@ -248,7 +248,7 @@ def test_a_clip_is_scored_and_bad_ones_are_refused(page, served, model, clips, t
     table = tmp_path / "scores.csv"
     download.value.save_as(table)
     scored, *failed = read_scores(table)
-    assert scored.quality == pytest.approx(expected.quality.score, abs=1e-3)
+    assert scored.ratings["quality"].score == pytest.approx(expected.quality.score, abs=1e-3)
     assert scored.distortions == expected.distortions
     assert [row.reason for row in failed] == ["not_a_video", "too_large"]
 
@@ -416,8 +416,7 @@ def test_a_clip_is_shown_at_the_views_that_were_scored(tmp_path):
     rated = Rating(score=50.0, level="fair", level_probabilities=dict.fromkeys(LEVELS, 0.2))
     assessed = Assessment(
         path=clip,
-        quality=rated,
-        authenticity=rated,
+        ratings={"quality": rated, "authenticity": rated},
         distortions=(),
         saliency=None,
         decoder="pyav2",
@@ -458,8 +457,7 @@ def test_a_clip_that_changes_while_it_is_scored_has_its_own_hash(tmp_path, monke
                 os.replace(new, path)
             return Assessment(
                 path=path,
-                quality=rated,
-                authenticity=rated,
+                ratings={"quality": rated, "authenticity": rated},
                 distortions=(),
                 saliency=None,
                 decoder="pyav2",
@@ -471,4 +469,4 @@ def test_a_clip_that_changes_while_it_is_scored_has_its_own_hash(tmp_path, monke
 
     size = new.stat().st_size
     _, row = outcome(Replacing(), clip, max_seconds=MAX_SECONDS)
-    assert (row.content, row.quality) == (wanted, round(size / 1e6, 3))
+    assert (row.content, row.ratings["quality"].score) == (wanted, round(size / 1e6, 3))

@@ -13,6 +13,7 @@ from lmme3dhf.data.container import DECODER
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.scores import ScoreRow, ScoreTable
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from tests.conftest import score_row
 
 MODEL = "0123456789abcdef"
 EVIL = "=a<img src=x onerror=alert(1)>\"'&\u202egp4"  # with a mark that turns the rest around
@@ -48,7 +49,7 @@ def row(file: str, quality: float, authenticity: float | None = None, **fields) 
         "decoder": DECODER,
         "version": "1.0",
     }
-    return ScoreRow(
+    return score_row(
         file=file, quality=quality, authenticity=authenticity, model=MODEL, **given | fields
     )
 
@@ -60,7 +61,9 @@ def failed(file: str, reason: str) -> ScoreRow:
 
 
 def write_table(path: Path, rows: list[ScoreRow]) -> Path:
-    with ScoreTable(path, model=MODEL, decoders=(DECODER,), views=rows[0].views) as table:
+    options = {"model": MODEL, "decoders": (DECODER,), "views": rows[0].views}
+    options["aspects"] = {n: r.scale for row in rows for n, r in row.ratings.items()}
+    with ScoreTable(path, **options) as table:
         for each in rows:
             table.append(each)
     return path

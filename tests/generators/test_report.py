@@ -6,7 +6,6 @@ import base64
 import csv
 import dataclasses
 import io
-import json
 import math
 import os
 import re
@@ -19,6 +18,7 @@ import pytest
 from PIL import Image
 
 from lmme3dhf.annotations.fixations import write_saliency_png
+from lmme3dhf.aspects import Scale
 from lmme3dhf.assessment import FLAG
 from lmme3dhf.cli import main
 from lmme3dhf.data.synthetic.render import write_clip
@@ -29,7 +29,7 @@ from lmme3dhf.generators.report import LARGEST_PAGE, MOST_GENERATORS, compare, w
 from lmme3dhf.generators.tables import grouped, p_text, ranks
 from lmme3dhf.metrics.group_means import GroupMean
 from lmme3dhf.reports.page import Card
-from lmme3dhf.scores import ScoreRow, read_scores
+from lmme3dhf.scores import ScoreRow, append_row, read_scores
 from tests.generators.conftest import (
     BLUE,
     EVIL,
@@ -69,7 +69,7 @@ def test_the_means_are_those_of_the_table(made: Made):
     """
     scores = {
         name: [
-            r.quality
+            r.ratings["quality"].score
             for r in read_scores(made.table)
             if r.status == "ok" and r.file.startswith(f"clips/{name}_")
         ]
@@ -227,9 +227,8 @@ def test_scores_beyond_the_scale_are_shown_at_its_end_with_their_flag(tmp_path: 
     scores that are lost to the CSV files.
     """
     wild = row("clips/wild_1.mp4", 80.0, notes=("a note",), content="0" * 64)
-    wild = dataclasses.replace(
-        wild, quality=178.56, authenticity=178.56, outside_training=("quality",)
-    )
+    ratings = {n: dataclasses.replace(r, score=178.56) for n, r in wild.ratings.items()}
+    wild = dataclasses.replace(wild, ratings=ratings, outside_training=("quality",))
     rows = [wild, dataclasses.replace(wild, file="clips/wild_2.mp4", outside_training=(), notes=())]
     rows += [row(f"clips/tame_{i}.mp4", 60.0) for i in range(2)]
     rows = [dataclasses.replace(each, views=(0.5, 0.0, 1.0)) for each in rows]
@@ -367,8 +366,9 @@ def test_a_page_of_two_thousand_keeps_within_five_megabytes(tmp_path: Path):
         ]
         rows += [failed(f"{at}/{name}/{'x' * 200}.mp4", "empty") for at in range(200)]
     table = tmp_path / "scores.jsonl"
-    lines = [json.dumps(dataclasses.asdict(each)) + "\n" for each in rows]
-    table.write_text("".join(lines), encoding="utf-8")
+    with table.open("wb") as file:
+        for each in rows:
+            append_row(file, each)
     for folder in {Path(each.file).parent for each in rows}:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     write_comparison(table, tmp_path / "report.html", "{generator}/../noise.mp4")
@@ -488,7 +488,7 @@ def test_equal_means_share_a_rank():
         name: GroupMean(1, mean, mean, mean, mean)
         for name, mean in {"a": 5.0, "b": 7.0, "c": 5.0, "d": 1.0, "e": float("nan")}.items()
     }
-    assert ranks(means) == {"a": 2, "b": 1, "c": 2, "d": 4, "e": None}
+    assert ranks(means, Scale()) == {"a": 2, "b": 1, "c": 2, "d": 4, "e": None}
 
 
 def test_an_interval_does_not_hang_on_the_other_generators():
@@ -499,7 +499,10 @@ def test_an_interval_does_not_hang_on_the_other_generators():
     both = compare(rows, None, "t").means["quality"]
     alone = compare([r for r in rows if "bb" in r.file], "{generator}/*", "t").means["quality"]
     assert both["bb"] == alone["bb"]
-    assert [g.name for g in grouped(rows, ["a"] * 3 + ["bb"] * 3)] == ["bb", "a"]
+    assert [g.name for g in grouped(rows, ["a"] * 3 + ["bb"] * 3, {"quality": Scale()})] == [
+        "bb",
+        "a",
+    ]
 
 
 def test_p_is_never_zero_on_the_page():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lmme3dhf import distributed
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.config import Config
 from lmme3dhf.data.container import DECODER
 from lmme3dhf.data.gen3dhf import PROMPTS
@@ -61,8 +62,7 @@ class FakeScorer:
                 continue
             yield Assessment(
                 path=path,
-                quality=rating if ratings else None,
-                authenticity=rating if ratings else None,
+                ratings=dict.fromkeys(GEN3DHF, rating) if ratings else {},
                 distortions=DISTORTIONS[:1] if answers else None,
                 saliency=np.ones((8, 24), np.float32) if maps else None,
                 decoder=DECODER,
@@ -84,6 +84,7 @@ def listed(folder: Path, *videos: str, task: str = "quality") -> list[Sample]:
 
 def predict(scorer, samples, out, *, model: str = MODEL, maps: bool = False, **options):
     """The outcome of the command with a scorer that is loaded already."""
+    options = {"aspects": GEN3DHF, **options}
     return predict_clips(lambda: scorer, samples, out, model=model, maps=maps, **options)
 
 
@@ -147,7 +148,7 @@ def test_a_clip_that_cannot_be_read_has_records_and_the_others_stay(tmp_path):
     with pytest.raises(DataError, match=r"1 of 3 clips .*\n  broken \(not_a_video\): broken.mp4"):
         outcome.require_all()
     # The failure would come again: nothing is loaded.
-    assert predict_clips(None, samples, out, model=MODEL, maps=False) == outcome
+    assert predict_clips(None, samples, out, model=MODEL, aspects=GEN3DHF, maps=False) == outcome
     # Replaced, it is predicted alone, and takes its place.
     (tmp_path / "broken.mp4").write_text("good now")
     scorer = FakeScorer()

@@ -7,20 +7,25 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmme3dhf import distributed, scores
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.assessment import Assessment, Failure, Rating
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.sources import files_below
 from lmme3dhf.files import FileState, file_hash, file_state, write_manifest
 from lmme3dhf.scores import ScoreError, ScoreRow, append_row, read_scores
-from lmme3dhf.stages.table import Tally, maps_beside, model_key, score_files
+from lmme3dhf.stages import table as module
+from lmme3dhf.stages.table import Tally, maps_beside, model_key
 from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from tests.conftest import score_row
 
+score_files = partial(module.score_files, aspects=GEN3DHF)
 MODEL, OTHER = "0" * 16, "f" * 16
 WORDS = dict.fromkeys(LEVELS, 0.2)
 
@@ -53,8 +58,10 @@ class FakeScorer:
                 continue
             yield Assessment(
                 path=path,
-                quality=Rating(score=score, level="good", level_probabilities=WORDS),
-                authenticity=Rating(score=-score, level="bad", level_probabilities=WORDS),
+                ratings={
+                    "quality": Rating(score=score, level="good", level_probabilities=WORDS),
+                    "authenticity": Rating(score=-score, level="bad", level_probabilities=WORDS),
+                },
                 distortions=DISTORTIONS[:1],
                 saliency=np.full((8, 24), score / 100, np.float32) if maps else None,
                 decoder="pyav2",
@@ -84,10 +91,14 @@ def run(scorer: Callable, folder: Path, *, name: str = "scores.csv", **options) 
     return score_files(scorer, sorted(folder.iterdir()), folder.parent / name, **options)
 
 
+def quality_of(row: ScoreRow) -> float | None:
+    return row.ratings["quality"].score if row.ratings else None
+
+
 def rows_of(folder: Path) -> list[tuple[str, str | None, float | None]]:
     rows = read_scores(folder.parent / "scores.jsonl")
     assert rows == read_scores(folder.parent / "scores.csv")
-    return [(Path(row.file).name, row.reason, row.quality) for row in rows]
+    return [(Path(row.file).name, row.reason, quality_of(row)) for row in rows]
 
 
 # Once
@@ -106,9 +117,9 @@ def test_every_file_gets_its_row(clips):
         ("d.mp4", None, 40.0),
     ]
     first, second, third, _ = read_scores(clips.parent / "scores.csv")
-    assert first.authenticity == -10.123
-    assert (first.quality_level, first.authenticity_level) == ("good", "bad")
-    assert first.quality_probabilities == WORDS
+    assert first.ratings["authenticity"].score == -10.123
+    assert [rating.level for rating in first.ratings.values()] == ["good", "bad"]
+    assert first.ratings["quality"].level_probabilities == WORDS
     assert first.distortions == DISTORTIONS[:1]
     assert first.distortion_probabilities == dict.fromkeys(DISTORTIONS, 0.5)
     assert (first.decoder, first.model, first.map) == ("pyav2", MODEL, None)
@@ -174,7 +185,7 @@ def test_the_same_content_is_scored_once(clips):
     rows = {Path(row.file).name: row for row in read_scores(clips.parent / "scores.csv")}
     for name in ("aa.mp4", "aaa.mp4"):
         assert rows[name].file == str(clips / name)
-        assert (rows[name].quality, rows[name].map) == (10.123, rows["a.mp4"].map)
+        assert (quality_of(rows[name]), rows[name].map) == (10.123, rows["a.mp4"].map)
         assert rows[name].seconds == 0
     assert rows["bb.mp4"].message == f"{clips / 'bb.mp4'} is not_a_video; replace it"
 
@@ -268,7 +279,7 @@ def test_flags_and_notes_are_counted(clips):
                     result = replace(result, notes=("a note", "another"))
                 if isinstance(result, Assessment) and result.path.name == "a.mp4":
                     wild = replace(result.quality, outside_training=True)
-                    result = replace(result, quality=wild)
+                    result = replace(result, ratings={**result.ratings, "quality": wild})
                 yield result
 
     tally = run(Noted(), clips)
@@ -520,7 +531,7 @@ def test_a_file_that_changes_after_its_hash_has_the_new_hash_and_the_new_score(c
         row for row in read_scores(clips.parent / "scores.csv") if row.file.endswith("d.mp4")
     )
     content = "1a6562590ef19d1045d06c4055742d38288e9e6dcd71ccde5cee80f1d5a774eb"
-    assert (row.content, row.quality) == (content, 50.0)
+    assert (row.content, quality_of(row)) == (content, 50.0)
     assert content[:12] in row.map
     assert run(forbidden, clips).resumed == 4
 
@@ -634,7 +645,7 @@ def test_ranks_score_a_file_that_was_to_share_the_scores_of_a_changed_one(clips,
 
 def row_of_part(path: Path, score: float) -> Callable[[], ScoreRow]:
     """Makes the row that another rank would write of a file as it is then."""
-    return lambda: ScoreRow(
+    return lambda: score_row(
         file=str(path),
         status="ok",
         quality=score,

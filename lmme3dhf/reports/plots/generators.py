@@ -14,7 +14,9 @@ import numpy as np
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.projections.polar import PolarAxes
 
-from lmme3dhf.reports.plots.style import DIMENSION_COLOURS, line, no_formula, picture
+from lmme3dhf.aspects import Scale
+from lmme3dhf.assessment import GEN3DHF_SCALE
+from lmme3dhf.reports.plots.style import DIMENSION_COLOURS, GREEN, line, no_formula, picture
 
 WIDTH = 5.2  # inches
 MOST_POINTS = 150  # of a generator that are drawn
@@ -42,36 +44,41 @@ def drawn_names(names: Sequence[str]) -> list[str]:
 
 def generator_intervals(
     path: Path,
-    dimension: str,
+    aspect: str,
     rows: Sequence[tuple[str, float, float, float]],
     note: str = "",
+    *,
+    scale: Scale = GEN3DHF_SCALE,
 ) -> None:
     """Mean score of each generator with its interval.
 
     Args:
         path: PNG to write.
-        dimension: "quality" or "authenticity", which gives the colour.
+        aspect: Its name, which gives the colour.
         rows: (generator, mean, low end, high end); without an interval (NaN) the dot alone, without
             a mean nothing.
         note: See `style.picture`.
+        scale: Where the scores live.
     """
     place = np.arange(len(rows))
     mean_G, low_G, high_G = (np.array([row[at] for row in rows]) for at in (1, 2, 3))
     with picture(path, WIDTH, _height(len(rows)), note) as figure:
         axis = figure.subplots()
         axis.hlines(place, low_G, high_G, color="0.2", linewidth=1.6)
-        colour = DIMENSION_COLOURS[dimension]
+        colour = DIMENSION_COLOURS.get(aspect, GREEN)
         axis.plot(mean_G, place, "o", color=colour, markersize=7, zorder=3)
         _name_rows(axis, [name for name, *_ in rows])
-        axis.set_xlabel(f"mean {dimension} (0-100, higher is better)")
+        axis.set_xlabel(f"mean {aspect} ({_ends(scale)})")
 
 
 def score_distributions(
     path: Path,
-    dimension: str,
+    aspect: str,
     score_of: Mapping[str, np.ndarray],
     rng: np.random.Generator,
     note: str = "",
+    *,
+    scale: Scale = GEN3DHF_SCALE,
 ) -> None:
     """Scores of each generator's videos: a point a video (of more than 150 as many, drawn at
     random), the quartiles and the median as a box, and from ten videos on the shape of the
@@ -79,12 +86,13 @@ def score_distributions(
 
     Args:
         path: PNG to write.
-        dimension: "quality" or "authenticity", which gives the colour.
+        aspect: Its name, which gives the colour.
         score_of: Generator -> scores.
         rng: Draws the points, and how far they lie from their line.
         note: See `style.picture`.
+        scale: Where the scores live.
     """
-    colour = DIMENSION_COLOURS[dimension]
+    colour = DIMENSION_COLOURS.get(aspect, GREEN)
     with picture(path, WIDTH, _height(len(score_of), 0.5), note) as figure:
         axis = figure.subplots()
         for place, score_N in enumerate(score_of.values()):
@@ -122,12 +130,12 @@ def score_distributions(
                 rasterized=len(score_of) * MOST_POINTS > 1500,
             )
         _name_rows(axis, list(score_of))
-        axis.set_xlabel(f"{dimension} of a video (0-100, higher is better)")
+        axis.set_xlabel(f"{aspect} of a video ({_ends(scale)})")
 
 
 def level_bars(
     path: Path,
-    dimension: str,
+    aspect: str,
     levels: Sequence[str],
     shares: Mapping[str, Sequence[float]],
     note: str = "",
@@ -137,8 +145,8 @@ def level_bars(
 
     Args:
         path: PNG to write.
-        dimension: "quality" or "authenticity".
-        levels: From worst to best.
+        aspect: Its name.
+        levels: From the first to the last that is drawn, worst to best.
         shares: Generator -> share of each level, 0..1; all NaN has no bar.
         note: See `style.picture`.
     """
@@ -174,7 +182,7 @@ def level_bars(
         _name_rows(axis, list(shares))
         axis.set_xlim(0, 100)
         axis.grid(visible=False)
-        axis.set_xlabel(f"% of the videos at each level of {dimension}")
+        axis.set_xlabel(f"% of the videos at each level of {aspect}")
         figure.legend(loc="outside upper center", ncols=len(levels), handlelength=1.1)
 
 
@@ -215,6 +223,10 @@ def generator_radar(
             colour = DIMENSION_COLOURS["quality"]
             _around(panel, value_A, color=colour, lw=1.5, marker="o", markersize=3)
             panel.set_title(no_formula(name), fontsize=9.5, pad=20)
+
+
+def _ends(scale: Scale) -> str:
+    return f"{scale.minimum:g}-{scale.maximum:g}, {scale.direction}"
 
 
 def _radar_axes(axis: PolarAxes, names: Sequence[str], size: float) -> None:
