@@ -25,8 +25,7 @@ from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
 from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
-from lmme3dhf.data.packing import Path as Packed
-from lmme3dhf.data.packing import expand, pack
+from lmme3dhf.data.packing import TokenPath, expand, pack
 from lmme3dhf.data.pictures import clips_in_memory
 from lmme3dhf.data.pixels import frame_pixels, view_pixels
 from lmme3dhf.data.sources import in_memory, is_one, single_clips, three_views
@@ -60,7 +59,7 @@ class _Answer:
 
 def rating_dialogues(
     encoder: DialogueEncoder, prompts: Mapping[str, str], answer_prefix: str
-) -> dict[str, list[Packed]]:
+) -> dict[str, list[TokenPath]]:
     """The questions for ratings: dimension -> the dialogue that ends where its level and score are
     read.
 
@@ -76,9 +75,9 @@ def rating_dialogues(
 
 def _dialogue(
     encoder: DialogueEncoder, prompt: str, prefix: str | None, more: tuple[int, ...] = ()
-) -> Packed:
+) -> TokenPath:
     ids = (*encoder.encode(prompt, prefix=prefix).input_ids, *more)
-    return Packed(ids, (len(ids) - 1,))
+    return TokenPath(ids, (len(ids) - 1,))
 
 
 def encoded_clip(model: LMME3DHF, processor: ProcessorMixin, clip: Clip) -> Media:
@@ -103,7 +102,7 @@ def read(
     model: LMME3DHF,
     encoder: DialogueEncoder,
     media: Sequence[Media],
-    asked: Mapping[str, Sequence[Packed]],
+    asked: Mapping[str, Sequence[TokenPath]],
     pad_token_id: int,
 ) -> dict[str, torch.Tensor]:
     """Reads all dialogues on all clips in one pass.
@@ -119,8 +118,11 @@ def read(
         Name -> hidden states (clips, dialogues of this name, hidden).
     """
     packed = pack(tuple(path for paths in asked.values() for path in paths))
-    packs = [expand(packed, encoder.video_pad, clip.tokens) for clip in media]
-    batch = packed_batch(packs, media, encoder.video_pad, pad_token_id)
+    packs = [
+        expand(packed, encoder.marker, encoder.placeholders[clip.kind], clip.tokens)
+        for clip in media
+    ]
+    batch = packed_batch(packs, media, pad_token_id)
     hidden = model.hidden_at(**{name: value.to(model.device) for name, value in batch.items()})
     places = iter(place for (place,) in packed.places)
     return {name: hidden[:, [next(places) for _ in paths]] for name, paths in asked.items()}
@@ -552,7 +554,7 @@ class Scorer:
 
     def _asked(
         self, prompts: Mapping[str, str], ratings: bool, answers: str | None
-    ) -> dict[str, list[Packed]]:
+    ) -> dict[str, list[TokenPath]]:
         """What is read: name -> the dialogues that end where a hidden state is needed."""
         asked = {}
         if ratings:
@@ -578,7 +580,9 @@ class Scorer:
         return written
 
     @torch.inference_mode()
-    def _read(self, media: list[Media], asked: dict[str, list[Packed]]) -> dict[str, torch.Tensor]:
+    def _read(
+        self, media: list[Media], asked: dict[str, list[TokenPath]]
+    ) -> dict[str, torch.Tensor]:
         return read(self.model, self._encoder, media, asked, self.processor.tokenizer.pad_token_id)
 
     def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
