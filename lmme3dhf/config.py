@@ -79,12 +79,15 @@ class FrameSettings:
         frames: A fixed even number of frames instead; 0 to use `fps`.
         min_pixels: Smallest area of a frame after resizing.
         max_pixels: Largest area of a frame after resizing.
+        images: Whether still images are inputs of their own; otherwise an image is a strip of three
+            views.
     """
 
     fps: float = 2.0
     frames: int = 0
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
+    images: bool = False
 
     def __post_init__(self) -> None:
         even = self.frames >= 0 and self.frames % 2 == 0

@@ -35,8 +35,7 @@ from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
 from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
-from lmme3dhf.data.packing import Path as Packed
-from lmme3dhf.data.packing import expand, pack
+from lmme3dhf.data.packing import TokenPath, expand, pack
 from lmme3dhf.data.pictures import clips_in_memory
 from lmme3dhf.data.pixels import frame_pixels, view_pixels
 from lmme3dhf.data.sources import in_memory, is_one, single_clips, three_views
@@ -129,7 +128,7 @@ def rating_dialogues(
     aspects: Aspects,
     slots: Slots | None = None,
     prompts: Mapping[str, str] | None = None,
-) -> dict[str, list[Packed]]:
+) -> dict[str, list[TokenPath]]:
     """The questions for ratings: aspect -> the dialogue that ends where its level and score are
     read.
 
@@ -151,9 +150,9 @@ def rating_dialogues(
 
 def _dialogue(
     encoder: DialogueEncoder, prompt: str, prefix: str | None, more: tuple[int, ...] = ()
-) -> Packed:
+) -> TokenPath:
     ids = (*encoder.encode(prompt, prefix=prefix).input_ids, *more)
-    return Packed(ids, (len(ids) - 1,))
+    return TokenPath(ids, (len(ids) - 1,))
 
 
 def encoded_clip(model: LMME3DHF, processor: ProcessorMixin, clip: Clip) -> Media:
@@ -178,7 +177,7 @@ def read(
     model: LMME3DHF,
     encoder: DialogueEncoder,
     media: Sequence[Media],
-    asked: Sequence[Mapping[str, Sequence[Packed]]],
+    asked: Sequence[Mapping[str, Sequence[TokenPath]]],
     pad_token_id: int,
 ) -> dict[str, torch.Tensor]:
     """Reads all dialogues on all clips in one pass.
@@ -196,9 +195,10 @@ def read(
     """
     packed = [pack(tuple(path for paths in of.values() for path in paths)) for of in asked]
     packs = [
-        expand(one, encoder.video_pad, clip.tokens) for one, clip in zip(packed, media, strict=True)
+        expand(one, encoder.marker, encoder.placeholders[clip.kind], clip.tokens)
+        for one, clip in zip(packed, media, strict=True)
     ]
-    batch = packed_batch(packs, media, encoder.video_pad, pad_token_id)
+    batch = packed_batch(packs, media, pad_token_id)
     hidden = model.hidden_at(**{name: value.to(model.device) for name, value in batch.items()})
     row_B1 = torch.arange(len(media))[:, None]
     places = iter(zip(*([place for (place,) in one.places] for one in packed), strict=True))
@@ -655,7 +655,7 @@ class Scorer:
     def _media(self, clip: Clip) -> Media:
         return encoded_clip(self.model, self.processor, clip)
 
-    def _asked(self, asked: _Asked, slots: Slots) -> dict[str, list[Packed]]:
+    def _asked(self, asked: _Asked, slots: Slots) -> dict[str, list[TokenPath]]:
         """What is read: name -> the dialogues that end where a hidden state is needed."""
         read = {}
         if asked.ratings:
@@ -686,7 +686,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _read(
-        self, media: list[Media], asked: Sequence[Mapping[str, list[Packed]]]
+        self, media: list[Media], asked: Sequence[Mapping[str, list[TokenPath]]]
     ) -> dict[str, torch.Tensor]:
         return read(self.model, self._encoder, media, asked, self.processor.tokenizer.pad_token_id)
 

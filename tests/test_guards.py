@@ -50,6 +50,8 @@ FLOORS = {
     "app": 5,
     "cli": 6,
 }
+# What the models and the data both know: how the backbone takes what it looks at.
+SHARED = {"models.backbone"}
 # The only imports along a floor: features are those of clips, and prediction drives the scorer.
 SIDEWAYS = {("features", "data"), ("stages", "scorer")}
 
@@ -164,7 +166,8 @@ def test_models_and_data_do_not_know_each_other():
     for here, there in (("data", "models"), ("models", "data"), ("training", "data")):
         for name, path in MODULES.items():
             if name.split(".")[0] == here:
-                assert not {o for o in own_imports(path) if o.split(".")[0] == there}, path
+                known = {o for o in own_imports(path) if o.split(".")[0] == there}
+                assert known <= SHARED, path
                 looked_at += 1
     assert looked_at > 15
 

@@ -2,27 +2,28 @@
 padded at the left, for the model to go on with.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from lmme3dhf.data.dialogue import IGNORED, VIDEO_TYPE, DialogueEncoder, Encoded
+from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, Encoded
 from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
-from lmme3dhf.data.packing import Pack, Path, expand, pack
+from lmme3dhf.data.packing import Pack, TokenPath, expand, pack, slots
+from lmme3dhf.models.backbone import MEDIA, library_arguments
 
-# What is no tensor, or no argument of the model.
-FACTS = ("names", "tokens", "mos")
+# Keys of a batch that are no arguments of the model.
+FACTS = ("names", "tokens", "values", "asked")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """A clip as the model takes it.
+    """A video or image as the model takes it.
 
     Attributes:
         grid_thw: Temporal patches, patch rows, patch columns.
-        second_per_grid: Seconds between temporal patches.
+        second_per_grid: Seconds between temporal patches; 0 for an image.
         tokens: Visual tokens after the merge.
         video_embeds: (visual tokens, hidden), when the tower ran before.
         pixel_values: (patches, 1176), when it has to run.
@@ -34,20 +35,28 @@ class Media:
     video_embeds: torch.Tensor | None = None
     pixel_values: torch.Tensor | None = None
 
+    @property
+    def kind(self) -> str:
+        """A key of `models.backbone.MEDIA`."""
+        return "video" if self.second_per_grid else "image"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A dialogue on a clip with its name and target.
+    """A dialogue on a clip with its name and targets.
 
     Attributes:
         name: Says which sample this is ("seed0001 quality"), for messages.
         encoded: The tokens.
-        mos: Target in MOS / 100; None without one.
+        aspect: The aspect that it asks for; None for another question.
+        values: Aspect -> target, 0 at the minimum of its scale and 1 at its maximum; those that
+            are not known are left out.
     """
 
     name: str
     encoded: Encoded
-    mos: float | None = None
+    aspect: str | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,52 +65,73 @@ class Item:
 
     Attributes:
         media: The clip.
-        pack: The questions' tokens, the video placeholder repeated once a visual token.
-        names: Of the questions.
+        pack: The questions' tokens, the placeholder repeated once a visual token.
+        names: Names of the questions.
         learnt: (index into the pack's reads, token to be predicted there).
-        scored: (index into the pack's reads, MOS / 100 or nan).
-        video_pad: The placeholder's token.
+        scored: The questions that are scored: the aspect that is asked for, the targets, and by
+            name of a read the indices into the pack's reads.
     """
 
     media: Media
     pack: Pack
     names: tuple[str, ...]
     learnt: tuple[tuple[int, int], ...]
-    scored: tuple[tuple[int, float], ...]
-    video_pad: int
+    scored: tuple[tuple[str | None, Mapping[str, float], Mapping[str, tuple[int, ...]]], ...]
 
 
-def packed_item(questions: Sequence[Question], media: Media) -> Item:
+def packed_item(questions: Sequence[Question], media: Media, spans: Sequence[str] = ()) -> Item:
     """Packs the questions on one clip.
 
     A token is learnt where the dialogue's labels say so, by the token before it; a score is read at
-    the dialogue's read position. What follows the last of these is no input at all.
+    the dialogue's answer, and what else is asked for there. What follows the last of these is no
+    input at all.
+
+    Args:
+        questions: At least one.
+        media: The clip.
+        spans: Names of `Encoded.reads` that heads read beside "answer".
     """
     paths, targets = [], []
     for question in questions:
         encoded = question.encoded
         learnt = {i - 1: label for i, label in enumerate(encoded.labels) if label != IGNORED}
-        reads = sorted({*learnt, encoded.read_index} - {-1})
-        paths.append(Path(encoded.input_ids[: reads[-1] + 1], tuple(reads)))
+        wanted = {i for name in _read_names(encoded, spans) for i in encoded.reads[name]}
+        reads = sorted({*learnt, *wanted})
+        paths.append(TokenPath(encoded.input_ids[: reads[-1] + 1], tuple(reads)))
         targets.append([learnt.get(read) for read in reads])
-    template = pack(tuple(paths))
+    template, marker = pack(tuple(paths)), questions[0].encoded.marker
     learnt, scored = [], []
     for question, path, places, tokens in zip(
         questions, paths, template.places, targets, strict=True
     ):
-        learnt += [(p, t) for p, t in zip(places, tokens, strict=True) if t is not None]
-        if question.encoded.read_index >= 0:
-            place = places[path.reads.index(question.encoded.read_index)]
-            scored.append((place, float("nan") if question.mos is None else question.mos))
-    video_pad = questions[0].encoded.video_pad
+        at = {
+            read: slots(template, marker, media.tokens, place)
+            for read, place in zip(path.reads, places, strict=True)
+        }
+        learnt += [
+            (at[read].start, token)
+            for read, token in zip(path.reads, tokens, strict=True)
+            if token is not None
+        ]
+        if "answer" in question.encoded.reads:
+            named = {
+                name: tuple(slot for i in question.encoded.reads[name] for slot in at[i])
+                for name in _read_names(question.encoded, spans)
+            }
+            scored.append((question.aspect, question.values, named))
+    placeholder = questions[0].encoded.placeholders[media.kind]
     return Item(
         media=media,
-        pack=expand(template, video_pad, media.tokens),
+        pack=expand(template, marker, placeholder, media.tokens),
         names=tuple(question.name for question in questions),
         learnt=tuple(learnt),
         scored=tuple(scored),
-        video_pad=video_pad,
     )
+
+
+def _read_names(encoded: Encoded, spans: Sequence[str]) -> list[str]:
+    """The reads of a dialogue that heads take: none where it is not scored."""
+    return ["answer", *spans] if "answer" in encoded.reads else []
 
 
 @dataclass(frozen=True)
@@ -112,35 +142,57 @@ class Collator:
         pad_token_id: Fills the right.
         pad_to: Lengths are rounded up to a multiple of it, so that a compiled model meets few
             shapes.
+        aspects: Names of the aspects, in the order of the columns of `values`.
+        spans: Names of the reads beside "answer", as of `packed_item`.
     """
 
     pad_token_id: int
     pad_to: int = 1
+    aspects: tuple[str, ...] = ()
+    spans: tuple[str, ...] = ()
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Pads and stacks.
 
         Returns:
             input_ids, seen_until, mm_token_type_ids (batch, length); reads (batch, R); learnt and
-            targets (learnt tokens,), scored and mos (scored reads,), left out where there are none;
-            grids and times; `video_embeds` or `pixel_values_videos`, concatenated; and `names` of
-            the questions and the number of `tokens` that are no padding, which are no tensors.
+            targets (learnt tokens,); for the S questions that are scored `scored` (S,), indices of
+            their answers into the flattened `reads`, for each further read `span_NAME` (S, T),
+            filled up with -1, `values` (S, aspects) float32, NaN where unknown, and `asked` (S,),
+            the index of the aspect or -1; all left out where there are none; grids and times;
+            `video_embeds` or `pixel_values_videos`, concatenated; and `names` of the questions and
+            the number of `tokens` that are no padding, which are no tensors.
         """
         batch = packed_batch(
             [item.pack for item in items],
             [item.media for item in items],
-            items[0].video_pad,
             self.pad_token_id,
             self.pad_to,
         )
         width = batch["reads"].shape[1]
         learnt = [(row * width + p, t) for row, i in enumerate(items) for p, t in i.learnt]
-        scored = [(row * width + p, mos) for row, i in enumerate(items) for p, mos in i.scored]
         if learnt:
             batch["learnt"], batch["targets"] = torch.tensor(learnt).unbind(1)
+        scored = [(row, *question) for row, item in enumerate(items) for question in item.scored]
         if scored:
-            batch["scored"] = torch.tensor([place for place, _ in scored])
-            batch["mos"] = torch.tensor([mos for _, mos in scored], dtype=torch.float32)
+            batch["scored"] = torch.tensor(
+                [row * width + at["answer"][0] for row, _, _, at in scored]
+            )
+            for name in self.spans:
+                longest = max(len(at[name]) for *_, at in scored)
+                batch[f"span_{name}"] = torch.tensor(
+                    [
+                        [*(row * width + i for i in at[name]), *[-1] * (longest - len(at[name]))]
+                        for row, _, _, at in scored
+                    ]
+                )
+            nan = float("nan")
+            batch["values"] = torch.tensor(
+                [[known.get(name, nan) for name in self.aspects] for _, _, known, _ in scored],
+                dtype=torch.float32,
+            )
+            order = {name: index for index, name in enumerate(self.aspects)}
+            batch["asked"] = torch.tensor([order.get(aspect, -1) for _, aspect, _, _ in scored])
         batch["names"] = [name for item in items for name in item.names]
         batch["tokens"] = sum(len(item.pack.input_ids) for item in items)
         return batch
@@ -149,7 +201,6 @@ class Collator:
 def packed_batch(
     packs: Sequence[Pack],
     media: Sequence[Media],
-    video_pad: int,
     pad_token_id: int,
     pad_to: int = 1,
 ) -> dict[str, torch.Tensor]:
@@ -159,7 +210,6 @@ def packed_batch(
     Args:
         packs: One a clip, expanded.
         media: The clips.
-        video_pad: The video placeholder's token.
         pad_token_id: Fills the right.
         pad_to: Lengths are rounded up to a multiple of it.
     """
@@ -175,10 +225,13 @@ def packed_batch(
     alone = range(1, length + 1)
     seen = [[*pack.seen_until, *alone[len(pack.seen_until) :]] for pack in packs]
     reads = [[*pack.reads, *[pack.reads[0]] * (most - len(pack.reads))] for pack in packs]
+    token_types = torch.zeros_like(input_ids)
+    for row, own, medium in zip(token_types, packs, media, strict=True):
+        row[own.media.start : own.media.stop] = MEDIA[medium.kind].token_type
     batch = {
         "input_ids": input_ids,
         "seen_until": torch.tensor(seen),
-        "mm_token_type_ids": (input_ids == video_pad) * VIDEO_TYPE,
+        "mm_token_type_ids": token_types,
         "reads": torch.tensor(reads),
         "video_grid_thw": torch.tensor([clip.grid_thw for clip in media]),
         "second_per_grid_ts": torch.tensor([clip.second_per_grid for clip in media]),
@@ -201,19 +254,17 @@ def view_batch(
     visual tokens' hidden states (departure D5). The sequence ends at the last visual token.
 
     Args:
-        encoder: Of the model's tokenizer.
+        encoder: The encoder with the model's tokenizer.
         media: The views of each clip.
         prompt: None for `SALIENCY_PROMPT`; "" for no question at all.
     """
-    asked = encoder.encode(SALIENCY_PROMPT if prompt is None else prompt, video_first=False)
-    end = asked.input_ids.index(encoder.video_pad)
-    packs = []
-    for clip in media:
-        whole = expand(
-            pack((Path(asked.input_ids[: end + 1], (end,)),)), encoder.video_pad, clip.tokens
-        )
-        packs.append(replace(whole, reads=tuple(range(end, end + clip.tokens))))
-    return packed_batch(packs, media, encoder.video_pad, encoder.tokenizer.pad_token_id)
+    asked = encoder.encode(SALIENCY_PROMPT if prompt is None else prompt, media_first=False)
+    end = asked.reads["media"].start
+    template = pack((TokenPath(asked.input_ids[: end + 1], (end,)),))
+    packs = [
+        expand(template, asked.marker, asked.placeholders[clip.kind], clip.tokens) for clip in media
+    ]
+    return packed_batch(packs, media, encoder.tokenizer.pad_token_id)
 
 
 def written_batch(
@@ -228,20 +279,28 @@ def written_batch(
         pad_token_id: Fills the left.
     """
     rows = [
-        encoded.expand(clip.tokens).input_ids
+        encoded.expand(clip.kind, clip.tokens)
         for encoded, clip in zip(dialogues, media, strict=True)
     ]
-    length = max(map(len, rows))
-
-    def padded(fill: int, of: Callable[[tuple[int, ...]], Sequence[int]]) -> torch.Tensor:
-        return torch.tensor([[*[fill] * (length - len(row)), *of(row)] for row in rows])
-
-    video_pad = dialogues[0].video_pad
-    input_ids = padded(pad_token_id, lambda row: row)
-    return {
-        "input_ids": input_ids,
-        "attention_mask": padded(0, lambda row: [1] * len(row)),
-        "mm_token_type_ids": (input_ids == video_pad) * VIDEO_TYPE,
-        "video_grid_thw": torch.tensor([clip.grid_thw for clip in media]),
-        "second_per_grid_ts": torch.tensor([clip.second_per_grid for clip in media]),
-    } | _joined(media)
+    length = max(len(row.input_ids) for row in rows)
+    shape = (len(rows), length)
+    input_ids = torch.full(shape, pad_token_id)
+    attention_mask, token_types = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
+    for number, (row, clip) in enumerate(zip(rows, media, strict=True)):
+        start, seen = length - len(row.input_ids), row.reads["media"]
+        input_ids[number, start:] = torch.tensor(row.input_ids)
+        attention_mask[number, start:] = 1
+        token_types[number, start + seen.start : start + seen.stop] = MEDIA[clip.kind].token_type
+    return (
+        {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "mm_token_type_ids": token_types,
+        }
+        | library_arguments(
+            [clip.kind for clip in media],
+            torch.tensor([clip.grid_thw for clip in media]),
+            torch.tensor([clip.second_per_grid for clip in media]),
+        )
+        | _joined(media)
+    )

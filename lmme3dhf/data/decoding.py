@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lmme3dhf.data.container import VideoError
-from lmme3dhf.data.pictures import strip_clips
+from lmme3dhf.data.pictures import image_clips, strip_clips
 from lmme3dhf.data.processes import MEMORY_MB, TIMEOUT_S, Answer, Done, answers
 from lmme3dhf.data.sources import three_views
 from lmme3dhf.data.video import Clip, Clips, FrameChoice, read_both, read_clip, read_views
@@ -26,7 +26,8 @@ class ClipReader:
         choice: Which pictures, and at which size.
         frames: Whether to read the pictures that the model sees.
         views: Whether to read the three views.
-        strips: Whether a still picture of the three views side by side is a clip too.
+        strips: Whether a still picture of the three views side by side is a clip too; of no
+            meaning where the choice takes images, which have no views.
         at: Where the views are taken, as fractions of the clip.
     """
 
@@ -44,9 +45,14 @@ class ClipReader:
         try:
             return self._read(path).with_turn_notes(self.at)
         except VideoError as error:
-            if error.reason != "still_image" or not self.strips:
+            if error.reason != "still_image" or not (self.strips or self.choice.images):
                 return error
+            refused = error
+        if self.choice.images and not self.frames:
+            return refused
         try:
+            if self.choice.images:
+                return image_clips(path, self.choice)
             return strip_clips(path, self.choice, frames=self.frames, views=self.views)
         except VideoError as error:
             return error

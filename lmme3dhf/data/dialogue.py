@@ -1,5 +1,5 @@
-"""Questions as token sequences: chat format, video placeholders, which tokens are learnt, and where
-the score is read.
+"""Questions as token sequences: chat format, media placeholders, which tokens are learnt, and where
+hidden states are read.
 
 The score is read at the last token of the answer's prefix ("The quality of the human face in this
 video is"): the position whose output predicts the level word. It is found by that prefix, never by
@@ -7,52 +7,90 @@ counting from the end, and in a causal model nothing that follows it can change 
 code counts, and lands on the level word itself, which is a label.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
 from lmme3dhf.data.samples import DataError
+from lmme3dhf.models.backbone import END, MEDIA
 
-VIDEO_PAD = "<|video_pad|>"
-_END = "<|im_end|>"
-_PROMPT = "\ue000"  # stands for the user's text in the chat template
 IGNORED = -100  # label of a token that is not learnt
-VIDEO_TYPE = 2  # mm_token_type_ids: text 0, image 1, video 2
+_MARKER = "video"  # the kind whose placeholder stands for any medium until it is known
+_PROMPT = "\ue000"  # stands for a user's text in the chat template, followed by its number
+_REPLY = "\ue001"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What the user says and, where it is known, what the assistant replies.
+
+    Attributes:
+        prompt: The user's text; what looks like a control token in it is text.
+        reply: The reply, with its end; None to ask for it.
+        prefix: Start of the reply up to the position that is read; the reply must start with it.
+        learnt: Whether the reply's tokens are learnt; a reply that is given is not.
+    """
+
+    prompt: str
+    reply: str | None = None
+    prefix: str | None = None
+    learnt: bool = True
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One dialogue as tokens, with one placeholder for the video.
+    """One dialogue as tokens, with one placeholder for the video or image.
 
     Attributes:
         input_ids: The tokens.
         labels: The same with `IGNORED` wherever nothing is learnt.
-        read_index: Index of the answer prefix's last token; -1 without a prefix.
-        video_pad: The placeholder's token.
+        reads: Name -> the tokens that may be read under it, a position or a span: `question`, the
+            last token before the last reply; `answer`, the last token of its prefix, where it has
+            one; `reply`, what is there of the last reply; `media`, the placeholder; `text`, all
+            that follows it; `dialogue`, everything.
+        placeholders: Kind of medium -> token of its placeholder. Here that of a video stands for
+            any of them.
     """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
-    read_index: int
-    video_pad: int
+    reads: Mapping[str, range]
+    placeholders: Mapping[str, int]
 
-    def expand(self, video_tokens: int) -> "Encoded":
-        """The dialogue with the placeholder repeated once a visual token."""
-        at, grow = self.input_ids.index(self.video_pad), video_tokens - 1
+    @property
+    def marker(self) -> int:
+        """The token that stands for the medium."""
+        return self.placeholders[_MARKER]
 
-        def repeated(values: tuple[int, ...]) -> tuple[int, ...]:
-            return (*values[:at], *[values[at]] * video_tokens, *values[at + 1 :])
+    @property
+    def read_index(self) -> int:
+        """Index of the answer prefix's last token; -1 without a prefix."""
+        return self.reads["answer"].start if "answer" in self.reads else -1
+
+    def expand(self, kind: str, visual_tokens: int) -> "Encoded":
+        """The dialogue on a medium of a kind, with its placeholder once a visual token."""
+        at, grow = self.input_ids.index(self.marker), visual_tokens - 1
+
+        def repeated(values: tuple[int, ...], value: int) -> tuple[int, ...]:
+            return (*values[:at], *[value] * visual_tokens, *values[at + 1 :])
 
         return replace(
             self,
-            input_ids=repeated(self.input_ids),
-            labels=repeated(self.labels),
-            read_index=self.read_index + grow if self.read_index >= 0 else -1,
+            input_ids=repeated(self.input_ids, self.placeholders[kind]),
+            labels=repeated(self.labels, IGNORED),
+            reads={
+                name: range(
+                    span.start + grow * (span.start > at), span.stop + grow * (span.stop > at)
+                )
+                for name, span in self.reads.items()
+            },
         )
 
 
 class DialogueEncoder:
-    """Encodes dialogues on one video each.
+    """Encodes dialogues on one video or image each.
 
     Args:
         tokenizer: The model's tokenizer, with its chat template.
@@ -63,20 +101,28 @@ class DialogueEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.video_pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
-        self._end = tokenizer.convert_tokens_to_ids(_END)
+        names = [about.placeholder for about in MEDIA.values()]
+        self.placeholders = dict(zip(MEDIA, tokenizer.convert_tokens_to_ids(names), strict=True))
+        self._end = tokenizer.convert_tokens_to_ids(END)
         self._control = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
-        self._known: dict[tuple, Encoded] = {}
+        # Most questions come again with every clip.
+        self._known = lru_cache(maxsize=4096)(self._encode)
         self._try()
+
+    @property
+    def marker(self) -> int:
+        """The token that stands for the medium in dialogues that are not expanded."""
+        return self.placeholders[_MARKER]
 
     def _try(self) -> None:
         """Encodes a question, since the library loads tokenizers and templates that cannot."""
         question = "Is it good?"
         try:
-            trial = self._encode(question, None, None, True)
+            trial = self.encode(question)
             found = self.tokenizer.decode(trial.input_ids)
-            control = self.tokenizer.convert_ids_to_tokens([self.video_pad, self._end])
-            if question not in found or control != [VIDEO_PAD, _END]:
+            expected = [MEDIA[_MARKER].placeholder, END]
+            control = self.tokenizer.convert_ids_to_tokens([trial.marker, self._end])
+            if question not in found or control != expected:
                 raise DataError(f"a question becomes {found[:100]!r}")
         except Exception as error:  # a template is a program, and may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -92,70 +138,113 @@ class DialogueEncoder:
         *,
         reply: str | None = None,
         prefix: str | None = None,
-        video_first: bool = True,
+        media_first: bool = True,
+        before: Sequence[Turn] = (),
     ) -> Encoded:
-        """Encodes a question and what the assistant says.
+        """Encodes a dialogue.
 
         Args:
-            prompt: The user's text; what looks like a control token in it is text.
-            reply: The assistant's reply; it is learnt, with its end. None to ask.
-            prefix: Start of the reply up to the read position. With a reply, the reply must start
-                with it.
-            video_first: Whether the video stands before the text, as in the released lists. The
-                saliency question stands before the video, so that it can influence the visual
-                tokens' hidden states.
+            prompt: The last question; see `Turn`, as the next two.
+            reply: Its reply, which is learnt; None to ask.
+            prefix: Start of the reply up to the read position.
+            media_first: Whether the video or image stands before the first question's text, as in
+                the released lists. The saliency question stands before the video, so that it can
+                influence the visual tokens' hidden states.
+            before: What was said before; each of these turns has its reply.
 
         Raises:
-            DataError: The reply does not start with the prefix, or its tokens do not.
+            DataError: A reply does not start with its prefix, or its tokens do not, or an earlier
+                turn has no reply.
         """
-        key = (prompt, reply, prefix, video_first)
-        if key not in self._known:
-            self._known[key] = self._encode(*key)
-        return self._known[key]
+        last = Turn(prompt=prompt, reply=reply, prefix=prefix)
+        return self._known((*before, last), media_first)
 
-    def _encode(
-        self, prompt: str, reply: str | None, prefix: str | None, video_first: bool
-    ) -> Encoded:
-        media, text = {"type": "video"}, {"type": "text", "text": _PROMPT}
-        messages = [{"role": "user", "content": [media, text] if video_first else [text, media]}]
-        asked = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        before, after = asked.split(_PROMPT)
-        if self._control.isdisjoint(self.tokenizer.tokenize(prompt)):
-            ids = self.tokenizer.encode(before + prompt + after, add_special_tokens=False)
-        else:
-            ids = [
-                *self.tokenizer.encode(before, add_special_tokens=False),
-                *self.tokenizer.encode(prompt, add_special_tokens=False, split_special_tokens=True),
-                *self.tokenizer.encode(after, add_special_tokens=False),
-            ]
-        if ids.count(self.video_pad) != 1:
+    def _encode(self, turns: tuple[Turn, ...], media_first: bool) -> Encoded:
+        if any(turn.reply is None for turn in turns[:-1]):
+            raise DataError("dialogue: only the last question may be without a reply")
+        ids: list[int] = []
+        labels: list[int] = []
+        reads: dict[str, range] = {}
+        for turn, asked in zip(turns, self._questions(len(turns), media_first), strict=True):
+            question = self._question(turn.prompt, asked)
+            answer, learnt, position = self._answer(turn)
+            start = len(ids) + len(question)
+            ids += [*question, *answer]
+            labels += [*[IGNORED] * len(question), *(answer if learnt else [IGNORED] * len(answer))]
+            reads = {"question": range(start - 1, start), "reply": range(start, len(ids))}
+            if position is not None:
+                reads["answer"] = range(start + position, start + position + 1)
+        marker = self.marker
+        if ids.count(marker) != 1:
             raise DataError(
                 f"chat template: a dialogue holds exactly one video placeholder, this one "
-                f"{ids.count(self.video_pad)}"
+                f"{ids.count(marker)}"
             )
-        start = len(ids)
-        spoken = prefix if reply is None else reply
-        answer = self.tokenizer.encode(spoken, add_special_tokens=False) if spoken else []
-        read_index = -1
-        if prefix is not None:
-            head = self.tokenizer.encode(prefix, add_special_tokens=False)
+        at = ids.index(marker)
+        reads |= {
+            "media": range(at, at + 1),
+            "text": range(at + 1, len(ids)),
+            "dialogue": range(len(ids)),
+        }
+        return Encoded(tuple(ids), tuple(labels), reads, self.placeholders)
+
+    def _questions(self, count: int, media_first: bool) -> list[tuple[str, str]]:
+        """What the chat template puts before and after each question's text; what follows the reply
+        of a turn begins the next one's.
+        """
+        media = {"type": _MARKER}
+        messages = []
+        for number in range(count):
+            text = {"type": "text", "text": f"{_PROMPT}{number}{_PROMPT}"}
+            content = [text] if number else [media, text] if media_first else [text, media]
+            messages.append({"role": "user", "content": content})
+            if number < count - 1:
+                said = f"{_REPLY}{number}{_REPLY}"
+                messages.append({"role": "assistant", "content": said})
+        rest = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        parts = []
+        for number in range(count):
+            before, after = rest.split(f"{_PROMPT}{number}{_PROMPT}")
+            rest = ""
+            if number < count - 1:
+                after, rest = after.split(f"{_REPLY}{number}{_REPLY}")
+                # The reply is encoded with its end.
+                rest = rest.removeprefix(END)
+            parts.append((before, after))
+        return parts
+
+    def _question(self, prompt: str, asked: tuple[str, str]) -> list[int]:
+        before, after = asked
+        encode = self.tokenizer.encode
+        if self._control.isdisjoint(self.tokenizer.tokenize(prompt)):
+            return encode(before + prompt + after, add_special_tokens=False)
+        return [
+            *encode(before, add_special_tokens=False),
+            *encode(prompt, add_special_tokens=False, split_special_tokens=True),
+            *encode(after, add_special_tokens=False),
+        ]
+
+    def _answer(self, turn: Turn) -> tuple[list[int], bool, int | None]:
+        """Tokens of a reply, or of its prefix alone; whether they are learnt; and the index of the
+        prefix's last token, which is -1, the question's last, for an empty prefix.
+        """
+        encode = self.tokenizer.encode
+        said = turn.prefix if turn.reply is None else turn.reply
+        answer = encode(said, add_special_tokens=False) if said else []
+        position = None
+        if turn.prefix is not None:
+            head = encode(turn.prefix, add_special_tokens=False)
             if answer[: len(head)] != head:
                 raise DataError(
-                    f"reply {reply!r} does not start with {prefix!r}: the position of the score "
-                    "cannot be found"
+                    f"reply {turn.reply!r} does not start with {turn.prefix!r}: the position of "
+                    "the score cannot be found"
                 )
-            read_index = start + len(head) - 1
-        if reply is not None:
-            answer = [*answer, self._end]
-        learnt = answer if reply is not None else [IGNORED] * len(answer)
-        return Encoded(
-            input_ids=(*ids, *answer),
-            labels=(*[IGNORED] * start, *learnt),
-            read_index=read_index,
-            video_pad=self.video_pad,
-        )
+            position = len(head) - 1
+        if turn.reply is None:
+            return answer, False, position
+        return [*answer, self._end], turn.learnt, position
 
 
 def level_token_ids(

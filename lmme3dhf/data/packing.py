@@ -14,11 +14,11 @@ from functools import lru_cache
 
 
 @dataclass(frozen=True)
-class Path:
+class TokenPath:
     """One dialogue, up to the last token whose hidden state is needed.
 
     Attributes:
-        ids: Its tokens, with one video placeholder.
+        ids: Its tokens, with one placeholder of a video or image.
         reads: Indices into `ids` where hidden states are needed, in rising order.
     """
 
@@ -36,16 +36,18 @@ class Pack:
             share.
         reads: Indices into `input_ids` where some path is read, in rising order.
         places: For each path and each of its reads, the index into `reads`.
+        media: Where the placeholders are, once they are expanded.
     """
 
     input_ids: tuple[int, ...]
     seen_until: tuple[int, ...]
     reads: tuple[int, ...]
     places: tuple[tuple[int, ...], ...]
+    media: range = range(0)
 
 
 @lru_cache(maxsize=4096)
-def pack(paths: tuple[Path, ...]) -> Pack:
+def pack(paths: tuple[TokenPath, ...]) -> Pack:
     """Merges paths into one sequence.
 
     Args:
@@ -92,36 +94,54 @@ def pack(paths: tuple[Path, ...]) -> Pack:
     )
 
 
-def expand(template: Pack, placeholder: int, count: int) -> Pack:
-    """Repeats the video placeholder once a visual token.
+def expand(template: Pack, marker: int, placeholder: int, count: int) -> Pack:
+    """Repeats the placeholder once a visual token.
 
     Args:
-        template: With one placeholder, which all paths share.
-        placeholder: Its token.
-        count: Visual tokens of the clip.
+        template: With one marker, which all paths share.
+        marker: The token that stands for the medium in the template.
+        placeholder: The token that takes its place.
+        count: Visual tokens of the medium.
 
     Returns:
-        The pack with `count` placeholders; where a path was read at the placeholder, it is read at
-        the last of them.
+        The pack with `count` placeholders. A read at the marker becomes a read of each of them:
+        see `slots`. The places are those of the template.
 
     Raises:
-        ValueError: Not exactly one placeholder that all paths share: dialogues that diverge before
-            the clip have none in common.
+        ValueError: Not exactly one marker that all paths share: dialogues that diverge before the
+            medium have none in common.
     """
-    found, length = template.input_ids.count(placeholder), len(template.input_ids)
-    shared = template.seen_until[: template.input_ids.index(placeholder) + 1] if found else ()
+    found, length = template.input_ids.count(marker), len(template.input_ids)
+    shared = template.seen_until[: template.input_ids.index(marker) + 1] if found else ()
     if found != 1 or any(end != length for end in shared):
         raise ValueError(
-            f"{found} video placeholders in one pack; expected one that all of its dialogues share"
+            f"{found} placeholders in one pack; expected one that all of its dialogues share"
         )
-    at, grow = template.input_ids.index(placeholder), count - 1
+    at, grow = template.input_ids.index(marker), count - 1
 
     def repeated(values: Sequence[int]) -> tuple[int, ...]:
         return (*values[:at], *[values[at]] * count, *values[at + 1 :])
 
+    reads: list[int] = []
+    for read in template.reads:
+        reads += range(at, at + count) if read == at else [read + grow if read > at else read]
+    ids = list(repeated(template.input_ids))
+    ids[at : at + count] = [placeholder] * count
     return replace(
         template,
-        input_ids=repeated(template.input_ids),
+        input_ids=tuple(ids),
         seen_until=tuple(end + grow for end in repeated(template.seen_until)),
-        reads=tuple(read + grow if read >= at else read for read in template.reads),
+        reads=tuple(reads),
+        media=range(at, at + count),
     )
+
+
+def slots(template: Pack, marker: int, count: int, place: int) -> range:
+    """Where a place of a template is among the reads of the expanded pack: one slot, or one for
+    each visual token where the marker is read.
+    """
+    read, at = template.reads[place], template.input_ids.index(marker)
+    if read == at:
+        return range(place, place + count)
+    shift = count - 1 if read > at and at in template.reads else 0
+    return range(place + shift, place + shift + 1)

@@ -2,6 +2,7 @@
 from files: the same choice of pictures, resized in the same way.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def clips_in_memory(
     if isinstance(clip, Image.Image):
         clip, notes = strips.image_rgb(clip, name)
     pictures = pictures_of(clip, name)
+    if pictures.ndim == 3 and choice.images:
+        return _image_clips(pictures, choice, MEMORY, notes, name)
     if pictures.ndim == 3:
         try:
             three = torch.from_numpy(strips.views_of_strip(pictures.numpy(), name))
@@ -77,6 +80,29 @@ def strip_clips(path: Path, choice: FrameChoice, *, frames: bool, views: bool) -
     return _strip_clips(
         torch.from_numpy(three), choice, strips.DECODER, notes, frames=frames, views=views
     )
+
+
+def image_clips(path: Path, choice: FrameChoice) -> Clips:
+    """What `data.decoding` gives of a clip, of the file of a still image.
+
+    Raises:
+        VideoError: See `data.strips.read_image`; too_small or too_large.
+    """
+    image_HW3, notes = strips.read_image(path)
+    return _image_clips(torch.from_numpy(image_HW3), choice, strips.DECODER, notes, str(path))
+
+
+def _image_clips(
+    image_HW3: torch.Tensor,
+    choice: FrameChoice,
+    decoder: str,
+    notes: tuple[str, ...],
+    name: str,
+) -> Clips:
+    """A still image, twice, between which no time passes."""
+    height, width, _ = image_HW3.shape
+    check_sides(name, width, height)
+    return Clips(frames=_clip(image_HW3[None], [0, 0], choice, math.inf, decoder, notes))
 
 
 def _strip_clips(

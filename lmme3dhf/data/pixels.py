@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from transformers import BaseVideoProcessor
 
-from lmme3dhf.data.video import Clip, FrameChoice, read_clip, read_views
-from lmme3dhf.vocabulary import VIEWS
+from lmme3dhf.data.container import VideoError
+from lmme3dhf.data.decoding import ClipReader
+from lmme3dhf.data.video import Clip, FrameChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Pixels:
     Attributes:
         values: (patches, 1176).
         grid_thw: Temporal patches, patch rows, patch columns.
-        second_per_grid: Seconds between temporal patches.
+        second_per_grid: Seconds between temporal patches; 0 for a still image.
         decoder: Name of the decoder.
         size: Width and height of the clip's own frames, pixels.
         tokens: Visual tokens after the 2x2 merge.
@@ -110,7 +111,7 @@ def read_pixels(
     Raises:
         VideoError: See `data.video`.
     """
-    if views:
-        fractions = [view.clip_fraction for view in VIEWS]
-        return view_pixels(read_views(path, fractions, choice), processor)
-    return frame_pixels(read_clip(path, choice), processor)
+    read = ClipReader(choice=choice, frames=not views, views=views, strips=False)(path)
+    if isinstance(read, VideoError):
+        raise read
+    return view_pixels(read.views, processor) if views else frame_pixels(read.frames, processor)

@@ -49,14 +49,29 @@ def read_views(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     `data.video.Clip`).
 
     Raises:
-        VideoError: As `views_of_strip`; still_image too for other kinds of pictures,
-            unsupported_codec for more than 8 bits a colour, and decode_error for a damaged one.
+        VideoError: As `views_of_strip` and `read_image`.
+    """
+    strip, notes = read_image(path, strip=True)
+    return views_of_strip(strip, str(path)), notes
+
+
+def read_image(path: Path, *, strip: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads a still image, uint8 (H, W, 3), turned as its EXIF says, and the notes on how.
+
+    Args:
+        path: The file.
+        strip: Whether it has to have the proportions of a strip; the header says so before
+            anything is decoded.
+
+    Raises:
+        VideoError: still_image for other kinds of images, unsupported_codec for more than 8 bits a
+            colour, too_small, too_large, and decode_error for a damaged one.
     """
     try:
         with warnings.catch_warnings():
             # Of damage that does no harm.
             warnings.simplefilter("ignore")
-            strip, notes = _decoded(path)
+            return _decoded(path, strip)
     except Image.UnidentifiedImageError as error:
         raise VideoError(
             "still_image",
@@ -70,7 +85,6 @@ def read_views(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     except _ERRORS as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise VideoError("decode_error", f"{path} is damaged ({cause}); replace it") from error
-    return views_of_strip(strip, str(path)), notes
 
 
 def image_rgb(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -98,15 +112,16 @@ def image_rgb(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...
     return on_black(rgba[..., :3], rgba[..., 3]), (TRANSPARENT,)
 
 
-def _decoded(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _decoded(path: Path, strip: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     """As `image_rgb`; the header is looked at before anything is decoded."""
     with Image.open(path, formats=_FORMATS) as picture:
         exif = Image.Exif()
         exif.load(picture.info.get("exif", b""))
         turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = picture.size[::-1] if turned else picture.size
-        _check_proportions(str(path), width, height)
-        check_sides(str(path), width // len(VIEWS), height)
+        if strip:
+            _check_proportions(str(path), width, height)
+        check_sides(str(path), width // len(VIEWS) if strip else width, height)
         return image_rgb(ImageOps.exif_transpose(picture), str(path))
 
 

@@ -11,8 +11,9 @@ word (open groups of pictures, H.264 in AVI, MPEG-TS).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,8 @@ class FrameChoice:
         min_pixels: Smallest area of a resized picture, in pixels.
         max_pixels: Largest area of a resized picture; long clips get less, so that a whole clip
             fits the model's context.
+        images: Whether a still image is an input of its own; otherwise it is a strip of three
+            views.
 
     Raises:
         ValueError: An impossible value.
@@ -67,6 +70,7 @@ class FrameChoice:
     max_frames: int = FPS_MAX_FRAMES
     min_pixels: int = MIN_PIXELS
     max_pixels: int = MAX_PIXELS
+    images: bool = False
 
     def __post_init__(self) -> None:
         if self.frames is None and not (
@@ -89,6 +93,13 @@ class FrameChoice:
                 f"pixels between {self.min_pixels} and {self.max_pixels}, "
                 f"expected {TOKEN_SIDE_PX**2} <= min_pixels <= max_pixels <= {MAX_PIXELS}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a model folder stores. `images` only where it is true, so that stored features and
+        records of video models keep their keys.
+        """
+        values = asdict(self)
+        return values if self.images else {k: v for k, v in values.items() if k != "images"}
 
     def indices(self, total: int, fps: float) -> list[int]:
         """Which pictures of a clip are read, in rising order, evenly spaced from the first to the
@@ -147,7 +158,8 @@ class Clip:
         indices: Which pictures of the clip these are, from 0.
         total_frames: Pictures in the clip.
         source_fps: Pictures per second in the clip.
-        sample_fps: Pictures per second among those read (T / total_frames * source_fps).
+        sample_fps: Pictures per second among those read (T / total_frames * source_fps). Infinite,
+            as source_fps, for a still image, which is read twice: the model joins frames in pairs.
         decoder: What decoded it.
         width: Of the clip as it is shown, in pixels.
         height: Of the clip as it is shown, in pixels.
@@ -185,7 +197,7 @@ class Clips:
         return tuple(dict.fromkeys(note for clip in clips for note in clip.notes))
 
     def with_turn_notes(self, at: Sequence[float]) -> "Clips":
-        """The same, with what is noticed about how the head turns (`turn_notes`).
+        """The same, with what is noticed about how the head of a clip turns (`turn_notes`).
 
         Args:
             at: Where the views are taken, as fractions of the clip.
@@ -193,6 +205,8 @@ class Clips:
         # Frames are evenly spaced over the clip.
         name = "views" if self.frames is None else "frames"
         clip = getattr(self, name)
+        if math.isinf(clip.source_fps):  # an image
+            return self
         last = len(clip.frames) - 1
         places = range(len(at)) if name == "views" else [place * last for place in at]
         notes = clip.notes + turn_notes(clip.frames, places)

@@ -1,6 +1,5 @@
 """What features depend on beside the clip's bytes."""
 
-from dataclasses import asdict
 from typing import Any
 
 from transformers import BaseVideoProcessor
@@ -31,7 +30,7 @@ def pictures(choice: FrameChoice, *, views: bool) -> dict[str, Any]:
             counts for them.
     """
     if not views:
-        return {"frames": asdict(choice), "decoder": DECODER}
+        return {"frames": choice.to_dict(), "decoder": DECODER}
     sizes = {"min_pixels": choice.min_pixels, "max_pixels": choice.max_pixels}
     return {"views": [view.clip_fraction for view in VIEWS], "sizes": sizes, "decoder": DECODER}
 

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput
 
+from lmme3dhf.models.backbone import positions
 from lmme3dhf.models.configuration import (
     LMME3DHFConfig,
     MetricConfig,
@@ -397,13 +398,16 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
 
     def embed(self, input_ids: torch.Tensor, video_embeds: torch.Tensor) -> torch.Tensor:
         """Token embeddings (batch, length, hidden) with the visual tokens in the places of the
-        video placeholders.
+        placeholders.
         """
         embeds = self.get_input_embeddings()(input_ids)
-        places = (input_ids == self.config.video_token_id).unsqueeze(-1)
+        visual = (input_ids == self.config.video_token_id) | (
+            input_ids == self.config.image_token_id
+        )
+        places = visual.unsqueeze(-1)
         if int(places.sum()) != video_embeds.shape[0]:
             raise ValueError(
-                f"{int(places.sum())} video placeholders, but {video_embeds.shape[0]} visual tokens"
+                f"{int(places.sum())} placeholders, but {video_embeds.shape[0]} visual tokens"
             )
         return embeds.masked_scatter(places, video_embeds.to(embeds.dtype))
 
@@ -423,10 +427,9 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         Args:
             input_ids: (batch, length), each row a pack of dialogues on one clip.
             seen_until: (batch, length), see `tree_attention`.
-            mm_token_type_ids: (batch, length), 2 at video placeholders, 0 elsewhere. Without it the
-                library silently falls back to text positions.
-            video_grid_thw: (batch, 3).
-            second_per_grid_ts: (batch,) seconds between temporal patches.
+            mm_token_type_ids: (batch, length), see `backbone.MediaKind`.
+            video_grid_thw: (batch, 3), a row's video or image.
+            second_per_grid_ts: (batch,) seconds between temporal patches; of no meaning for images.
             video_embeds: (visual tokens of all videos, hidden) from `encode_video`.
             reads: (batch, R) positions.
 
@@ -440,11 +443,8 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
                 f"mask, and {kernel} is set for the language model; load it with "
                 "attn_implementation sdpa"
             )
-        position_ids, _ = self.model.get_rope_index(
-            input_ids,
-            mm_token_type_ids=mm_token_type_ids,
-            video_grid_thw=video_grid_thw,
-            second_per_grid_ts=second_per_grid_ts,
+        position_ids = positions(
+            self.model, input_ids, mm_token_type_ids, video_grid_thw, second_per_grid_ts
         )
         sees, unseen = tree_attention(seen_until)
         return self.model.language_model(

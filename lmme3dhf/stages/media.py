@@ -57,6 +57,7 @@ def frame_choice(settings: FrameSettings) -> FrameChoice:
         frames=settings.frames or None,
         min_pixels=settings.min_pixels,
         max_pixels=settings.max_pixels,
+        images=settings.images,
     )
 
 

@@ -28,7 +28,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
-from lmme3dhf.data.dialogue import IGNORED, VIDEO_PAD, Encoded
+from lmme3dhf.data.dialogue import DialogueEncoder, Encoded, Turn
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
 from lmme3dhf.data.synthetic.bust import PARTS
 from lmme3dhf.data.synthetic.distortions import IMAGE
@@ -501,30 +501,16 @@ def encode_pool(tower: nn.Module, shards: list[PoolShard], clips: np.ndarray) ->
     return out
 
 
-def conversation(tokenizer, turns: list[tuple[str, str]], video_first: bool) -> Encoded:
+def conversation(
+    encoder: DialogueEncoder, turns: list[tuple[str, str]], media_first: bool
+) -> Encoded:
     """A dialogue of several turns on one clip; the answers are learnt."""
-    media, text = {"type": "video"}, {"type": "text", "text": turns[0][0]}
-    messages: list[dict] = [
-        {"role": "user", "content": [media, text] if video_first else [text, media]}
-    ]
-    ids: list[int] = []
-    labels: list[int] = []
-    for index, (question, answer) in enumerate(turns):
-        if index:
-            messages.append({"role": "user", "content": question})
-        asked = tokenizer.encode(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
-        labels += [IGNORED] * (len(asked) - len(ids))
-        spoken = [*tokenizer.encode(answer), tokenizer.convert_tokens_to_ids("<|im_end|>")]
-        ids = asked + spoken
-        labels += spoken
-        messages.append({"role": "assistant", "content": answer})
-    return Encoded(
-        input_ids=tuple(ids),
-        labels=tuple(labels),
-        read_index=-1,
-        video_pad=tokenizer.convert_tokens_to_ids(VIDEO_PAD),
+    *before, (question, answer) = turns
+    return encoder.encode(
+        question,
+        reply=answer,
+        media_first=media_first,
+        before=[Turn(prompt=asked, reply=said) for asked, said in before],
     )
 
 
@@ -539,7 +525,7 @@ def language_batches(
     """Endless batches for the language model: four turns on a whole clip or on its three stills,
     text before or after it.
     """
-    collate = Collator(tokenizer.pad_token_id)
+    collate, encoder = Collator(tokenizer.pad_token_id), DialogueEncoder(tokenizer)
     while True:
         stills = bool(rng.random() < 0.3)
         groups = STILLS if stills else CLIP_FRAMES // 2
@@ -547,7 +533,7 @@ def language_batches(
         for i in rng.integers(len(clips), size=batch):
             shard, row = shards[clips[i] % len(shards)], clips[i] // len(shards)
             turns = questions(shard.severity[row], shard.facts[row], rng)[:4]
-            dialogue = conversation(tokenizer, turns, bool(rng.random() < 0.6))
+            dialogue = conversation(encoder, turns, bool(rng.random() < 0.6))
             embeds = tokens[i, -STILLS:] if stills else tokens[i, : CLIP_FRAMES // 2]
             media = Media(
                 grid_thw=(groups, GRID, GRID),

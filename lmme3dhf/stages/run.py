@@ -373,7 +373,7 @@ def metric_of(
             f"tokenizer: the level words have other tokens after {prefix!r} for each dimension"
         )
     return metric.replace(
-        level_token_ids=tokens.pop(), frames=asdict(frame_choice(config.frames)), **changes
+        level_token_ids=tokens.pop(), frames=frame_choice(config.frames).to_dict(), **changes
     )
 
 

@@ -32,6 +32,13 @@ from lmme3dhf.training import StageLoss, train
 from lmme3dhf.vocabulary import DIMENSIONS
 
 
+def targets(batch: dict[str, Any]) -> torch.Tensor | None:
+    """(S,) the target of the aspect that each scored question asks for, NaN where unknown."""
+    if "values" not in batch:
+        return None
+    return batch["values"].gather(1, batch["asked"][:, None])[:, 0]
+
+
 class _Ranked(StageLoss):
     """A loss on scores, with SRCC of each dimension and their mean on validation data."""
 
@@ -73,7 +80,7 @@ class ScoreLoss(_Ranked):
 
     def counts(self, batch: dict[str, Any]) -> list[int]:
         """Questions with a score, and learnt tokens."""
-        scores = int(torch.isfinite(batch["mos"]).sum()) if "mos" in batch else 0
+        scores = int(torch.isfinite(targets(batch)).sum()) if "values" in batch else 0
         learnt = len(batch["learnt"]) if "learnt" in batch else 0
         return [scores, learnt] if self.language_weight else [scores]
 
@@ -88,7 +95,7 @@ class ScoreLoss(_Ranked):
     ) -> tuple[torch.Tensor, list[list[float]]]:
         """`sums`, and the rows of `_Ranked`."""
         sums, predicted = self._sums(model, batch)
-        return sums, self.rows(names, predicted, batch.get("mos"))
+        return sums, self.rows(names, predicted, targets(batch))
 
     def _sums(
         self, model: nn.Module, batch: dict[str, Any]
@@ -98,8 +105,8 @@ class ScoreLoss(_Ranked):
         error = torch.zeros((), device=batch["reads"].device)
         # A batch of rehearsal questions alone has no score to learn.
         if output.score is not None:
-            known = torch.isfinite(batch["mos"])
-            error = (output.score[known] - batch["mos"][known]).abs().sum()
+            known = torch.isfinite(targets(batch))
+            error = (output.score[known] - targets(batch)[known]).abs().sum()
         if not self.language_weight:
             return error[None], output.score
         said = error.new_zeros(()) if output.token_losses is None else output.token_losses.sum()
@@ -183,7 +190,8 @@ def question_for(
         return Question(
             name=f"{sample.video} {sample.task}",
             encoded=encoder.encode(sample.prompt, reply=reply, prefix=prefix),
-            mos=None if sample.mos is None else sample.mos / 100,
+            aspect=sample.task if sample.task in DIMENSIONS else None,
+            values={} if sample.mos is None else {sample.task: sample.mos / 100},
         )
 
     return question
@@ -218,7 +226,7 @@ def train_score(config: Config, run: Path) -> Path:
         config, folder, processor, samples, question, "stage 2", validation
     )
     model = runs.load_model(config, folder)
-    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to)
+    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to, DIMENSIONS)
     if not config.lora.trained:
         _train_head(config, run, model, dataset, collator, metric, validation)
         return run
@@ -243,19 +251,19 @@ class HeadLoss(_Ranked):
 
     def counts(self, batch: dict[str, Any]) -> list[int]:
         """Scores."""
-        return [len(batch["mos"])]
+        return [len(targets(batch))]
 
     def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """(1,) sum of the absolute errors."""
-        return (model(batch["hidden"]) - batch["mos"]).abs().sum()[None]
+        return (model(batch["hidden"]) - targets(batch)).abs().sum()[None]
 
     def judge(
         self, model: nn.Module, batch: dict[str, Any], names: list[str]
     ) -> tuple[torch.Tensor, list[list[float]]]:
         """`sums`, and the rows of `_Ranked`."""
         predicted = model(batch["hidden"])
-        sums = (predicted - batch["mos"]).abs().sum()[None]
-        return sums, self.rows(names, predicted, batch["mos"])
+        sums = (predicted - targets(batch)).abs().sum()[None]
+        return sums, self.rows(names, predicted, targets(batch))
 
 
 def _train_head(
@@ -270,10 +278,14 @@ def _train_head(
     runs.save_probe(run, runs.probe_batches(dataset, collator, metric))
     items, validation_items = (
         [
-            {"name": name, "hidden": hidden, "mos": mos}
+            {"name": name, "hidden": hidden, "values": values, "asked": asked}
             for batch in _batches(part, collator, config.batch_size)
-            for name, hidden, mos in zip(
-                batch["names"], _read_states(model, batch), batch["mos"], strict=True
+            for name, hidden, values, asked in zip(
+                batch["names"],
+                _read_states(model, batch),
+                batch["values"],
+                batch["asked"],
+                strict=True,
             )
         ]
         for part in (dataset, dataset.on(validation))
@@ -282,7 +294,9 @@ def _train_head(
     head = model.score_head.requires_grad_(True)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        stacked = {key: torch.stack([row[key] for row in rows]) for key in ("hidden", "mos")}
+        stacked = {
+            key: torch.stack([row[key] for row in rows]) for key in ("hidden", "values", "asked")
+        }
         return {"names": [row["name"] for row in rows], **stacked}
 
     train(
@@ -343,7 +357,7 @@ def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[st
     question = question_for(config, DialogueEncoder(processor.tokenizer), prefix)
     dataset = runs.clip_questions(config, folder, processor, samples, question, "scores")
     model = runs.load_model(config, folder)
-    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to)
+    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to, DIMENSIONS)
     scores: list[float] = []
     for batch in _batches(dataset, collator, config.batch_size):
         with torch.no_grad():

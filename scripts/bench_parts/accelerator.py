@@ -389,7 +389,7 @@ def score(place: Workplace) -> Iterator[dict[str, Any]]:
         reads=batch["reads"].shape[1],
     ) + head_work(backbone.text_config, batch["reads"].shape[1])
     language = language.forward / 1e12
-    scorer = ready_scorer(model, processor, asdict(frame_choice(config.frames)), plan.workers)
+    scorer = ready_scorer(model, processor, frame_choice(config.frames).to_dict(), plan.workers)
 
     @torch.inference_mode()
     def passes(media: Sequence[Media]) -> None:

@@ -88,7 +88,7 @@ def scorer(bench: Bench, side_px: int, frames: int = 8) -> Scorer:
     config = package.settings(bench.model, bench.features, side_px, frames=frames, store=False)
     model = load_model(config, bench.model)
     processor = load_processor(bench.model)
-    made = ready_scorer(model, processor, asdict(frame_choice(config.frames)), workers=0)
+    made = ready_scorer(model, processor, frame_choice(config.frames).to_dict(), workers=0)
     made.batch_size = 2
     return made
 

@@ -2,6 +2,8 @@
 be gone on with, padded at the left.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from lmme3dhf.data.collation import (
 from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, Encoded
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT
 from lmme3dhf.data.pixels import clip_pixels
+from lmme3dhf.models.backbone import MEDIA
 from tests.conftest import random_frames
 
 PREFIX = "The quality of the human face in this video is"
@@ -32,7 +35,7 @@ def encoder(processor) -> DialogueEncoder:
 
 @pytest.fixture
 def collate(processor) -> Collator:
-    return Collator(processor.tokenizer.pad_token_id)
+    return Collator(processor.tokenizer.pad_token_id, aspects=("quality", "authenticity"))
 
 
 def media(tokens: int) -> Media:
@@ -46,8 +49,14 @@ def media(tokens: int) -> Media:
 
 
 def question(encoder, name: str = "", mos: float | None = None, **dialogue) -> Question:
-    prompt = dialogue.pop("prompt", PROMPTS["quality"])
-    return Question(name=name, encoded=encoder.encode(prompt, **dialogue), mos=mos)
+    aspect = dialogue.pop("aspect", "quality")
+    prompt = dialogue.pop("prompt", PROMPTS[aspect])
+    return Question(
+        name=name,
+        encoded=encoder.encode(prompt, **dialogue),
+        aspect=aspect,
+        values={} if mos is None else {aspect: mos},
+    )
 
 
 def item(encoder, tokens: int, **options) -> Item:
@@ -59,7 +68,7 @@ def three(encoder) -> list[Question]:
     """The questions of one clip: learnt and scored, scored alone, learnt alone."""
     return [
         question(encoder, "q", 0.4, reply=f"{PREFIX} poor. (12.3)", prefix=PREFIX),
-        question(encoder, "a", 0.7, prompt=PROMPTS["authenticity"], prefix=OTHER),
+        question(encoder, "a", 0.7, aspect="authenticity", prefix=OTHER),
         question(encoder, "d", prompt=PROMPTS["distortion"], reply="Distortions found: Blurriness"),
     ]
 
@@ -87,7 +96,7 @@ def test_each_learnt_token_is_predicted_from_its_own_beginning(three):
         (seen_by(packed.pack.input_ids, packed.pack.seen_until, packed.pack.reads[place]), token)
         for place, token in packed.learnt
     ]
-    expected = [pair for q in three for pair in beginnings_learnt(q.encoded.expand(5))]
+    expected = [pair for q in three for pair in beginnings_learnt(q.encoded.expand("video", 5))]
     assert found == expected
     assert {len(before) for before, _ in found} != {len(found[0][0])}
     assert packed.names == ("q", "a", "d")
@@ -99,17 +108,18 @@ def test_each_score_is_read_at_the_end_of_its_prefix(processor, three):
     """
     packed = packed_item(three, media(5))
     found = [
-        (seen_by(packed.pack.input_ids, packed.pack.seen_until, packed.pack.reads[place]), mos)
-        for place, mos in packed.scored
+        (seen_by(packed.pack.input_ids, packed.pack.seen_until, packed.pack.reads[place]), values)
+        for _, values, at in packed.scored
+        for place in at["answer"]
     ]
-    for (seen, mos), asked, prefix in zip(found, three[:2], (PREFIX, OTHER), strict=True):
-        alone = asked.encoded.expand(5)
+    for (seen, values), asked, prefix in zip(found, three[:2], (PREFIX, OTHER), strict=True):
+        alone = asked.encoded.expand("video", 5)
         assert seen == list(alone.input_ids[: alone.read_index + 1])
         assert processor.tokenizer.decode(seen).endswith(f"<|im_start|>assistant\n{prefix}")
-        assert mos == asked.mos
+        assert values == asked.values
     without = packed_item([question_without_target(three[0])], media(5))
-    ((_, mos),) = without.scored
-    assert mos != mos
+    ((_, values, _),) = without.scored
+    assert values == {}
 
 
 def question_without_target(asked: Question) -> Question:
@@ -122,10 +132,12 @@ def test_what_nobody_reads_is_no_input(encoder, three):
     """
     told = question(encoder, reply=f"{PREFIX} poor. (12.3)")
     alone = packed_item([told], media(5))
-    assert alone.pack.input_ids == told.encoded.expand(5).input_ids[:-1]
+    assert alone.pack.input_ids == told.encoded.expand("video", 5).input_ids[:-1]
     assert not alone.scored
     asked = question(encoder, prefix=PREFIX)
-    assert packed_item([asked], media(5)).pack.input_ids == asked.encoded.expand(5).input_ids
+    assert (
+        packed_item([asked], media(5)).pack.input_ids == asked.encoded.expand("video", 5).input_ids
+    )
     # What the questions share, the clip above all, is there once.
     lengths = [len(packed_item([q], media(5)).pack.input_ids) for q in three]
     together = len(packed_item(three, media(5)).pack.input_ids)
@@ -158,7 +170,7 @@ def test_rows_are_padded_at_the_right(encoder, collate, three):
         expected = {
             "input_ids": ids,
             "seen_until": [*one.pack.seen_until, *range(own + 1, length + 1)],
-            "mm_token_type_ids": [2 * (token == encoder.video_pad) for token in ids],
+            "mm_token_type_ids": [2 * (token == encoder.marker) for token in ids],
             "reads": [*one.pack.reads, *[one.pack.reads[0]] * (most - len(one.pack.reads))],
         }
         for name, values in expected.items():
@@ -195,17 +207,20 @@ def test_reads_are_counted_over_the_rows(encoder, collate, three):
         position = int(batch["reads"].flatten()[place])
         return seen_by(batch["input_ids"][row], batch["seen_until"][row].tolist(), position)
 
-    dialogues = [(q, q.encoded.expand(4 + i)) for i, row in enumerate(asked) for q in row]
+    dialogues = [(q, q.encoded.expand("video", 4 + i)) for i, row in enumerate(asked) for q in row]
     learnt = zip(batch["learnt"].tolist(), batch["targets"].tolist(), strict=True)
     assert [(seen(place), token) for place, token in learnt] == [
         pair for _, encoded in dialogues for pair in beginnings_learnt(encoded)
     ]
-    scored = [(q.mos, encoded) for q, encoded in dialogues if encoded.read_index >= 0]
+    scored = [(q, encoded) for q, encoded in dialogues if encoded.read_index >= 0]
     assert [seen(place) for place in batch["scored"].tolist()] == [
         list(encoded.input_ids[: encoded.read_index + 1]) for _, encoded in scored
     ]
-    assert batch["mos"].dtype == torch.float32
-    torch.testing.assert_close(batch["mos"], torch.tensor([mos for mos, _ in scored]))
+    order = ("quality", "authenticity")
+    assert batch["asked"].tolist() == [order.index(q.aspect) for q, _ in scored]
+    nan = float("nan")
+    targets = torch.tensor([[q.values.get(aspect, nan) for aspect in order] for q, _ in scored])
+    torch.testing.assert_close(batch["values"], targets, equal_nan=True)
     assert batch["names"] == ["a", "q", "a", "d", "d", "q"]
 
 
@@ -214,8 +229,8 @@ def test_what_is_not_there_is_left_out(encoder, collate):
     asked = collate([item(encoder, 2, prefix=PREFIX)])
     told = collate([item(encoder, 2, reply="Yes.")])
     facts = {"names", "tokens"}
-    assert set(asked) == TENSORS | facts | {"scored", "mos"}
-    assert asked["mos"].isnan().all()
+    assert set(asked) == TENSORS | facts | {"scored", "values", "asked"}
+    assert asked["values"].isnan().all()
     assert set(told) == TENSORS | facts | {"learnt", "targets"}
 
 
@@ -227,8 +242,8 @@ def test_media_and_targets_keep_the_order_of_the_samples(encoder, collate):
     assert batch["video_embeds"][:, 0].tolist() == [4.0] * 4 + [1.0] + [7.0] * 7 + [2.0] * 2
     assert batch["video_grid_thw"].tolist() == [[1, 2, 8], [1, 2, 2], [1, 2, 14], [1, 2, 4]]
     assert batch["second_per_grid_ts"].tolist() == [2.0, 0.5, 3.5, 1.0]
-    torch.testing.assert_close(batch["mos"][:3], torch.tensor([0.4, 0.1, 0.7]))
-    assert batch["mos"][3].isnan()
+    torch.testing.assert_close(batch["values"][:3, 0], torch.tensor([0.4, 0.1, 0.7]))
+    assert batch["values"][3].isnan().all()
     assert "pixel_values_videos" not in batch
 
 
@@ -247,6 +262,47 @@ def test_pixels_go_where_no_tokens_are(processor, encoder, collate):
     assert "video_embeds" not in batch
 
 
+@pytest.mark.parametrize("name", ["media", "text", "dialogue"])
+def test_spans_are_read_where_the_dialogue_has_them(encoder, three, name):
+    """By the definition, a dialogue at a time. Catches a span of another row or question, one
+    without the visual tokens, and padding that looks like a read.
+    """
+    collate = Collator(0, aspects=("quality", "authenticity"), spans=(name,))
+    asked = [[three[1]], three]
+    batch = collate([packed_item(row, media(4 + i), spans=(name,)) for i, row in enumerate(asked)])
+    width = batch["reads"].shape[1]
+    rows = [(i, q) for i, row in enumerate(asked) for q in row if q.encoded.read_index >= 0]
+    assert batch[f"span_{name}"].shape[0] == len(batch["scored"]) == len(rows) == 3
+    for places, (i, q) in zip(batch[f"span_{name}"].tolist(), rows, strict=True):
+        whole = q.encoded.expand("video", 4 + i)
+        span = whole.reads[name]
+        found = [place for place in places if place >= 0]
+        assert places == found + [-1] * (len(places) - len(found))
+        assert {place // width for place in found} == {i}
+        seen = [
+            seen_by(
+                batch["input_ids"][i],
+                batch["seen_until"][i].tolist(),
+                int(batch["reads"].flatten()[place]),
+            )
+            for place in found
+        ]
+        assert seen == [list(whole.input_ids[: at + 1]) for at in span]
+
+
+def test_images_and_videos_share_a_batch(encoder, collate):
+    """Catches a type or placeholder of the row's neighbour."""
+    still = replace(media(3), second_per_grid=0.0)
+    batch = collate(
+        [packed_item([question(encoder, prefix=PREFIX)], clip) for clip in (media(2), still)]
+    )
+    ids, types = batch["input_ids"], batch["mm_token_type_ids"]
+    for row, (kind, count) in enumerate((("video", 2), ("image", 3))):
+        at = ids[row] == encoder.placeholders[kind]
+        assert at.sum() == count
+        assert (types[row] == at * MEDIA[kind].token_type).all()
+
+
 # Views and dialogues to be gone on with
 
 
@@ -259,7 +315,7 @@ def test_view_batch_asks_before_it_shows(processor, encoder):
     batch = view_batch(encoder, clips)
     assert set(batch) == TENSORS - {"video_embeds"} | {"pixel_values_videos"}
     assert batch["video_grid_thw"].tolist() == [[3, 6, 4]] * 2
-    at = batch["input_ids"] == encoder.video_pad
+    at = batch["input_ids"] == encoder.marker
     assert at.sum(1).tolist() == [18, 18]
     assert batch["reads"].tolist() == [row.nonzero()[:, 0].tolist() for row in at]
     assert at[:, -1].all()
@@ -292,7 +348,7 @@ def test_dialogues_to_be_gone_on_with_are_padded_at_the_left(processor, encoder)
     ]
     pad_token = processor.tokenizer.pad_token_id
     batch = written_batch(dialogues, clips, pad_token)
-    rows = [d.expand(m.tokens).input_ids for d, m in zip(dialogues, clips, strict=True)]
+    rows = [d.expand("video", m.tokens).input_ids for d, m in zip(dialogues, clips, strict=True)]
     length = len(rows[1])
     assert len(rows[0]) < length
     for row, ids in enumerate(rows):
@@ -300,7 +356,7 @@ def test_dialogues_to_be_gone_on_with_are_padded_at_the_left(processor, encoder)
         expected = {
             "input_ids": [pad_token] * pad + list(ids),
             "attention_mask": [0] * pad + [1] * len(ids),
-            "mm_token_type_ids": [0] * pad + [2 * (token == encoder.video_pad) for token in ids],
+            "mm_token_type_ids": [0] * pad + [2 * (token == encoder.marker) for token in ids],
         }
         for name, values in expected.items():
             assert batch[name].dtype == torch.int64

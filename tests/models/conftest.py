@@ -16,9 +16,10 @@ from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
-from lmme3dhf.data.dialogue import IGNORED, VIDEO_TYPE, DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, level_token_ids
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.pixels import clip_pixels
+from lmme3dhf.models.backbone import MEDIA
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.vocabulary import LEVELS
 from tests.conftest import random_frames
@@ -119,14 +120,15 @@ def asked(
     prompt: str = PROMPTS["quality"],
     reply: str | None = None,
     prefix: str | None = PREFIX,
-    video_first: bool = True,
+    media_first: bool = True,
     name: str = "",
     mos: float | None = None,
 ) -> Question:
     """A question, by default one that is scored."""
     encoder = DialogueEncoder(processor.tokenizer)
-    encoded = encoder.encode(prompt, reply=reply, prefix=prefix, video_first=video_first)
-    return Question(name=name, encoded=encoded, mos=mos)
+    encoded = encoder.encode(prompt, reply=reply, prefix=prefix, media_first=media_first)
+    values = {} if mos is None else {"quality": mos}
+    return Question(name=name, encoded=encoded, aspect="quality", values=values)
 
 
 def noise(
@@ -172,7 +174,7 @@ def stock_batch(
     clip's pixels, a row padded at one side, with the labels.
     """
     rows = [(question.encoded, case.media) for case in cases for question in case.questions]
-    dialogues = [encoded.expand(media.tokens) for encoded, media in rows]
+    dialogues = [encoded.expand("video", media.tokens) for encoded, media in rows]
     length = max(len(dialogue.input_ids) for dialogue in dialogues)
 
     def padded(row: tuple[int, ...], fill: int) -> list[int]:
@@ -187,7 +189,7 @@ def stock_batch(
             [padded((1,) * len(dialogue.input_ids), 0) for dialogue in dialogues]
         ),
         "labels": torch.tensor([padded(dialogue.labels, IGNORED) for dialogue in dialogues]),
-        "mm_token_type_ids": (input_ids == dialogues[0].video_pad) * VIDEO_TYPE,
+        "mm_token_type_ids": (input_ids == dialogues[0].marker) * MEDIA["video"].token_type,
         "pixel_values_videos": torch.cat([media.pixel_values for _, media in rows]),
         "video_grid_thw": torch.tensor([media.grid_thw for _, media in rows]),
         "second_per_grid_ts": torch.tensor([media.second_per_grid for _, media in rows]),

@@ -10,7 +10,7 @@ import torch
 
 from lmme3dhf.data.collation import packed_batch
 from lmme3dhf.data.gen3dhf import PROMPTS
-from lmme3dhf.data.packing import Path, expand, pack
+from lmme3dhf.data.packing import TokenPath, expand, pack
 from lmme3dhf.models.likelihood import log_probabilities, reply_tree
 from tests.models.conftest import SHAPES, Case, made_case, stock_batch
 
@@ -46,11 +46,11 @@ def packed_odds(model, processor, replies: list[list[int]], *which: int, pad_to:
     cases = [question(processor, seed, model) for seed in which]
     encoded = cases[0].questions[0].encoded
     ids = [(*encoded.input_ids, *fork) for fork in tree.forks]
-    packed = pack(tuple(Path(path, (len(path) - 1,)) for path in ids))
+    packed = pack(tuple(TokenPath(path, (len(path) - 1,)) for path in ids))
     media = [case.media for case in cases]
-    packs = [expand(packed, encoded.video_pad, clip.tokens) for clip in media]
+    packs = [expand(packed, encoded.marker, encoded.marker, clip.tokens) for clip in media]
     pad_token = processor.tokenizer.pad_token_id
-    hidden = model.hidden_at(**packed_batch(packs, media, encoded.video_pad, pad_token, pad_to))
+    hidden = model.hidden_at(**packed_batch(packs, media, pad_token, pad_to))
     forks = hidden[:, [place for (place,) in packed.places]]
     return log_probabilities(forks, model.lm_head.weight, tree)
 

@@ -30,7 +30,7 @@ from tests.models.conftest import PREFIX, asked, noise
 
 CPU = torch.device("cpu")
 REPLY = f"{PREFIX} excellent."
-LABELS = ("mos", "learnt", "targets")
+LABELS = ("values", "asked", "learnt", "targets")
 
 
 # Loading
@@ -175,7 +175,7 @@ def run_steps(
         model=model,
         loss=ScoreLoss(0.5),
         dataset=data,
-        collator=Collator(processor.tokenizer.pad_token_id, 64),
+        collator=Collator(processor.tokenizer.pad_token_id, 64, ("quality",)),
         settings={
             "num_train_epochs": 1,
             "per_device_train_batch_size": 2,
@@ -285,7 +285,7 @@ def test_a_quantised_model_trains_and_is_merged_into_the_whole_one(
     assert moved
     assert all(p.abs().max() > 0 for p in moved)
     model.save_pretrained(tmp_path / "adapter")
-    probe = Collator(processor.tokenizer.pad_token_id)(data[:2])
+    probe = Collator(processor.tokenizer.pad_token_id, aspects=("quality",))(data[:2])
     tensors = {k: v for k, v in probe.items() if isinstance(v, torch.Tensor) and k not in LABELS}
     tokens = level_token_ids(processor.tokenizer, PREFIX, LEVELS)
     merge_adapter(

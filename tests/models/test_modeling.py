@@ -403,7 +403,7 @@ def test_placeholders_and_visual_tokens_must_agree(model, processor):
     """Catches visual tokens that slide into the next sample's places."""
     batch = batch_of(processor, made_case(processor, 0, model=model))
     batch["video_embeds"] = batch["video_embeds"][:-1]
-    with pytest.raises(ValueError, match="24 video placeholders, but 23 visual tokens"):
+    with pytest.raises(ValueError, match="24 placeholders, but 23 visual tokens"):
         model(**batch)
 
 
@@ -558,7 +558,7 @@ def told_by_stock(
             logits = stock.lm_head(hidden)
             at = (labels != IGNORED).nonzero()[:, 0]
             losses.append(functional.cross_entropy(logits[at - 1], labels[at], reduction="none"))
-            read = question.encoded.expand(case.media.tokens).read_index
+            read = question.encoded.expand("video", case.media.tokens).read_index
             if read >= 0:
                 levels.append(logits[read, words])
                 scores.append(head(hidden[read][None]))
@@ -637,7 +637,9 @@ def test_packed_gradients_are_the_separate_ones(model, stock, processor, checkpo
     and layers that are computed again without their reads.
     """
     cases = three_questions(processor)
-    target = torch.tensor([q.mos for case in cases for q in case.questions if q.mos is not None])
+    target = torch.tensor(
+        [mos for case in cases for q in case.questions for mos in q.values.values()]
+    )
     how = {"rank": 4, "alpha": 16, "dropout": 0.0, "language": True, "vision": False}
     ours = add_adapters(copy.deepcopy(model), **how, train_head=True).train()
     theirs = add_adapters(copy.deepcopy(stock), **how, train_head=False).train()
@@ -963,7 +965,7 @@ def test_saliency_tokens_are_the_hidden_states_at_the_visual_tokens(finished, st
     tokens, _ = features(finished[0], view_batch(processor, 0, 1))
     cases = [
         made_case(
-            processor, seed, (6, 84, 112), prompt=SALIENCY_PROMPT, prefix=None, video_first=False
+            processor, seed, (6, 84, 112), prompt=SALIENCY_PROMPT, prefix=None, media_first=False
         )
         for seed in (0, 1)
     ]
@@ -980,8 +982,8 @@ def test_text_matters_before_the_views_and_cannot_after_them(finished, processor
     """
     model, _ = finished
 
-    def tokens(prompt: str, video_first: bool) -> torch.Tensor:
-        if not video_first:
+    def tokens(prompt: str, media_first: bool) -> torch.Tensor:
+        if not media_first:
             return features(model, view_batch(processor, 0, prompt=prompt))[0]
         case = made_case(processor, 0, (6, 84, 112), prompt=prompt, prefix="")
         batch = batch_of(processor, case)
@@ -1041,4 +1043,4 @@ def test_decoder_geometry_lands_in_the_configuration(tiny_folder):
 
 def test_dialogue_encoder_and_model_agree_on_the_placeholder(model, processor):
     """Catches a configuration whose placeholder is another token than the tokenizer's."""
-    assert DialogueEncoder(processor.tokenizer).video_pad == model.config.video_token_id
+    assert DialogueEncoder(processor.tokenizer).marker == model.config.video_token_id

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from lmme3dhf.data.dialogue import DialogueEncoder
 from lmme3dhf.data.synthetic.pretraining import (
     CLIP_FRAMES,
     KINDS,
@@ -127,16 +128,16 @@ def test_only_answers_are_learnt(base):
     learnt, and answers that are cut."""
     tokenizer = AutoProcessor.from_pretrained(TINY_BASE).tokenizer
     turns = [("How is the hair in this video?", "The state of the hair is poor."), ("And?", "No.")]
-    for video_first in (True, False):
-        dialogue = conversation(tokenizer, turns, video_first).expand(64)
+    for media_first in (True, False):
+        dialogue = conversation(DialogueEncoder(tokenizer), turns, media_first).expand("video", 64)
         ids, labels = dialogue.input_ids, dialogue.labels
         learnt = [token for token, label in zip(ids, labels, strict=True) if label != -100]
         assert tokenizer.decode(learnt) == "The state of the hair is poor.<|im_end|>No.<|im_end|>"
         assert all(label in (token, -100) for token, label in zip(ids, labels, strict=True))
-        assert dialogue.video_pad == base.config.video_token_id
-        assert ids.count(dialogue.video_pad) == 64
-        before = ids[: ids.index(dialogue.video_pad)]
-        assert ("hair" in tokenizer.decode(before)) != video_first
+        assert dialogue.marker == base.config.video_token_id
+        assert ids.count(dialogue.marker) == 64
+        before = ids[: ids.index(dialogue.marker)]
+        assert ("hair" in tokenizer.decode(before)) != media_first
 
 
 @torch.no_grad()
@@ -220,7 +221,7 @@ def test_the_shipped_base_sees(base, pool):
     for frames in (sharp.permute(0, 3, 1, 2), blurred.to(torch.uint8)):
         pairs = frames.permute(0, 2, 3, 1).reshape(CLIP_FRAMES // 2, 2, 112, 112, 3)
         dialogue = conversation(
-            tokenizer,
+            DialogueEncoder(tokenizer),
             [
                 (
                     "How is the picture sharpness in this video?",
@@ -228,13 +229,13 @@ def test_the_shipped_base_sees(base, pool):
                 )
             ],
             True,
-        ).expand(CLIP_FRAMES // 2 * 16)
+        ).expand("video", CLIP_FRAMES // 2 * 16)
         ids = torch.tensor([dialogue.input_ids[:-1]])  # without the end of the message
         with torch.no_grad():
             logits = base(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                mm_token_type_ids=2 * (ids == dialogue.video_pad),
+                mm_token_type_ids=2 * (ids == dialogue.marker),
                 pixel_values_videos=patchify(pairs).flatten(0, 1),
                 video_grid_thw=torch.tensor([[CLIP_FRAMES // 2, 8, 8]]),
                 second_per_grid_ts=torch.ones(1),

@@ -45,7 +45,7 @@ def test_a_probe_comes_back_with_the_reads_of_its_levels(processor, items, tmp_p
     again = runs.read_probe(tmp_path)
     assert [len(batch["input_ids"]) for batch in again] == [4, 4, 4, 4]
     for batch, kept in zip(batches, again, strict=True):
-        assert not {"learnt", "targets", "mos"} & set(kept)
+        assert not {"learnt", "targets", "values", "asked"} & set(kept)
         assert torch.equal(batch["pixel_values_videos"], kept["pixel_values_videos"])
         # The one learnt token that is a level word stands at the end of the answer prefix.
         learnt = batch["learnt"][batch["targets"] == tokens[LEVELS.index("good")]]
