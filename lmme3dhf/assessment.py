@@ -15,7 +15,7 @@ from lmme3dhf.aspects import Scale
 from lmme3dhf.errors import UserError
 
 GEN3DHF_SCALE = Scale()
-FLAG = "\N{WARNING SIGN}"  # beside a score that is far outside those of training
+FLAG = "\N{WARNING SIGN}"  # marks a score that is far outside those of training
 # The standard deviation of the training scores where a model folder does not say, as a share of the
 # scale: about that of Gen3DHF (9 points for quality, 10 for authenticity; 14 in the demo).
 _DEVIATION = 0.1

@@ -159,8 +159,8 @@ def encoded_clip(model: LMME3DHF, processor: ProcessorMixin, clip: Clip) -> Medi
     """A clip's frames as the language model takes them.
 
     Args:
-        model: Whose vision tower runs.
-        processor: Of the model's folder.
+        model: The model.
+        processor: The model's.
         clip: See `data.video.read_clip`.
     """
     pixels = frame_pixels(clip, processor.video_processor)
@@ -184,7 +184,7 @@ def read(
 
     Args:
         model: The model.
-        encoder: Of its tokenizer.
+        encoder: The model's.
         media: The clips.
         asked: For each clip, name -> dialogues that end where they are read; as many of a name on
             every clip.
@@ -214,7 +214,7 @@ class Scorer:
     Args:
         model: With a trained head; the saliency decoder is used when it has one. Without `scores`
             any Qwen2.5-VL will do; one that has not seen the level words gets their tokens.
-        processor: Of the model's folder.
+        processor: The processor in the model's folder.
         batch_size: Clips at a time. Scores do not depend on it beyond rounding. Where memory does
             not do, the batch is halved as often as needed, and the size that fits is kept for later
             batches (the attribute shows it).
@@ -409,7 +409,7 @@ class Scorer:
             questions: Name -> further question, as of `assess`.
             maps: Predict saliency maps when the model can.
             write_text: Let the model write its ratings as sentences too.
-            progress: Of many, print every ten seconds how many are done.
+            progress: Print every ten seconds how many of several clips are done.
 
         Raises:
             VideoError: One clip was given, and it gives no scores; its `reason` says why in one

@@ -69,7 +69,7 @@ class ScoreRow:
         content: SHA-256 of the file's bytes, hexadecimal; None where they cannot be read.
         model: Hash of the model, 16 hexadecimal digits.
         decoder: What decoded the clip; scores belong to a decoder. None where it failed.
-        version: Of lmme3dhf.
+        version: The version of lmme3dhf.
         seconds: Wall time: the row's share of its batch's. 0 where scores were copied from a file
             of the same content.
         outside_training: Aspects whose scores are far outside those that the model was trained
@@ -173,7 +173,7 @@ REQUIRED = ("file", "status")
 # Tables without the fields that came later are read, and continued.
 _LATER = ("outside_training", "notes", "views")
 _LISTS = ("distortions", "outside_training", "notes")
-_ENDS = ("_level", "_probabilities", "_scale")  # of the columns on an aspect, beside its own
+_ENDS = ("_level", "_probabilities", "_scale")  # of an aspect's further columns
 
 
 def fields_of(aspects: Mapping[str, Scale], questions: Iterable[str] = ()) -> tuple[str, ...]:
@@ -531,7 +531,7 @@ class ScoreTable(RecordFile[str, ScoreRow]):
             first = file.readline()
         try:
             fields = tuple(json.loads(first))
-        except (ValueError, TypeError):  # told with its place when all rows are read
+        except (ValueError, TypeError):  # refused with its place when all rows are read
             return
         if fields not in self._layouts():
             raise self._foreign(self.record, fields)

@@ -5,13 +5,15 @@ scores, its page and rewards, on the tiny model with a head whose value is known
 import csv
 import json
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from lmme3dhf import Question
+from lmme3dhf import scorer as module
 from lmme3dhf.app import drawing
 from lmme3dhf.aspects import GEN3DHF, Aspect, AspectError, Scale
 from lmme3dhf.assessment import Answer, QuestionError, Rating, read_questions
@@ -241,6 +243,60 @@ def test_records_name_any_aspect(scorer, clips, tmp_path):
     options["questions"] = {"view": Question("From where else?", ("A", "B"))}
     predict(lambda: scorer, samples(clips, "distortion"), out, **options)
     assert set(read_predictions(out)[0].answers["view"]) == {"A", "B"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Sample):
+    """A sample with a question of its own."""
+
+    candidates: tuple[str, ...] = ()
+    slots: Mapping[str, str] = field(default_factory=dict)
+
+
+def test_a_list_has_questions_and_slots_of_its_own(scorer, clips, tmp_path):
+    """Two lists on one clip each: a question with candidates, and a prompt with slots. Catches a
+    candidate that is lost, a record that stands though its slots are others, and one wording for
+    two.
+    """
+    out, name = tmp_path / "p.jsonl", "sharpness"
+    scorer = replaced(scorer, {name: scorer.aspects[name]})
+    options = {"model": MODEL, "aspects": scorer.aspects, "maps": False, "answers": None}
+
+    def asked(path: Path, subject: str, prompt: str = "Is {it} a cat?") -> Asked:
+        about = {"candidates": ("Yes", "No"), "slots": {"subject": subject}}
+        return Asked(video=path.stem, path=path, task="cat", prompt=prompt, **about)
+
+    predict(lambda: scorer, [asked(c, "a cat") for c in clips], out, **options)
+    before = read_predictions(out)
+    assert [(r.dimension, list(r.answers["cat"])) for r in before] == [(name, ["Yes", "No"])] * 2
+    predict(
+        lambda: scorer, [asked(clips[0], "a cat"), asked(clips[1], "an old dog")], out, **options
+    )
+    after = read_predictions(out)
+    assert after[0] == before[0]
+    assert after[1].level_probabilities != before[1].level_probabilities
+    with pytest.raises(DataError, match="two wordings"):
+        predict(None, [asked(clips[0], ""), asked(clips[1], "", "Is it?")], out, **options)
+
+
+def test_every_head_is_in_the_record(scorer, clips, tmp_path, monkeypatch):
+    """Two heads, of 0.75 and 0.25 of the way: 7.5 and 2.5 of 10. Catches the second one's score as
+    that of the aspect, and units of the head.
+    """
+    read = module.unit_values
+
+    def two(model, hidden, aspect):
+        return read(model, hidden, aspect) | {"voter": torch.full((len(hidden),), 0.25)}
+
+    monkeypatch.setattr(module, "unit_values", two)
+    scorer, out = replaced(scorer, {"noise": scorer.aspects["noise"]}), tmp_path / "p.jsonl"
+    result = scorer.score(clips[0], answers=None, maps=False)
+    assert result.ratings["noise"].score == pytest.approx(7.5)
+    assert result.to_dict()["noise"]["by_head"] == pytest.approx({"score": 7.5, "voter": 2.5})
+    options = {"model": MODEL, "aspects": scorer.aspects, "maps": False}
+    predict(lambda: scorer, samples(clips[:1], "noise"), out, **options)
+    (record,) = read_predictions(out)
+    assert (record.score, record.by_head["voter"]) == pytest.approx((7.5, 2.5))
 
 
 def replaced(scorer: Scorer, aspects: dict[str, Aspect]) -> Scorer:

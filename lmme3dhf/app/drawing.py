@@ -127,8 +127,8 @@ def histogram(
 
     Args:
         percentiles: As of `percentile_of`.
-        minimum: Of the scale.
-        maximum: Of the scale.
+        minimum: The lower end of the scale.
+        maximum: The upper end.
     """
     draws = np.interp(np.linspace(0, 100, 4001), np.arange(len(percentiles)), percentiles)
     edges = np.linspace(minimum, maximum, _BINS + 1)
@@ -366,7 +366,7 @@ def clip_page(
     """All that is said about a clip.
 
     Args:
-        name: Of its file.
+        name: The name of its file.
         facts: One line about the clip.
         cards: What stands below the ratings.
         ratings: A card for each aspect.

@@ -112,7 +112,7 @@ def scored(
     Args:
         scorer: With scores.
         path: The clip; the page shows its name alone.
-        max_seconds: Of a clip, at most.
+        max_seconds: The longest clip.
         question: In the user's words; empty for none.
 
     Raises:
@@ -217,8 +217,8 @@ def blocks(
     Args:
         scorer: With scores.
         model_name: As the page calls it.
-        max_upload_mb: Of an upload, for the hint; the server itself is started with it.
-        max_seconds: Of a clip, at most.
+        max_upload_mb: The largest upload, for the hint; the server itself is started with it.
+        max_seconds: The longest clip.
         examples: Name -> path of clips to choose from.
         busy: Held while a clip is scored.
     """
@@ -294,8 +294,8 @@ def serve(
         scorer: With scores.
         model_name: As the page calls it.
         port: On this machine.
-        max_upload_mb: Of an uploaded file, in 2^20 bytes, at most.
-        max_seconds: Of a clip, at most.
+        max_upload_mb: The largest uploaded file, in 2^20 bytes.
+        max_seconds: The longest clip.
         examples: Name -> path of clips to choose from.
     """
     # Variables of gradio could open folders, publish the page, or call home.

@@ -101,7 +101,7 @@ def write_comparison(table: Path, out: Path, group_by: str | None = None) -> Pat
     `report.html`); the page comes last and as a whole.
 
     Args:
-        table: Of scores, CSV or JSONL.
+        table: A table of scores, CSV or JSONL.
         out: The page.
         group_by: Pattern that tells the generator from a path (`names.generators_of`); None for the
             folder.
@@ -150,7 +150,7 @@ def compare(rows: Sequence[ScoreRow], group_by: str | None, where: str) -> Compa
     """Groups the rows by generator, and takes means and tests.
 
     Args:
-        rows: Of a table.
+        rows: Those of a table.
         group_by: As of `write_comparison`.
         where: The table, for sentences.
 
@@ -283,23 +283,23 @@ def _lead(compared: Compared, table: str, group_by: str | None) -> tuple[Part, .
     rows, generators = compared.rows, compared.generators
     scored = [row for row in rows if row.status == OK]
     known = sum(len(generator.rows) for generator in generators)
-    told = (
+    lead = (
         f"{_counted(known, 'video')} of {_counted(len(generators), 'generator')}, from "
         f"{visible(table, LONGEST_NAME)}"
     )
     if group_by is not None:
-        told += f", told apart by `{visible(group_by, LONGEST_NAME)}`"
+        lead += f", grouped by `{visible(group_by, LONGEST_NAME)}`"
     elif len(generators) > 1:
-        told += ", told apart by their folders"
+        lead += ", grouped by their folders"
     scales = "; ".join(
         f"{aspect} from {scale.minimum:g} to {scale.maximum:g}, {scale.direction}"
         for aspect, scale in compared.scales.items()
     )
-    told += (
+    lead += (
         f". Scores: {scales}. What a regression predicts beyond an end is shown at that end; "
         "ranks, intervals and tests use the raw scores."
     )
-    parts: list[Part] = [Text(told, "banner")]
+    parts: list[Part] = [Text(lead, "banner")]
     flagged = [row for g in generators for row in g.rows if row.outside_training]
     if flagged:
         parts.append(
@@ -468,8 +468,8 @@ def _files(compared: Compared, tables: Mapping[str, Listed], files: str) -> tupl
     failed = [row for row in rows if row.status == FAILED]
     if failed:
         parts.append(tables["failures"].sheet)
-        told = [f"{visible(r.file, 200)}\n    {visible(r.message or '', 300)}" for r in failed]
-        parts.append(_folded(f"Files without scores: {len(failed)}", told, "failures.csv"))
+        lines = [f"{visible(r.file, 200)}\n    {visible(r.message or '', 300)}" for r in failed]
+        parts.append(_folded(f"Files without scores: {len(failed)}", lines, "failures.csv"))
     else:
         parts.append(Text("Every file has scores."))
     unmatched = [r.file for r, name in zip(rows, compared.names, strict=True) if name is None]

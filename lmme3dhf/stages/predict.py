@@ -99,7 +99,8 @@ def predict(
     Args:
         load: Gives the scorer; called only where there is something to predict.
         samples: The questions; replies are never looked at. A list on one aspect gives records on
-            that one, a list of distortion questions records on all that the model rates.
+            that one, a list of other questions records on all that the model rates. Questions with
+            candidates are answered in every record.
         out: JSONL file; maps go to the folder `<name>_maps` beside it. Records of another model,
             of other prompts, options or clips are replaced, and their number is printed.
         model: The model's hash, from `stages.table.model_key`.
@@ -117,14 +118,16 @@ def predict(
         see `Outcome.require_all`.
 
     Raises:
-        DataError: Nothing is asked for, or the list asks for what the model does not rate.
+        DataError: Nothing is asked for, the list asks for what the model does not rate, or one of
+            its questions with candidates has two wordings.
         PredictionError: Another process is writing the file, or it is no file of ours.
     """
+    samples = list(samples)
+    questions = {**_questions(samples), **(questions or {})}
     if not (maps or ratings or answers or questions):
         raise DataError("no ratings, no answers and no maps are asked for; ask for some of them")
-    samples = list(samples)
     tasks = dict.fromkeys(sample.task for sample in samples)
-    if foreign := [task for task in tasks if task not in (*aspects, DISTORTION)]:
+    if foreign := [task for task in tasks if task not in (*aspects, DISTORTION, *questions)]:
         raise DataError(
             f"{out}: the list asks for {', '.join(foreign)}, and this model rates "
             f"{', '.join(aspects)}; give a list on these, or a model of those"
@@ -141,14 +144,14 @@ def predict(
     if not slots:  # with them the model's own prompts are filled
         options["prompts"] |= {name: aspect.question() for name, aspect in aspects.items()}
         options["prompts"] |= {sample.task: sample.prompt for sample in samples}
-    decided_by = [options, scores, asked, DECODERS, *[views] * (views is not None)]
+    decided_by = [dict(options), scores, asked, DECODERS, *[views] * (views is not None)]
     if questions:
         decided_by.append({name: asdict(question) for name, question in questions.items()})
     clips = {sample.video: sample.path for sample in samples}
     settings = {v: _settings([*decided_by, *([slots[v]] if v in slots else [])]) for v in clips}
     known = {"method": METHOD, "model": model}
     if questions:
-        options = options | {"questions": questions}
+        options["questions"] = questions
     with opened(PredictionFile(out, METHOD)) as file:
         states = file_states(list(dict.fromkeys(clips.values())))
         states = {video: states[path] for video, path in clips.items()}
@@ -188,6 +191,21 @@ def predict(
                 out=out, records=len(good), clips=len(clips), failures=tuple(failed.values())
             )
         return distributed.all_gather(outcome)[0]
+
+
+def _questions(samples: Iterable[Sample]) -> dict[str, Question]:
+    """The questions of a list that have candidates."""
+    found: dict[str, Question] = {}
+    for sample in samples:
+        if candidates := getattr(sample, "candidates", ()):
+            prompt = sample.prompt.replace("{", "{{").replace("}", "}}")
+            question = Question(prompt, candidates)
+            if found.setdefault(sample.task, question) != question:
+                raise DataError(
+                    f"{sample.video}: {sample.task!r} is asked in two wordings, or with other "
+                    f"candidates ({', '.join(candidates)}); give each its own task"
+                )
+    return found
 
 
 def _settings(decided_by: Sequence[Any]) -> str:
