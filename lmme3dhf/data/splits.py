@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lmme3dhf.data.names import UNKNOWN, Origins, gen3dhf_origins, natural
 from lmme3dhf.data.release import read_json
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.files import replace_file
@@ -78,11 +77,7 @@ def _number(video: str) -> int:
 
 
 def grouped_split(
-    videos: Iterable[str],
-    fractions: Mapping[str, float],
-    rng: np.random.Generator,
-    *,
-    origins: Origins | None = None,
+    videos: Iterable[str], fractions: Mapping[str, float], rng: np.random.Generator
 ) -> Split:
     """Deals the videos to named parts, all videos of a latent to one part.
 
@@ -94,19 +89,18 @@ def grouped_split(
         fractions: Part -> its share of the videos; the shares sum to 1, each gets at least one
             latent.
         rng: Draws the order of the latents.
-        origins: Video -> origin; None for Gen3DHF's names. Without any, each clip is dealt alone.
 
     Returns:
         Part -> its identifiers, sorted.
 
     Raises:
-        DataError: A video twice, a video without an origin, shares that do not sum to 1, or
+        DataError: A video twice, a name that is not seedNNNN, shares that do not sum to 1, or
             fewer latents than parts.
     """
     if not math.isclose(sum(fractions.values()), 1) or min(fractions.values()) <= 0:
         raise DataError(f"shares {dict(fractions)}: expected positive numbers that sum to 1")
-    groups = _grouped(videos, origins)
-    order = [sorted(groups, key=natural)[index] for index in rng.permutation(len(groups))]
+    groups = _grouped(videos, latent)
+    order = [sorted(groups)[index] for index in rng.permutation(len(groups))]
     if len(order) < len(fractions):
         raise DataError(
             f"split: {len(order)} latents for {len(fractions)} parts ({', '.join(fractions)}); all "
@@ -123,7 +117,7 @@ def grouped_split(
     nearest = _nearest(groups, order, fractions, rng)
     if _distance(split, fractions) > _distance(nearest, fractions):
         split = nearest
-    check_split(split, origins=origins)
+    check_split(split)
     return split
 
 
@@ -134,8 +128,8 @@ def _distance(split: Split, fractions: Mapping[str, float]) -> float:
 
 
 def _nearest(
-    groups: Mapping[str, list[str]],
-    order: list[str],
+    groups: Mapping[int, list[str]],
+    order: list[int],
     fractions: Mapping[str, float],
     rng: np.random.Generator,
 ) -> Split:
@@ -189,24 +183,21 @@ def _shifted(reached: np.ndarray, by: int, axis: int) -> np.ndarray:
     return moved
 
 
-def grouped_folds(
-    videos: Iterable[str], *, k: int = 5, seed: int, origins: Origins | None = None
-) -> list[Split]:
+def grouped_folds(videos: Iterable[str], *, k: int = 5, seed: int) -> list[Split]:
     """k splits into train and eval; every video is in eval once, and all videos of a latent at the
     same time.
 
     Raises:
-        DataError: k below 2 or above the number of latents, a video twice, or without an
-            origin.
+        DataError: k below 2 or above the number of latents, a video twice, or a name that is not
+            seedNNNN.
     """
-    groups = _grouped(videos, origins)
+    groups = _grouped(videos, latent)
     if not 2 <= k <= len(groups):
         raise DataError(
             f"{k} folds of {len(groups)} latents: expected at least two folds and a latent for each"
         )
     order = [
-        sorted(groups, key=natural)[index]
-        for index in np.random.default_rng(seed).permutation(len(groups))
+        sorted(groups)[index] for index in np.random.default_rng(seed).permutation(len(groups))
     ]
     held_out = [order[fold::k] for fold in range(k)]
     if len({len(group) for group in groups.values()}) > 1:
@@ -216,56 +207,35 @@ def grouped_folds(
             min(held_out, key=lambda fold: sum(len(groups[g]) for g in fold)).append(group)
     folds = [_held_out(groups, fold) for fold in held_out]
     for split in folds:
-        check_split(split, origins=origins)
+        check_split(split)
     return folds
 
 
-def leave_one_generator_out(
-    videos: Iterable[str], *, origins: Origins | None = None
-) -> list[Split]:
+def leave_one_generator_out(videos: Iterable[str]) -> list[Split]:
     """One split per generator, in their order, with that generator's videos in eval. Latents are
     shared, unavoidably.
 
     Raises:
-        DataError: Fewer than two generators, unknown generators, or a video twice.
+        DataError: Fewer than two generators, a video twice, or a name that is not seedNNNN.
     """
-    videos = list(videos)
-    known = _known(videos, origins)
-    if not known:
-        raise DataError(f"split: {UNKNOWN}")
-    groups = _grouped(videos, known, lambda video: known[video].generator)
-    splits = [_held_out(groups, [group]) for group in sorted(groups, key=natural)]
+    groups = _grouped(videos, generator)
+    splits = [_held_out(groups, [group]) for group in sorted(groups)]
     for split in splits:
         check_split(split, latents_may_be_shared=True)
     return splits
 
 
-def _known(videos: Iterable[str], origins: Origins | None) -> Origins:
-    """The origins of the videos, all of them or none."""
-    if origins is None:
-        return gen3dhf_origins(videos)
-    lacking = next((video for video in videos if origins and video not in origins), None)
-    if lacking is not None:
-        raise DataError(f"video {lacking}: no generator and identity; add its row to clips.csv")
-    return origins
-
-
-def _grouped(
-    videos: Iterable[str], origins: Origins | None, key: Callable[[str], str] | None = None
-) -> dict[str, list[str]]:
-    videos = list(videos)
-    known = _known(videos, origins)
-    groups: dict[str, list[str]] = {}
+def _grouped(videos: Iterable[str], key: Callable[[str], int]) -> dict[int, list[str]]:
+    groups: dict[int, list[str]] = {}
     for video in videos:
-        face = known[video].identity if known else video
-        group = groups.setdefault(key(video) if key else face, [])
+        group = groups.setdefault(key(video), [])
         if video in group:
             raise DataError(f"video {video} is listed twice; name it once")
         group.append(video)
     return groups
 
 
-def _held_out(groups: Mapping[str, list[str]], held_out: Iterable[str]) -> Split:
+def _held_out(groups: Mapping[int, list[str]], held_out: Iterable[int]) -> Split:
     held_out = set(held_out)
     return {
         "train": sorted(
@@ -275,28 +245,19 @@ def _held_out(groups: Mapping[str, list[str]], held_out: Iterable[str]) -> Split
     }
 
 
-def check_split(
-    split: Mapping[str, list[str]],
-    *,
-    latents_may_be_shared: bool = False,
-    origins: Origins | None = None,
-) -> None:
+def check_split(split: Mapping[str, list[str]], *, latents_may_be_shared: bool = False) -> None:
     """Refuses a split in which the parts have something in common.
 
     Args:
         split: Part -> identifiers.
         latents_may_be_shared: Check for common videos only. The official split and
             leave-one-generator-out need it.
-        origins: Video -> origin; None for Gen3DHF's names.
 
     Raises:
         DataError: An empty part, a video twice, or, unless allowed, a latent in two parts.
     """
     part_of_video: dict[str, str] = {}
-    part_of_latent: dict[str, str] = {}
-    known: Origins = {}
-    if not latents_may_be_shared:
-        known = _known([video for videos in split.values() for video in videos], origins)
+    part_of_latent: dict[int, str] = {}
     for part, videos in split.items():
         if not videos:
             raise DataError(f"split: part {part!r} is empty; give it a larger share or more videos")
@@ -307,12 +268,12 @@ def check_split(
                     "keep it in one"
                 )
             part_of_video[video] = part
-            if not known:
+            if latents_may_be_shared:
                 continue
-            other = part_of_latent.setdefault(known[video].identity, part)
+            other = part_of_latent.setdefault(latent(video), part)
             if other != part:
                 raise DataError(
-                    f"split: latent {known[video].identity} (video {video}) is in {other!r} and in "
+                    f"split: latent {latent(video)} (video {video}) is in {other!r} and in "
                     f"{part!r}; one face must not be on both sides, group the videos by latent"
                 )
 
