@@ -12,6 +12,7 @@ import numpy as np
 from lmme3dhf.annotations.fixations import (
     Fixations,
     fixation_map,
+    read_saliency,
     saliency_map,
 )
 from lmme3dhf.annotations.mos import mean_opinion_scores, zscore
@@ -21,7 +22,7 @@ from lmme3dhf.comparison.methods import Method
 from lmme3dhf.comparison.scoring import Figures
 from lmme3dhf.comparison.sources import Round, Source
 from lmme3dhf.metrics.correlation import correlations
-from lmme3dhf.metrics.saliency import PRESETS, mean_scores, saliency_scores
+from lmme3dhf.metrics.saliency import PRESETS, RELEASED_SIZE, mean_scores, saliency_scores
 from lmme3dhf.progress import with_progress
 from lmme3dhf.reports.evaluation import true_opinions
 
@@ -40,6 +41,16 @@ def setting_of(source: Source, round_: Round) -> Setting:
         media={v: source.data / "video_RGB" / f"{v}.mp4" for v in round_.labels.videos},
         aspects=source.aspects,
     )
+
+
+def map_size(source: Source) -> tuple[int, int]:
+    """(height, width) of the data set's maps: that of the first one; the release's without any."""
+    for video in sorted({*source.rounds[0].train.videos, *source.rounds[0].labels.videos}):
+        try:
+            return read_saliency(source.maps, video).shape
+        except FileNotFoundError:
+            continue
+    return RELEASED_SIZE
 
 
 def floors_of(what: str, source: Source, round_: Round) -> list[Method]:

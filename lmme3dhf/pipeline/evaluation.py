@@ -6,11 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from lmme3dhf.annotations.fixations import read_fixations
+from lmme3dhf.annotations.fixations import read_fixations, write_saliency_png
 from lmme3dhf.aspects import GEN3DHF, Aspects
-from lmme3dhf.comparison.sources import labels_of
+from lmme3dhf.baselines import BASELINES
+from lmme3dhf.comparison.floors import map_size, setting_of
+from lmme3dhf.comparison.methods import read_map
+from lmme3dhf.comparison.sources import labels_of, read_source
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.predictions import map_path, read_predictions, require_predicted
+from lmme3dhf.errors import UserError
+from lmme3dhf.predictions import (
+    Prediction,
+    map_path,
+    read_predictions,
+    require_predicted,
+    write_predictions,
+)
+from lmme3dhf.progress import with_progress
 from lmme3dhf.reports.evaluation import Labels, evaluate, evaluate_maps
 
 
@@ -56,6 +67,60 @@ def evaluate_file(
             points = {video: f.points for video, f in read_fixations(fixations).items()}
         figures["saliency"] = evaluate_maps(predicted, maps, points, train.videos, labels.videos)
     return figures
+
+
+def write_baseline(name: str, data: Path, out: Path, part: str = "eval") -> int:
+    """Writes what a baseline says as prediction records, its maps beside them.
+
+    Args:
+        name: An entry of `BASELINES`.
+        data: Folder of the data set with its training part.
+        out: JSONL to write.
+        part: Part of the data set that is predicted.
+
+    Returns:
+        Number of records.
+
+    Raises:
+        UserError: An unknown baseline, or labels that it needs are not there.
+    """
+    if name not in BASELINES:
+        raise UserError(
+            f"baseline {name!r} is not one of {', '.join(BASELINES)}; `--plugin MODULE` adds others"
+        )
+    source = read_source(data=data, part=part)
+    setting = setting_of(source, source.rounds[0])
+    said = BASELINES[name].run(setting)
+    if said is None:
+        raise UserError(
+            f"{data}: the labels that {name} needs are not there; it looks at the part 'train'"
+        )
+    maps = out.with_name(f"{out.stem}_maps") if said.map_of or said.maps else None
+    shape = None
+    if maps is not None:
+        maps.mkdir(parents=True, exist_ok=True)
+        shape = map_size(source)
+    records = []
+    for video in with_progress(list(setting.media), name, len(setting.media)):
+        written = None
+        if maps is not None:
+            file = said.maps.get(video)
+            map_HW = said.map_of(video, shape) if file is None else read_map(file, shape)[0]
+            write_saliency_png(maps / f"{video}.png", np.clip(map_HW, 0, 1))
+            written = f"{maps.name}/{video}.png"
+        scores = {aspect: said.scores.get(aspect, {}).get(video) for aspect in source.aspects}
+        for aspect, score in scores.items():
+            records.append(
+                Prediction(
+                    video=video,
+                    dimension=aspect,
+                    method=BASELINES[name].title,
+                    score=score,
+                    distortions=said.answers.get(video),
+                    map=written,
+                )
+            )
+    return write_predictions(out, records)
 
 
 def _majority_level(labels: Labels, train: Labels) -> float:
