@@ -235,7 +235,8 @@ def assembled(
     keys = {column.key for column in printed.columns}
     scored = any(f"{aspect}_srcc" in keys for aspect in source.aspects)
     if not scored and number in (1, 5):  # the paper rates other aspects
-        printed = replace(printed, rows=(), notes=(), improvement={})
+        title = "Scores" if number == 1 else "Ablations of adapters and regression"
+        printed = replace(printed, title=title, rows=(), notes=(), improvement={})
     beside = tuple(
         replace(column, group=f"paper: {column.group}".strip())
         for column in paper_columns(printed, "paper_")
@@ -246,7 +247,8 @@ def assembled(
         title += " – SMOKE, no results"
         blocks.append(_block(f"SMOKE: {source.smoke}", columns, rows))
     else:
-        heading = "Measured here, and printed in the paper (Gen3DHF)"
+        heading = "Measured here"
+        heading += ", and printed in the paper (Gen3DHF)" if printed.rows else ""
         blocks.append(_block(heading, (*columns, *beside), _merged(printed, rows)))
     blocks.append(_block("Rows of our own", columns, own))
     kinds = (FLOOR, ORACLE, PERSON, CEILING)

@@ -78,6 +78,8 @@ def rated(tmp_path: Path) -> Source:
 
 
 def test_a_metric_from_outside_is_a_column_and_on_the_page(make_run, monkeypatch, tmp_path):
+    """Worked by NumPy. Catches a metric that needs a second place to be named."""
+
     monkeypatch.setitem(
         METRICS,
         "spread",
@@ -122,6 +124,8 @@ def test_a_metric_from_outside_is_a_column_and_on_the_page(make_run, monkeypatch
 
 
 def test_a_baseline_from_outside_is_a_row_and_a_file_of_records(make_run, monkeypatch, tmp_path):
+    """Catches a list of rows that is kept elsewhere, and records that say something else."""
+
     def by_number(setting):
         scores = {a: {v: float(v[4:]) for v in setting.media} for a in setting.aspects}
         return setting.method("x", "by its number", scores=scores)
@@ -144,6 +148,8 @@ def test_a_baseline_from_outside_is_a_row_and_a_file_of_records(make_run, monkey
 
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_every_baseline_writes_records_that_become_a_row(name, make_run, tmp_path):
+    """Catches a floor in the tables that differs from what the verb writes."""
+
     run, out = make_run(smoke=True), tmp_path / "said.jsonl"
     assert main(["baseline", name, "--data", str(run / "data"), "--out", str(out)]) == 0
     method = read_method("again", out, PARTS["eval"])
@@ -157,6 +163,8 @@ def test_every_baseline_writes_records_that_become_a_row(name, make_run, tmp_pat
 
 
 def test_an_unknown_baseline_says_which_exist(make_run, capsys, tmp_path):
+    """Catches a KeyError."""
+
     data = make_run(smoke=True) / "data"
     assert main(["baseline", "mean", "--data", str(data), "--out", str(tmp_path / "x")]) == 1
     said = capsys.readouterr().err
@@ -165,6 +173,8 @@ def test_an_unknown_baseline_says_which_exist(make_run, capsys, tmp_path):
 
 
 def test_aspects_on_other_scales_go_through_the_tables(rated: Source):
+    """Catches columns of fixed names, and an aspect without words that breaks the level oracle."""
+
     table = table1(rated, resamples=20)
     rows = of(table)
     assert float(rows[OURS]["comfort_rmse"]) == pytest.approx(0.1)
@@ -182,6 +192,8 @@ def test_aspects_on_other_scales_go_through_the_tables(rated: Source):
 
 
 def test_level_words_count_on_their_own_scale(rated: Source, tmp_path: Path):
+    """Catches the five words of Gen3DHF where three were given, and words where there are none."""
+
     path = tmp_path / "words.csv"
     path.write_text("video,comfort,strain\n" + "".join(f"{v},high,0.5\n" for v in VIDEOS))
     method = read_method("words", path, VIDEOS, aspects=ASPECTS)
@@ -192,6 +204,8 @@ def test_level_words_count_on_their_own_scale(rated: Source, tmp_path: Path):
 
 
 def test_an_axis_says_the_scale(monkeypatch, tmp_path):
+    """Catches an axis of "0-100" for every aspect."""
+
     drawn = []
     picture = plots.scores.picture
 
@@ -219,5 +233,7 @@ def test_an_axis_says_the_scale(monkeypatch, tmp_path):
 
 
 def test_no_words_no_level_table(rated: Source):
+    """Catches a table of empty rows."""
+
     with pytest.raises(ValueError, match="level words"):
         level_table(rated)
