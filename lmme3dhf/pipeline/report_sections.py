@@ -52,7 +52,7 @@ PLACED = {
     **{f"folds_{protocol.replace('-', '_')}": "folds" for protocol in PROTOCOLS},
 }
 
-# Row among the floors, oracles and ceilings of the tables -> what it says.
+# Oracles, ceilings and what else is no baseline.
 BOUNDS = {
     "level oracle": "is given the true level word and gives that level's mean training score: the "
     "most that level words can say, and what a head that reads the label gets for nothing",
@@ -68,6 +68,11 @@ BOUNDS = {
     "ceiling, since a model may know what all of them mark on average",
     "most frequent training level": "gives every clip the level that was most frequent in training",
 }
+
+
+def explained() -> dict[str, str]:
+    """Row among the floors, oracles and ceilings of the tables -> what it says."""
+    return {baseline.title: baseline.about for baseline in BASELINES.values()} | BOUNDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,8 +374,7 @@ def _bounds(found: Gathered) -> Iterable[Part]:
         "scores, and a ceiling is what the noise of the labels leaves to be reached. None of them "
         "is ranked."
     )
-    about = {b.title: b.about for b in BASELINES.values()} | BOUNDS
-    yield Grid(rows=tuple((name, said) for name, said in about.items() if name in there))
+    yield Grid(rows=tuple((name, said) for name, said in explained().items() if name in there))
 
 
 def _definitions(found: Gathered) -> Iterable[Part]:
