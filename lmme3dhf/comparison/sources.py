@@ -117,7 +117,7 @@ def read_part(data: Path, part: str, aspects: Aspects | None = None) -> Labels:
             s
             for path in part_lists(data, part, aspects)
             if path.is_file()
-            for s in read_list(path, allow_outside=True)
+            for s in read_list(path, aspects=aspects, allow_outside=True)
         ),
         aspects,
     )

@@ -49,14 +49,13 @@ def evaluate_file(
             cannot be read.
     """
     aspects = aspects or GEN3DHF
-    labels = labels_of(
-        (sample for path in lists for sample in read_list(path, allow_outside=True)), aspects
+    labels, train = (
+        labels_of(
+            (s for p in paths for s in read_list(p, aspects=aspects, allow_outside=True)), aspects
+        )
+        for paths in (lists, train_lists or [])
     )
     records = require_predicted(read_predictions(predictions), labels.videos, str(predictions))
-    train = labels_of(
-        (sample for path in train_lists or [] for sample in read_list(path, allow_outside=True)),
-        aspects,
-    )
     figures = evaluate(records, labels, list(train.distortions.values()))
     if "level" in figures and train.levels:
         figures["level"]["majority"] = _majority_level(labels, train)
