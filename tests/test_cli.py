@@ -33,6 +33,7 @@ VERBS = {
     "merge",
     "predict",
     "report",
+    "baseline",
     "score",
     "train",
     "verify",

@@ -28,6 +28,7 @@ VERBS: dict[str, Verb] = {
     "merge": (training.merge_parser, training.merge),
     "predict": (scoring.predict_parser, scoring.predict),
     "evaluate": (evaluation.evaluate_parser, evaluation.evaluate),
+    "baseline": (evaluation.baseline_parser, evaluation.baseline),
     "score": (scoring.score_parser, scoring.score),
     "verify": (scoring.verify_parser, scoring.verify),
     "report": (evaluation.report_parser, evaluation.report),

@@ -198,6 +198,27 @@ def _report_of_scores(args: Namespace) -> tuple[Path, Path]:
     return out, write_comparison(args.source, out, args.group_by)
 
 
+def baseline_parser() -> ArgumentParser:
+    """Options of `baseline`."""
+    parser = ArgumentParser(
+        description="Write what a baseline says of a data set's test part, as prediction records."
+    )
+    parser.add_argument("name", help="training_mean, generator_mean, mean_map, ... or a plugin's")
+    parser.add_argument("--data", type=Path, required=True, help="folder of a labelled data set")
+    parser.add_argument("--part", default="eval", help="part that is predicted")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL; maps go beside it")
+    return parser
+
+
+def baseline(args: Namespace, config: Config | None) -> int:
+    """Runs `baseline`; returns the exit status."""
+    from lmme3dhf.pipeline.evaluation import write_baseline
+
+    count = write_baseline(args.name, args.data, args.out, args.part)
+    print(f"{args.out}: {count} records; a row of the tables with --method NAME={args.out}")
+    return 0
+
+
 EVALUATE_ACTIONS: dict[str, Verb] = {
     "ablations": (_ablations_parser, _ablations),
     "crossval": (_crossval_parser, _crossval),

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from lmme3dhf.aspects import Aspects
 from lmme3dhf.comparison.floors import CEILING, FLOOR, ORACLE, PERSON
 from lmme3dhf.comparison.methods import ComparisonError, Method
 from lmme3dhf.comparison.paper import MARKS, PaperRow, PaperTable, read_paper
 from lmme3dhf.comparison.scoring import Figures, Notes
 from lmme3dhf.comparison.sources import Round, Source
+from lmme3dhf.metrics import Metric, metrics_of
 from lmme3dhf.metrics.vqa import ACCURACIES
 from lmme3dhf.reports.tables import Block, Cell, Column, Row, Table
-from lmme3dhf.vocabulary import DIMENSIONS
 
 SMOKE, NOT_RUN = "smoke", "not run"
 RESULTS = ("real", "retrained", "external")  # statuses of numbers that are results
@@ -126,7 +127,7 @@ def interval_notes(found: Figures, round_: Round) -> Notes:
     """The 95 % intervals of SRCC as a note."""
     spans = [
         f"{dimension} {found[f'{dimension}_srcc_low']:.3f} to {found[f'{dimension}_srcc_high']:.3f}"
-        for dimension in DIMENSIONS
+        for dimension in round_.labels.aspects
         if f"{dimension}_srcc_low" in found
     ]
     return (f"95 % interval of SRCC: {', '.join(spans)}",) if spans else ()
@@ -138,8 +139,8 @@ def direction_notes(method: Method, printed: PaperTable, row: Row) -> Notes:
         return ("lower is better: scores are turned before every metric (signed SRCC in the CSV)",)
     negative = [
         cell.value
-        for dimension in DIMENSIONS
-        if isinstance(cell := row.cells.get(f"{dimension}_srcc"), Cell) and cell.value < 0
+        for key, cell in row.cells.items()
+        if key.endswith("_srcc") and isinstance(cell, Cell) and cell.value < 0
     ]
     match = _match(method.name, printed)
     if not negative and not (match and match.direction == "lower"):
@@ -176,13 +177,40 @@ def paper_columns(printed: PaperTable, prefix: str = "") -> list[Column]:
     ]
 
 
-def score_columns(printed: PaperTable, plcc: str, accuracy: str = "Accuracy (%)") -> list[Column]:
-    """The same for tables of scores, the header saying which PLCC and which accuracy."""
+def score_columns(
+    printed: PaperTable, plcc: str, aspects: Aspects, accuracy: str = "Accuracy (%)"
+) -> list[Column]:
+    """The same for tables of scores, the header saying which PLCC and which accuracy; then what the
+    paper does not print of `METRICS` and of the aspects.
+    """
     titles = {"PLCC": plcc if plcc != "PLCC (raw)" else "PLCC", "Accuracy (%)": accuracy}
-    return [
-        replace(column, title=titles.get(column.title, column.title))
-        for column in paper_columns(printed)
+    columns = paper_columns(printed)
+    known = {column.key for column in columns}
+    columns += [
+        column_of(metric, f"{aspect}_{key}", aspect.capitalize())
+        for aspect in aspects
+        for key, metric in metrics_of("scores").items()
+        if metric.shown and f"{aspect}_{key}" not in known
     ]
+    return [replace(column, title=titles.get(column.title, column.title)) for column in columns]
+
+
+def further_columns(printed: PaperTable, kind: str) -> list[Column]:
+    """The metrics of a kind that the paper does not print."""
+    known = {column.key for column in printed.columns}
+    return [column_of(m, key) for key, m in metrics_of(kind).items() if key not in known]
+
+
+def column_of(metric: Metric, key: str, group: str = "") -> Column:
+    """The column of a metric."""
+    return Column(
+        key=key,
+        title=metric.title if metric.shown else key,
+        group=group if metric.shown else "",
+        higher=metric.higher if metric.shown else None,
+        decimals=metric.decimals,
+        shown=metric.shown,
+    )
 
 
 def hidden_columns(keys: Iterable[str]) -> list[Column]:
@@ -204,6 +232,11 @@ def assembled(
     ones come last, by themselves), rows of our own, floors and ceilings.
     """
     smoke = kind_of([*rows, *own, *bounds]) == SMOKE
+    keys = {column.key for column in printed.columns}
+    scored = any(f"{aspect}_srcc" in keys for aspect in source.aspects)
+    if not scored and number in (1, 5):  # the paper rates other aspects
+        title = "Scores" if number == 1 else "Ablations of adapters and regression"
+        printed = replace(printed, title=title, rows=(), notes=(), improvement={})
     beside = tuple(
         replace(column, group=f"paper: {column.group}".strip())
         for column in paper_columns(printed, "paper_")
@@ -214,7 +247,8 @@ def assembled(
         title += " – SMOKE, no results"
         blocks.append(_block(f"SMOKE: {source.smoke}", columns, rows))
     else:
-        heading = "Measured here, and printed in the paper (Gen3DHF)"
+        heading = "Measured here"
+        heading += ", and printed in the paper (Gen3DHF)" if printed.rows else ""
         blocks.append(_block(heading, (*columns, *beside), _merged(printed, rows)))
     blocks.append(_block("Rows of our own", columns, own))
     kinds = (FLOOR, ORACLE, PERSON, CEILING)

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmme3dhf.aspects import Aspect
+from lmme3dhf.baselines.generator_mean import NAME as GENERATOR_FLOOR
 from lmme3dhf.comparison.assembly import OURS, SMOKE
 from lmme3dhf.comparison.floors import FLOOR, score_floors
 from lmme3dhf.comparison.methods import ComparisonError, Method
 from lmme3dhf.comparison.scoring import paired, score_figures
 from lmme3dhf.comparison.sources import Round, Source, read_ablations
 from lmme3dhf.data.splits import generator
+from lmme3dhf.metrics import measured, metrics_of
 from lmme3dhf.metrics.correlation import correlations, within_between
-from lmme3dhf.metrics.levels import level_scores
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports.tables import Block, Cell, Column, Row, Table
-from lmme3dhf.vocabulary import DIMENSIONS
 
-GENERATOR_FLOOR, LEVEL_ORACLE = "mean of the clip's generator", "level oracle"
+LEVEL_ORACLE = "level oracle"
 
 
 def _status(source: Source, status: str = "real") -> str:
@@ -36,17 +37,17 @@ def level_table(source: Source) -> Table:
     """
     round_ = source.rounds[0]
     ours, floor = {}, {}
-    for dimension in DIMENSIONS:
+    for dimension, aspect in source.aspects.items():
         truth = round_.labels.levels.get(dimension)
         records = [] if round_.ours is None else read_predictions(round_.ours.path)
         said = {r.video: r.level for r in records if r.dimension == dimension}
         if not truth or not any(said.values()):
             continue
-        ours |= _level_figures(dimension, [said.get(video) for video in truth], truth)
+        ours |= _level_figures(aspect, [said.get(video) for video in truth], truth)
         trained = Counter(round_.train.levels.get(dimension, {}).values())
         if trained:
             (word, _), *_ = trained.most_common(1)
-            floor |= _level_figures(dimension, [word] * len(truth), truth)
+            floor |= _level_figures(aspect, [word] * len(truth), truth)
     if not ours:
         raise ComparisonError(f"{source.root}: no level words of ours with labels of levels")
     rows = [Row(name=OURS, status=_status(source), cells=ours)]
@@ -59,43 +60,39 @@ def level_table(source: Source) -> Table:
                 ranked=False,
             )
         )
-    titles = {
-        "accuracy": "accuracy (%)",
-        "within_one": "within one (%)",
-        "macro_f1": "macro F1 (%)",
-        "kappa": "kappa",
-    }
     columns = tuple(
         Column(
-            key=f"{dimension}_{key}",
-            title=title,
+            key=f"{dimension}_{key.removeprefix('level_')}",
+            title=metric.title,
             group=dimension.capitalize(),
-            decimals=3 if key == "kappa" else 1,
+            higher=metric.higher,
+            decimals=metric.decimals,
         )
-        for dimension in DIMENSIONS
-        for key, title in titles.items()
+        for dimension in source.aspects
+        for key, metric in metrics_of("levels").items()
     )
     return Table(
         name="levels",
         title="Level words" + _smoke_title(source),
         blocks=(Block(title="", columns=columns, rows=tuple(rows)),),
         notes=(
-            "Accuracy: the true one of the five levels; within one: it or a neighbour; kappa: "
-            "Cohen's with quadratic weights, 0 for an answer that knows nothing of the clip.",
+            f"Accuracy: the true one of the {_words(source)}levels; within one: it or a neighbour; "
+            "kappa: Cohen's with quadratic weights, 0 for an answer that knows nothing of the "
+            "clip.",
         ),
     )
 
 
 def _level_figures(
-    dimension: str, said: Sequence[str | None], truth: dict[str, str]
+    aspect: Aspect, said: Sequence[str | None], truth: dict[str, str]
 ) -> dict[str, float]:
-    found = level_scores(said, list(truth.values()))
-    return {
-        f"{dimension}_accuracy": 100 * found.accuracy,
-        f"{dimension}_within_one": 100 * found.within_one,
-        f"{dimension}_macro_f1": 100 * found.macro_f1,
-        f"{dimension}_kappa": found.kappa,
-    }
+    found = measured("levels", said, list(truth.values()), aspect.scale.levels)
+    return {f"{aspect.name}_{key.removeprefix('level_')}": value for key, value in found.items()}
+
+
+def _words(source: Source) -> str:
+    five = all(len(aspect.scale.levels) == 5 for aspect in source.aspects.values())
+    return "five " if five else ""
 
 
 def _smoke_title(source: Source) -> str:
@@ -141,7 +138,7 @@ def identity_table(
             higher=higher,
             decimals=decimals,
         )
-        for dimension in DIMENSIONS
+        for dimension in round_.labels.aspects
         for key, title, higher, decimals in (
             ("srcc", "SRCC", True, 4),
             ("within", "within", True, 4),
@@ -175,7 +172,7 @@ def identity_table(
 def _grouped(method: Method, round_: Round) -> tuple[dict[str, float], dict[str, float]]:
     """Figures of a method, and the explained variance of the labels on the same videos."""
     figures, of_labels = {}, {}
-    for dimension in DIMENSIONS:
+    for dimension in round_.labels.aspects:
         if dimension not in method.scores or dimension not in round_.labels.mos:
             continue
         videos, predicted_N, mos_N, _ = paired(method, round_, dimension, allow_missing=True)
@@ -194,7 +191,7 @@ def _grouped(method: Method, round_: Round) -> tuple[dict[str, float], dict[str,
 def _unseen_block(unseen: Source) -> Block:
     found = [score_figures(round_.ours, round_)[0] for round_ in unseen.rounds]
     cells, columns = {}, []
-    for dimension in DIMENSIONS:
+    for dimension in unseen.aspects:
         values = [of_fold[key] for of_fold in found if (key := f"{dimension}_srcc") in of_fold]
         if not values:
             continue
@@ -226,12 +223,20 @@ class Leak:
 def leak(source: Source) -> Leak | None:
     """What the label leak is worth on the test videos; None where no leaking row has run."""
     round_ = source.rounds[0]
-    rows = [a.method for a in read_ablations(source.root) if a.leaking and a.method is not None]
+    rows = [
+        a.method
+        for a in read_ablations(source.root, source.aspects)
+        if a.leaking and a.method is not None
+    ]
     if not rows or round_.ours is None:
         return None
     oracle = next((m for _, m in score_floors(source, round_) if m.name == LEVEL_ORACLE), None)
     leaking, honest, knowing = (_srcc(method, round_) for method in (rows[0], round_.ours, oracle))
-    shared = [dimension for dimension in DIMENSIONS if dimension in leaking and dimension in honest]
+    shared = [
+        dimension
+        for dimension in round_.labels.aspects
+        if dimension in leaking and dimension in honest
+    ]
     if not shared:
         return None
     return Leak(
@@ -243,4 +248,4 @@ def leak(source: Source) -> Leak | None:
 
 def _srcc(method: Method | None, round_: Round) -> dict[str, float]:
     figures = {} if method is None else score_figures(method, round_)[0]
-    return {d: figures[f"{d}_srcc"] for d in DIMENSIONS if f"{d}_srcc" in figures}
+    return {d: figures[f"{d}_srcc"] for d in round_.labels.aspects if f"{d}_srcc" in figures}

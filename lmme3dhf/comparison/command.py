@@ -142,6 +142,7 @@ def read_methods(
             known,
             status=status_of.get(name, "external"),
             lower_is_better=name in lower,
+            aspects=source.aspects,
         )
         for name, path in paths.items()
     ]

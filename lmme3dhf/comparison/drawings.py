@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from lmme3dhf.annotations.fixations import left_out_note, read_saliency
+from lmme3dhf.baselines.mean_map import mean_map
 from lmme3dhf.comparison.assembly import OURS
-from lmme3dhf.comparison.floors import mean_map
+from lmme3dhf.comparison.floors import setting_of
 from lmme3dhf.comparison.methods import ComparisonError, Method, covered, read_map
 from lmme3dhf.comparison.scoring import (
     MapSource,
@@ -39,7 +40,7 @@ from lmme3dhf.metrics.significance import bootstrap_intervals
 from lmme3dhf.metrics.vqa import DistortionScores, distortion_scores
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.reports import plots
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+from lmme3dhf.vocabulary import DISTORTIONS
 
 STAGES = {
     "stage1": "stage 1, levels and distortions",
@@ -49,28 +50,28 @@ STAGES = {
 CURVE, SEED = "logistic4", 0
 BAND_RESAMPLES, BAND_POINTS = 100, 60  # a fit takes 30 ms
 FACES_EACH = 2  # in Fig. 9, of a generator where there are at most five of them, else one
-# Axis of the radar -> the figure of `scoring` behind it, and what turns it into 0..1.
+# Axis of the radar, beside the correlations of each aspect -> the figure of `scoring` behind it,
+# and what turns it into 0..1.
 RADAR = {
-    **{
-        f"{dimension}\n{metric.upper()}": (f"{dimension}_{metric}", 1)
-        for dimension in DIMENSIONS
-        for metric in ("srcc", "plcc", "krcc")
-    },
     "level\naccuracy": ("level_accuracy", 1),
     "distortions\nmean Jaccard": ("jaccard", 0.01),
     "saliency CC": ("cc", 1),
     "saliency AUC\n(chance 0.5)": ("auc", 1),
     "saliency SIM": ("sim", 1),
 }
-FOLD_PANELS = {
-    **{
-        f"{dimension} {metric.upper()}": (f"{dimension}_{metric}", 1)
-        for dimension in DIMENSIONS
-        for metric in ("srcc", "plcc")
-    },
-    "distortions Jaccard": ("jaccard", 0.01),
-    "saliency CC": ("cc", 1),
-}
+FOLD_PANELS = {"distortions Jaccard": ("jaccard", 0.01), "saliency CC": ("cc", 1)}
+
+
+def _of_aspects(
+    source: Source, between: str, metrics: Sequence[str] = ("srcc", "plcc")
+) -> dict[str, tuple[str, float]]:
+    """Title -> figure and unit of each aspect's correlations."""
+    return {
+        f"{aspect}{between}{metric.upper()}": (f"{aspect}_{metric}", 1)
+        for aspect in source.aspects
+        for metric in metrics
+    }
+
 
 Rows = list[dict[str, Any]]
 
@@ -113,7 +114,7 @@ def methods_side_by_side(path: Path, source: Source, methods: Sequence[Method]) 
             chosen[video] = category
     if not chosen:
         raise ComparisonError("no labels of distortions, by which the strips are chosen")
-    mean = mean_map(source, source.rounds[0])
+    mean = mean_map(setting_of(source, source.rounds[0]))
     rows, table, above = [], [], False
     for video, category in chosen.items():
         truth_HW = read_saliency(source.maps, video)
@@ -123,7 +124,7 @@ def methods_side_by_side(path: Path, source: Source, methods: Sequence[Method]) 
             map_HW = None if file is None else read_map(file, truth_HW.shape)[0]
             maps.append((method.name, map_HW))
         if mean is not None:
-            maps.append(("mean training map", mean(truth_HW.shape)))
+            maps.append(("mean training map", mean.map_of("", truth_HW.shape)))
         for title, map_HW in maps:
             table.append(_map_row(video, category, title, map_HW))
             above |= map_HW is not None and map_HW.max() > 1
@@ -191,7 +192,7 @@ def _strip(source: Source, video: str) -> np.ndarray:
 def scatter(path: Path, source: Source, method: Method) -> Drawn:
     """Scores of one method against opinion scores, with the fitted curve and its band."""
     round_ = source.rounds[0]
-    dimensions = [d for d in DIMENSIONS if d in method.scores and d in round_.labels.mos]
+    dimensions = _scored(method, round_)
     if not dimensions:
         raise ComparisonError(f"{method.path}: no scores of {method.name}")
     rng = np.random.default_rng(SEED)
@@ -220,6 +221,7 @@ def scatter(path: Path, source: Source, method: Method) -> Drawn:
         curves=curves,
         same_scale=method.status == "real",
         note=corner(source),
+        scales={name: aspect.scale for name, aspect in source.aspects.items()},
     )
     units = "faces" if groups else "videos"
     caption = (
@@ -233,6 +235,10 @@ def scatter(path: Path, source: Source, method: Method) -> Drawn:
         {"dimension": dimension, **point} for dimension, curve in curves.items() for point in curve
     ]
     return Drawn(caption=caption, tables={"": points, "_curve": lines})
+
+
+def _scored(method: Method, round_: Round) -> list[str]:
+    return [a for a in round_.labels.aspects if a in method.scores and a in round_.labels.mos]
 
 
 def _numbers(videos: Sequence[str], of: Callable[[str], int]) -> np.ndarray | None:
@@ -291,7 +297,7 @@ def generators(path: Path, source: Source) -> Drawn:
     round_ = source.rounds[0]
     ours = round_.ours
     rows, notes, table = {}, {}, []
-    for dimension in (d for d in DIMENSIONS if d in ours.scores and d in round_.labels.mos):
+    for dimension in _scored(ours, round_):
         videos, x_N, y_N, _ = paired(ours, round_, dimension, allow_missing=False)
         found = within_between(x_N, y_N, np.array([generator(video) for video in videos]))
         notes[dimension] = (
@@ -317,7 +323,8 @@ def generators(path: Path, source: Source) -> Drawn:
             table.append({"dimension": dimension, **count, **flat})
     if not rows:
         raise ComparisonError(f"{ours.path}: no scores of {ours.name}")
-    plots.generator_means(path, rows, notes, corner(source))
+    scales = {name: aspect.scale for name, aspect in source.aspects.items()}
+    plots.generator_means(path, rows, notes, corner(source), scales)
     caption = (
         "Means over the test videos of each generator with their 95 % intervals (Student's t). "
         "SRCC within: mean of the generators' own, weighted by their videos; between: of these "
@@ -331,16 +338,17 @@ def methods_at_a_glance(path: Path, source: Source, methods: Sequence[Method]) -
     round_ = source.rounds[0]
     found, said = _figures_of(source, round_, {method.name: method for method in methods})
     found[round_.ours.name]["level_accuracy"] = _level_accuracy(round_)
+    axes = _of_aspects(source, "\n", ("srcc", "plcc", "krcc")) | RADAR
     values = {
-        name: [figures.get(key, np.nan) * unit for key, unit in RADAR.values()]
+        name: [figures.get(key, np.nan) * unit for key, unit in axes.values()]
         for name, figures in found.items()
     }
-    plots.radar(path, list(RADAR), values, corner(source))
+    plots.radar(path, list(axes), values, corner(source))
     caption = (
         "Every axis goes from 0 in the centre to 1 at the rim; a value below 0 is drawn in the "
         "centre, a method has no point where it says nothing. KLD has no upper end and is not here."
     )
-    names = [name.replace("\n", " ") for name in RADAR]
+    names = [name.replace("\n", " ") for name in axes]
     table = [
         {"measure": name, **{method: row[index] for method, row in values.items()}}
         for index, name in enumerate(names)
@@ -388,32 +396,31 @@ def _figures_of(
 
 
 def _level_accuracy(round_: Round) -> float:
-    """Share of both dimensions' levels that our words name rightly, NaN where there are none."""
-    pairs = [
-        pair
-        for dimension in round_.labels.levels
-        for pair in zip(*_levels(round_, dimension), strict=True)
-    ]
-    return level_scores(*map(list, zip(*pairs, strict=True))).accuracy if pairs else np.nan
+    """Share of all aspects' levels that our words name rightly, NaN where there are none."""
+    found = [level_scores(*_levels(round_, aspect)) for aspect in round_.labels.levels]
+    right, n = (sum(np.trace(f.confusion) for f in found), sum(f.n for f in found))
+    return float(right / n) if n else np.nan
 
 
-def _levels(round_: Round, dimension: str) -> tuple[list[str | None], list[str]]:
-    """Our level words and the true ones of a dimension."""
+def _levels(round_: Round, dimension: str) -> tuple[list[str | None], list[str], tuple[str, ...]]:
+    """Our level words, the true ones, and all words of an aspect."""
     records = read_predictions(round_.ours.path)
     said = {record.video: record.level for record in records if record.dimension == dimension}
     truth = round_.labels.levels[dimension]
-    return [said.get(video) for video in truth], list(truth.values())
+    levels = round_.labels.aspects[dimension].scale.levels
+    return [said.get(video) for video in truth], list(truth.values()), levels
 
 
 def confused_levels(path: Path, source: Source) -> Drawn:
-    """The five levels against our answers, a panel a dimension."""
-    columns = [*LEVELS, "no level"]
+    """The levels against our answers, a panel an aspect."""
     panels, table = [], []
     for dimension in source.rounds[0].labels.levels:
-        found = level_scores(*_levels(source.rounds[0], dimension))
+        said, truth, levels = _levels(source.rounds[0], dimension)
+        found = level_scores(said, truth, levels)
+        columns = [*levels, "no level"]
         title = f"{dimension}: accuracy {found.accuracy:.1%}, within one {found.within_one:.1%}"
-        panels.append((title, LEVELS, columns, found.confusion))
-        for level, counts in zip(LEVELS, np.asarray(found.confusion).tolist(), strict=True):
+        panels.append((title, levels, columns, found.confusion))
+        for level, counts in zip(levels, np.asarray(found.confusion).tolist(), strict=True):
             row = dict(zip(columns, counts, strict=True))
             table.append({"dimension": dimension, "true": level, **row})
     if not panels:
@@ -511,7 +518,7 @@ def training_curves(path: Path, source: Source) -> Drawn:
         dimension: [
             (row["step"], row["value"]) for row in measured if row["measure"] == f"srcc_{dimension}"
         ]
-        for dimension in DIMENSIONS
+        for dimension in source.aspects
     }
     srcc = {dimension: points for dimension, points in srcc.items() if points}
     plots.loss_curves(path, curves, rates, corner(source), validation, srcc)
@@ -552,11 +559,7 @@ def saliency_ablations(path: Path, source: Source) -> Drawn:
 
 def score_ablations(path: Path, source: Source) -> Drawn:
     """Table 5 as bars."""
-    metrics = {
-        f"{dimension}_{metric}": (f"{dimension}_{metric}", f"{dimension}\n{metric.upper()}", 1)
-        for dimension in DIMENSIONS
-        for metric in ("srcc", "plcc")
-    }
+    metrics = {f: (f, title, unit) for title, (f, unit) in _of_aspects(source, "\n").items()}
     metrics["jaccard"] = ("jaccard", "distortions\nmean Jaccard", 0.01)
     return _ablations(path, source, 5, metrics)
 
@@ -568,7 +571,7 @@ def _ablations(
     path: Path, source: Source, number: int, metrics: Mapping[str, tuple[str, str, float]]
 ) -> Drawn:
     """The rows of one table, and of our own that have its figures, in the order of the file."""
-    known = [row for row in read_ablations(source.root) if row.table in (0, number)]
+    known = [row for row in read_ablations(source.root, source.aspects) if row.table in (0, number)]
     if not known:
         raise ComparisonError(
             f"{source.root}: no ablations of Table {number} (ablations/rows.json); `lmme3dhf "
@@ -622,14 +625,15 @@ def folds(path: Path, source: Source, protocol: str) -> Drawn:
             f"{protocol}` runs it"
         )
     found = read_source(source.root, source.data, folds=protocol)
+    measures = _of_aspects(found, " ") | FOLD_PANELS
     table, said = [], []
     for round_ in found.rounds:
         of_fold, notes = _figures_of(found, round_, {"": round_.ours})
         figures = of_fold[""]
         said += [f"{round_.name}: {note}" for note in notes]
-        values = {title: figures.get(f, np.nan) * unit for title, (f, unit) in FOLD_PANELS.items()}
+        values = {title: figures.get(f, np.nan) * unit for title, (f, unit) in measures.items()}
         table.append({"fold": round_.name, "videos": len(round_.labels.videos), **values})
-    panels = {title: [row[title] for row in table] for title in FOLD_PANELS}
+    panels = {title: [row[title] for row in table] for title in measures}
     plots.fold_dots(path, [row["fold"] for row in table], panels, corner(source))
     caption = (
         f"{len(found.rounds)} of {found.planned} folds are finished. Line and grey: mean and one "

@@ -1,13 +1,11 @@
 """What a metric has to beat, and what it cannot pass: rows beside the methods in the tables.
 
-A floor knows nothing of the clip: the training set's mean, its mean for the clip's generator, its
-most frequent answer, its mean map. An oracle is given a label of the very clip that is scored; what
-it reaches bounds what words or the other dimension's score can say. A ceiling is what the noise of
-the labels leaves to be reached.
+A floor knows nothing of the clip: an entry of `baselines.BASELINES`. An oracle is given a label of
+the very clip that is scored; what it reaches bounds what words or another aspect's score can say. A
+ceiling is what the noise of the labels leaves to be reached.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,68 +17,83 @@ from lmme3dhf.annotations.fixations import (
 )
 from lmme3dhf.annotations.mos import mean_opinion_scores, zscore
 from lmme3dhf.annotations.ratings import Ratings, read_ratings
+from lmme3dhf.baselines import Setting, in_tables
 from lmme3dhf.comparison.methods import Method
-from lmme3dhf.comparison.scoring import Figures, MapSource
+from lmme3dhf.comparison.scoring import Figures
 from lmme3dhf.comparison.sources import Round, Source
-from lmme3dhf.data.samples import DataError
-from lmme3dhf.data.splits import generator
-from lmme3dhf.data.statistics import by_generator
 from lmme3dhf.metrics.correlation import correlations
-from lmme3dhf.metrics.saliency import PRESETS, mean_scores, saliency_scores
-from lmme3dhf.metrics.vqa import majority_answer
+from lmme3dhf.metrics.saliency import PRESETS, RELEASED_SIZE, mean_scores, saliency_scores
 from lmme3dhf.progress import with_progress
 from lmme3dhf.reports.evaluation import true_opinions
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 FLOOR, ORACLE, CEILING = "floor", "oracle (is given a label)", "ceiling"
 PERSON = "one person"  # a marker is no ceiling: a model may know what all of them mark on average
+PLANTED = "what was planted in the synthetic clips"
 PANELS = 200  # that are drawn for the noise ceiling
+
+
+def setting_of(source: Source, round_: Round) -> Setting:
+    """What a baseline may look at for a test."""
+    return Setting(
+        data=source.data,
+        maps=source.maps,
+        train=round_.train,
+        media={v: source.data / "video_RGB" / f"{v}.mp4" for v in round_.labels.videos},
+        aspects=source.aspects,
+    )
+
+
+def map_size(source: Source) -> tuple[int, int]:
+    """(height, width) of the data set's maps: that of the first one; the release's without any."""
+    for video in sorted({*source.rounds[0].train.videos, *source.rounds[0].labels.videos}):
+        try:
+            return read_saliency(source.maps, video).shape
+        except FileNotFoundError:
+            continue
+    return RELEASED_SIZE
+
+
+def floors_of(what: str, source: Source, round_: Round) -> list[Method]:
+    """The baselines in the tables of "scores", "answers" or "maps"; scores of those aspects alone
+    that the test has labels of.
+    """
+    mos = round_.labels.mos
+    return [
+        replace(method, scores={d: s for d, s in method.scores.items() if mos.get(d)})
+        for method in in_tables(setting_of(source, round_), what)
+    ]
 
 
 def score_floors(source: Source, round_: Round) -> list[tuple[str, Method]]:
     """(kind, predictions) for Table 1, without those whose labels are not there."""
-    truth, train = round_.labels, round_.train
-    means, generators, levels, others = {}, {}, {}, {}
-    for dimension, test in truth.mos.items():
-        trained = train.mos.get(dimension)
-        if trained:
-            mean = float(np.mean(list(trained.values())))
-            means[dimension] = dict.fromkeys(test, mean)
-            generators[dimension] = _generator_means(trained, test, mean)
-            levels[dimension] = _level_means(round_, dimension)
-        other = truth.mos.get(next(d for d in DIMENSIONS if d != dimension), {})
-        if set(test) <= set(other):
-            others[dimension] = {video: other[video] for video in test}
-    opinions = _true_opinions(source, round_)
+    mos = round_.labels.mos
+    levels = {aspect: _level_means(round_, aspect) for aspect in mos}
+    others = {}
+    for aspect, test in mos.items():
+        rest = [name for name in mos if name != aspect and set(test) <= set(mos[name])]
+        if rest:
+            others[aspect] = {video: mos[rest[0]][video] for video in test}
+    two = len(source.aspects) < 3
+    name = "other dimension's score" if two else "another aspect's score"
     rows = [
-        (FLOOR, "mean of the training scores", means, "constant, so it has no correlations"),
-        (FLOOR, "mean of the clip's generator", generators, "training mean of its generator"),
         (ORACLE, "level oracle", levels, "the training mean of the clip's true level"),
-        (ORACLE, "other dimension's score", others, "the opinion score of the other dimension"),
-        (CEILING, "true opinions", opinions, "what was planted in the synthetic clips"),
+        (
+            ORACLE,
+            name,
+            others,
+            f"the opinion score of {'the other dimension' if two else 'the first other aspect'}",
+        ),
+        (CEILING, "true opinions", _true_opinions(source, round_), PLANTED),
     ]
-    return [
+    return [(FLOOR, method) for method in floors_of("scores", source, round_) if method.scores] + [
         (kind, Method(name=name, path=source.data, scores=found, notes=(f"{name}: {note}",)))
         for kind, name, scores, note in rows
         if (found := {d: of_d for d, of_d in scores.items() if of_d})
     ]
 
 
-def _generator_means(
-    trained: dict[str, float], test: dict[str, float], mean: float
-) -> dict[str, float] | None:
-    try:
-        means = {
-            group: float(np.mean([trained[video] for video in videos]))
-            for group, videos in by_generator(trained).items()
-        }
-        return {video: means.get(generator(video), mean) for video in test}
-    except DataError:  # names without a number hold no generator
-        return None
-
-
 def _level_means(round_: Round, dimension: str) -> dict[str, float] | None:
-    words, scores = round_.train.levels.get(dimension, {}), round_.train.mos[dimension]
+    words, scores = round_.train.levels.get(dimension, {}), round_.train.mos.get(dimension, {})
     test = round_.labels.levels.get(dimension, {})
     found: dict[str, list[float]] = {}
     for video, word in words.items():
@@ -89,8 +102,9 @@ def _level_means(round_: Round, dimension: str) -> dict[str, float] | None:
     if not found or not set(round_.labels.mos[dimension]) <= set(test):
         return None
     means = {word: float(np.mean(of_word)) for word, of_word in found.items()}
-    for word in LEVELS:  # a level that nobody trained on takes the nearest one's mean
-        nearest = min(found, key=lambda w: abs(LEVELS.index(w) - LEVELS.index(word)))
+    levels = round_.labels.aspects[dimension].scale.levels
+    for word in levels:  # a level that nobody trained on takes the nearest one's mean
+        nearest = min(found, key=lambda w: abs(levels.index(w) - levels.index(word)))
         means.setdefault(word, means[nearest])
     return {video: means[test[video]] for video in round_.labels.mos[dimension]}
 
@@ -171,78 +185,6 @@ def noise_ceiling(
         "which estimates how well the true opinions correlate with the labels (slightly too high); "
         + "; ".join(notes)
     )
-
-
-def majority(source: Source, round_: Round) -> Method | None:
-    """The most frequent answer of the training videos, given to every test video."""
-    train = list(round_.train.distortions.values())
-    if not train or not round_.labels.distortions:
-        return None
-    counts = Counter(category for named in train for category in named)
-    # The more frequent first: for the accuracy that looks at the first alone.
-    answer = tuple(sorted(majority_answer(train), key=lambda name: (-counts[name], name)))
-    return Method(
-        name="most frequent training answer",
-        path=source.data,
-        answers=dict.fromkeys(round_.labels.distortions, answer),
-        notes=(f"always: {', '.join(answer)}",),
-    )
-
-
-def mean_map(source: Source, round_: Round) -> Callable[[tuple[int, int]], np.ndarray] | None:
-    """(height, width) -> mean of the training maps of that size, clean videos' zero maps included;
-    None without training maps. All zero where no training map has the size.
-    """
-    videos = [
-        video
-        for video in round_.train.videos
-        if any((source.maps / f"{video}{suffix}").is_file() for suffix in (".npz", ".png"))
-    ]
-    if not videos:
-        return None
-    sums: dict[tuple[int, int], np.ndarray] = {}
-    count: dict[tuple[int, int], int] = {}
-    for video in with_progress(videos, "mean training map", len(videos)):
-        map_HW = read_saliency(source.maps, video).astype(np.float64)
-        sums[map_HW.shape] = sums.get(map_HW.shape, 0) + map_HW
-        count[map_HW.shape] = count.get(map_HW.shape, 0) + 1
-    means = {shape: total / count[shape] for shape, total in sums.items()}
-    return lambda shape: means.get(shape, np.zeros(shape))
-
-
-def map_floors(
-    round_: Round, mean: Callable[[tuple[int, int]], np.ndarray] | None
-) -> dict[str, tuple[MapSource, str]]:
-    """Name -> maps that know nothing of the clip, and what they are."""
-    everything = frozenset(round_.labels.videos)
-    floors = {
-        "uniform map": (
-            MapSource(videos=everything, read=lambda _, shape: np.full(shape, 0.5)),
-            "uniform map: chance",
-        ),
-        "centre of each view": (
-            MapSource(videos=everything, read=lambda _, shape: centre_map(shape)),
-            "centre of each view: a Gaussian, a quarter of the view's side wide",
-        ),
-    }
-    if mean is not None:
-        floors["mean training map"] = (
-            MapSource(videos=everything, read=lambda _, shape: mean(shape)),
-            "mean training map: clean videos count as all zero",
-        )
-    return floors
-
-
-def centre_map(shape: tuple[int, int]) -> np.ndarray:
-    """A Gaussian in the middle of each square of a strip, or of a picture of another form, with a
-    deviation of a quarter of its height.
-    """
-    height, width = shape
-    views = max(1, round(width / height))
-    y = (np.arange(height) + 0.5) / height - 0.5
-    x = np.mod((np.arange(width) + 0.5) * views / width, 1) - 0.5
-    x = x * (width / views) / height
-    return np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * 0.25**2))
 
 
 def marker_agreement(source: Source, round_: Round, *, preset: str) -> tuple[Figures, str] | None:

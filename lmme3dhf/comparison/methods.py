@@ -8,8 +8,8 @@ note where that is allowed, and so is every prediction for a video that is not i
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,18 @@ import numpy as np
 from PIL import Image
 
 from lmme3dhf.annotations.descriptions import parse_distortions
+from lmme3dhf.aspects import GEN3DHF, Aspects
 from lmme3dhf.errors import UserError
 from lmme3dhf.predictions import FIELDS, Prediction, map_path, predicted, read_predictions
+from lmme3dhf.reports.evaluation import Method
 from lmme3dhf.sheets import read_sheet
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 STATUSES = ("retrained", "external")  # what somebody else's predictions can be
 MAP_SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
 VIDEO_KEYS = ("video", "file")
-SCORE_KEYS = (*DIMENSIONS, "score", "dimension")
 ANSWER_KEYS = ("distortions", "reply", "text")
 # Columns of our own CSV of `lmme3dhf score` that hold no prediction of the tables.
-OTHER_KEYS = ("status", "reason", "message", "map", "decoder", *(f"{d}_level" for d in DIMENSIONS))
+OTHER_KEYS = ("status", "reason", "message", "map", "decoder")
 
 
 class ComparisonError(UserError, ValueError):
@@ -37,42 +37,13 @@ class ComparisonError(UserError, ValueError):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """The predictions of one method, for whatever videos it has them.
-
-    Attributes:
-        name: As in the tables.
-        path: Where they were read.
-        status: "real" for a run of ours, or one of `STATUSES`.
-        lower_is_better: Whether a lower score means a better video.
-        scores: Dimension -> video -> score on any scale.
-        answers: Video -> distortion categories in the order in which they were named; empty where
-            none could be read in the answer.
-        maps: Video -> file of the saliency map.
-        leaking: Whether it is known to have seen labels of the test videos.
-        notes: What a reader has to know.
-    """
-
-    name: str
-    path: Path
-    status: str = "external"
-    lower_is_better: bool = False
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    maps: dict[str, Path] = field(default_factory=dict)
-    leaking: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def videos(self) -> set[str]:
-        """Every video it says something about."""
-        scored = (video for scores in self.scores.values() for video in scores)
-        return {*scored, *self.answers, *self.maps}
-
-
 def of_records(
-    records: Iterable[Prediction], path: Path, *, name: str | None = None, status: str
+    records: Iterable[Prediction],
+    path: Path,
+    *,
+    name: str | None = None,
+    status: str,
+    aspects: Aspects = GEN3DHF,
 ) -> Method:
     """The method behind prediction records.
 
@@ -82,6 +53,7 @@ def of_records(
         path: Their file, from which the maps' paths count.
         name: As in the tables; None for the name in the records.
         status: See `Method`.
+        aspects: What was rated, whose level words count where there is no score.
 
     Raises:
         ComparisonError: No records, or those of several methods.
@@ -101,11 +73,11 @@ def of_records(
             f"{len(failed)} videos could not be predicted, the first is {video} ({first.reason})"
         )
     if any(r.score is None and r.level is not None for r in records):
-        notes.append("records without a score count by their level word, bad 1 to excellent 5")
+        notes.append(f"records without a score count by their level word, {_counted(aspects)}")
     for record in records:
         score = record.score
         if score is None and record.level is not None:
-            score = LEVELS.index(record.level) + 1.0
+            score = _number_of(record.level, record.dimension, aspects)
         if score is not None:
             method.scores.setdefault(record.dimension, {})[record.video] = score
         if record.distortions is not None:
@@ -122,21 +94,27 @@ def _most_likely_first(record: Prediction) -> tuple[str, ...]:
     return tuple(sorted(record.distortions, key=lambda name: -odds[name]))
 
 
-def level_expectations(path: Path) -> Method | None:
-    """The mean level, bad 1 to excellent 5, under the level probabilities of our records: what the
+def level_expectations(path: Path, aspects: Aspects = GEN3DHF) -> Method | None:
+    """The mean level, the lowest 1, under the level probabilities of our records: what the
     words alone say. None where a record has none.
 
     Args:
         path: Predictions file of a run of ours.
+        aspects: What was rated.
     """
     records, _ = predicted(read_predictions(path))
     if not records or any(r.level_probabilities is None for r in records):
         return None
     method = Method(name=f"{records[0].method}, level probabilities", path=path, status="real")
     for record in records:
-        mean = sum((LEVELS.index(word) + 1) * p for word, p in record.level_probabilities.items())
+        mean = sum(
+            _number_of(word, record.dimension, aspects) * p
+            for word, p in record.level_probabilities.items()
+        )
         method.scores.setdefault(record.dimension, {})[record.video] = mean
-    note = "score: the mean level under the probabilities of the five words"
+    scales = [aspects[name].scale for name in method.scores]
+    five = "five " if all(len(scale.levels) == 5 for scale in scales) else ""
+    note = f"score: the mean level under the probabilities of the {five}words"
     return replace(method, notes=(note,))
 
 
@@ -147,19 +125,21 @@ def read_method(
     *,
     status: str = "external",
     lower_is_better: bool = False,
+    aspects: Aspects = GEN3DHF,
 ) -> Method:
     """Reads anybody's predictions.
 
     Args:
         name: As in the tables.
         path: A folder of maps (`VIDEO.png`, `.jpg` or `.npy`); a CSV with a column `video` and
-            `quality`, `authenticity`, `distortions` or `reply`, or with `video,dimension,score`;
+            an aspect's name (`quality`), `distortions` or `reply`, or with `video,dimension,score`;
             the CSV of `lmme3dhf score`; JSONL with our records, or with objects of the same keys as
             the CSV. `video` may have a folder and a suffix. Scores may be level words. Further
             columns are named in a note.
         known: The test videos; names are matched with them.
         status: One of `STATUSES`.
-        lower_is_better: Whether a lower score means a better video.
+        lower_is_better: Whether its scores run against the aspects' scales.
+        aspects: What was rated.
 
     Raises:
         ComparisonError: With path and line: not readable, no column that could be used, a score
@@ -172,13 +152,14 @@ def read_method(
     elif not path.is_file():
         raise ComparisonError(f"{path}: no such file or folder with predictions of {name}")
     elif path.suffix.lower() == ".csv":
-        method = _of_rows(name, path, _csv_rows(path), known)
+        method = _of_rows(name, path, _csv_rows(path), known, aspects)
     elif path.suffix.lower() in (".jsonl", ".json"):
         objects = list(_json_rows(path))
         if objects and "method" in objects[0][1]:
-            method = of_records(read_predictions(path), path, name=name, status=status)
+            records = read_predictions(path)
+            method = of_records(records, path, name=name, status=status, aspects=aspects)
         else:
-            method = _of_rows(name, path, objects, known)
+            method = _of_rows(name, path, objects, known, aspects)
     else:
         raise ComparisonError(
             f"{path}: {path.suffix or 'no suffix'}; expected .csv, .jsonl or a folder of maps"
@@ -226,35 +207,39 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _of_rows(
-    name: str, path: Path, rows: Iterable[tuple[int, dict[str, Any]]], known: Collection[str]
+    name: str,
+    path: Path,
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    known: Collection[str],
+    aspects: Aspects,
 ) -> Method:
     rows = list(rows)
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
     video_key = next((key for key in VIDEO_KEYS if key in keys), None)
     long_form = "dimension" in keys and "score" in keys
-    used = [key for key in (*DIMENSIONS, *ANSWER_KEYS) if key in keys]
+    used = [key for key in (*aspects, *ANSWER_KEYS) if key in keys]
     if video_key is None or not (used or long_form):
         raise ComparisonError(
-            f"{path}:1: keys {', '.join(keys) or 'none'}; expected video, and quality, "
-            "authenticity, distortions or reply, or video, dimension and score"
+            f"{path}:1: keys {', '.join(keys) or 'none'}; expected video, and "
+            f"{', '.join(aspects)}, distortions or reply, or video, dimension and score"
         )
-    ours = {"status", "reason"} <= set(keys)
+    our_table = {"status", "reason"} <= set(keys)
     method, seen, words, failed = Method(name=name, path=path), {}, 0, 0
     for line, row in rows:
         where = f"{path}:{line}"
         video = video_name(row.get(video_key), known)
         if not video:
             raise ComparisonError(f"{where}: no video is named; name it in {video_key!r}")
-        if ours and row.get("status") == "failed":
+        if our_table and row.get("status") == "failed":
             failed += 1
             continue
-        cells = {d: row.get(d) for d in DIMENSIONS}
+        cells = {name: row.get(name) for name in aspects}
         dimension = ""
         if long_form:
             dimension = str(row.get("dimension") or "").casefold()
-            if dimension not in DIMENSIONS:
+            if dimension not in aspects:
                 raise ComparisonError(
-                    f"{where}: dimension {dimension!r} is not one of {', '.join(DIMENSIONS)}"
+                    f"{where}: dimension {dimension!r} is not one of {', '.join(aspects)}"
                 )
             cells[dimension] = row.get("score")
         if (video, dimension) in seen:
@@ -266,7 +251,9 @@ def _of_rows(
         for which, cell in cells.items():
             if cell is None or cell == "":
                 continue
-            score, is_word = _score(cell, f"{where}: {which} of {video}")
+            score, is_word = _score(
+                cell, aspects[which].scale.levels, f"{where}: {which} of {video}"
+            )
             words += is_word
             method.scores.setdefault(which, {})[video] = score
         answer = _answer(row)
@@ -274,11 +261,12 @@ def _of_rows(
             method.answers[video] = answer
     notes = []
     if words:
-        notes.append("level words count bad 1 to excellent 5")
+        notes.append(f"level words count {_counted(aspects)}")
     if failed:
         notes.append(f"{failed} files of its table could not be scored")
-    ignored = [k for k in keys if k not in (*VIDEO_KEYS, *SCORE_KEYS, *ANSWER_KEYS)]
-    ignored = [k for k in ignored if not (k in OTHER_KEYS or (k in FIELDS and "method" in keys))]
+    ours = (*OTHER_KEYS, *(f"{aspect}_level" for aspect in aspects))
+    used = (*VIDEO_KEYS, *aspects, "score", "dimension", *ANSWER_KEYS, *ours)
+    ignored = [k for k in keys if not (k in used or (k in FIELDS and "method" in keys))]
     if ignored:
         notes.append(f"columns not used: {', '.join(ignored)}")
     return replace(method, notes=tuple(notes))
@@ -292,11 +280,28 @@ def video_name(text: object, known: Collection[str]) -> str:
     return last if last in known else Path(last).stem
 
 
-def _score(cell: object, where: str) -> tuple[float, bool]:
+def _number_of(word: str, aspect: str, aspects: Aspects) -> float:
+    """The place of a level word, the lowest 1."""
+    levels = aspects[aspect].scale.levels if aspect in aspects else ()
+    if word not in levels:
+        raise ComparisonError(
+            f"level word {word!r} of {aspect}: expected one of {', '.join(levels) or 'none'}; give "
+            "the aspects that the predictions were made for (aspects.yaml of the data set)"
+        )
+    return levels.index(word) + 1.0
+
+
+def _counted(aspects: Aspects) -> str:
+    """What level words count as, "bad 1 to excellent 5"."""
+    scales = dict.fromkeys(a.scale.levels for a in aspects.values() if a.scale.levels)
+    return ", or ".join(f"{words[0]} 1 to {words[-1]} {len(words)}" for words in scales)
+
+
+def _score(cell: object, levels: Sequence[str], where: str) -> tuple[float, bool]:
     """The number in a cell, and whether it was a level word."""
     word = str(cell).strip().casefold()
-    if word in LEVELS:
-        return LEVELS.index(word) + 1.0, True
+    if word in levels:
+        return levels.index(word) + 1.0, True
     try:
         value = math.nan if isinstance(cell, bool) else float(cell)
     except (TypeError, ValueError):

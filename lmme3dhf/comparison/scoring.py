@@ -3,6 +3,7 @@
 Every figure is in the units of its table: correlations in -1..1, accuracies in percent.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lmme3dhf.comparison.methods import ComparisonError, Method, covered, read_m
 from lmme3dhf.comparison.sources import Round, Source
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import generator, latent
+from lmme3dhf.metrics import measured, metrics_of
 from lmme3dhf.metrics.correlation import correlations, fitted, within_between
 from lmme3dhf.metrics.saliency import (
     PRESETS,
@@ -23,9 +25,7 @@ from lmme3dhf.metrics.saliency import (
     saliency_scores,
 )
 from lmme3dhf.metrics.significance import bootstrap_intervals, compare
-from lmme3dhf.metrics.vqa import distortion_scores
 from lmme3dhf.progress import with_progress
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
 
 FITS = ("none", "logistic4", "logistic5")
 
@@ -57,8 +57,8 @@ def paired(
 def score_figures(
     method: Method, round_: Round, *, fit: str = "none", allow_missing: bool = False
 ) -> tuple[Figures, Notes]:
-    """Correlations of a method's scores with the opinion scores, for each dimension it has:
-    `quality_srcc`, `_plcc`, `_krcc`, `_rmse`, `_mae`, `_n`, SRCC within and between generators,
+    """Correlations of a method's scores with the opinion scores, for each aspect it has:
+    `quality_srcc` and so on by `METRICS`, `_n`, SRCC within and between generators,
     and `_srcc_signed`, that of the scores as they were given.
 
     Args:
@@ -70,7 +70,7 @@ def score_figures(
     """
     figures: Figures = {}
     notes: list[str] = []
-    for dimension in DIMENSIONS:
+    for dimension in round_.labels.aspects:
         if dimension not in method.scores or dimension not in round_.labels.mos:
             continue
         videos, predicted_N, mos_N, lacking = paired(
@@ -79,8 +79,8 @@ def score_figures(
         notes += lacking
         found = correlations(predicted_N, mos_N)
         figures |= {
-            f"{dimension}_{key}": getattr(found, key)
-            for key in ("srcc", "plcc", "krcc", "rmse", "mae")
+            f"{dimension}_{key}": value
+            for key, value in measured("scores", predicted_N, mos_N).items()
         }
         if found.reason:
             notes.append(f"{dimension}: {found.reason}")
@@ -120,7 +120,7 @@ def score_intervals(
     whole where the names of the videos hold them.
     """
     figures: Figures = {}
-    for dimension in DIMENSIONS:
+    for dimension in round_.labels.aspects:
         if dimension in method.scores and dimension in round_.labels.mos:
             videos, predicted_N, mos_N, _ = paired(
                 method, round_, dimension, allow_missing=allow_missing
@@ -149,7 +149,7 @@ def significance(
     `quality_p_williams` (on ranks, videos taken as independent).
     """
     figures: Figures = {}
-    for dimension in DIMENSIONS:
+    for dimension in round_.labels.aspects:
         known = (method.scores.get(dimension), ours.scores.get(dimension))
         if not all(known) or dimension not in round_.labels.mos:
             continue
@@ -175,27 +175,16 @@ def significance(
 def answer_figures(
     method: Method, round_: Round, *, allow_missing: bool = False
 ) -> tuple[Figures, Notes]:
-    """Accuracies of a method's distortion answers in percent, under each definition: `jaccard`,
-    `exact`, `top1`; macro and micro F1; `unparsed` answers and `n` videos.
-    """
+    """Accuracies of distortion answers in percent, by `METRICS`; `unparsed` answers, `n` videos."""
     truth = round_.labels.distortions
     videos, notes = covered(
         truth, method.answers, method, "distortion answer", allow_missing=allow_missing
     )
-    found = distortion_scores(
-        [method.answers[video] for video in videos], [truth[video] for video in videos], DISTORTIONS
-    )
-    figures = {
-        "jaccard": 100 * found.jaccard,
-        "exact": 100 * found.exact,
-        "top1": 100 * found.top1,
-        "macro_f1": 100 * found.macro_f1,
-        "micro_f1": 100 * found.micro_f1,
-        "unparsed": found.unparsed,
-        "n": found.n,
-    }
-    if found.unparsed:
-        notes += (f"{found.unparsed} answers name no category; they count as wrong",)
+    answers, truths = ([of[video] for video in videos] for of in (method.answers, truth))
+    unparsed = sum(not answer for answer in answers)
+    figures = measured("answers", answers, truths) | {"unparsed": unparsed, "n": len(videos)}
+    if unparsed:
+        notes += (f"{unparsed} answers name no category; they count as wrong",)
     return figures, notes
 
 
@@ -272,6 +261,7 @@ def map_figures(
     # Kept as places, not as pictures: 400 boolean strips are 300 MB.
     fixated = {video: (f.shape, np.flatnonzero(f)) for video, f in fixated.items()}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
+    others = {name: entry for name, entry in metrics_of("maps").items() if entry.measure}
     for video in with_progress(videos, "map metrics", len(videos)):
         shape, places = fixated[video]
         density_HW, _ = truth_of(source, video, preset)
@@ -292,7 +282,12 @@ def map_figures(
             baseline=None if baseline is None else baseline(shape),
         )
         for index, name in enumerate(having):
-            rows[name].append({metric: float(values[index]) for metric, values in found.items()})
+            row = {metric: float(values[index]) for metric, values in found.items()}
+            for metric, entry in others.items():
+                row[metric] = math.nan
+                if fixation_HW.any():
+                    row[metric] = entry.measure(predicted_BHW[index], density_HW, fixation_HW)
+            rows[name].append(row)
     return {name: mean_scores(of_name) for name, of_name in rows.items() if of_name}
 
 

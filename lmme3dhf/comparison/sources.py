@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lmme3dhf.annotations.fixations import Fixations, looked_at, read_fixations
+from lmme3dhf.aspects import GEN3DHF, Aspects, aspects_from, aspects_of
 from lmme3dhf.comparison.methods import ComparisonError, Method, of_records
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.samples import Sample
@@ -16,7 +17,6 @@ from lmme3dhf.errors import UserError
 from lmme3dhf.files import is_inside, read_object
 from lmme3dhf.predictions import read_predictions, require_predicted
 from lmme3dhf.reports.evaluation import Labels
-from lmme3dhf.vocabulary import DIMENSIONS
 
 SMOKE_WIDTH = 2048  # hidden size; a model below it is no base that the paper's numbers are about
 
@@ -62,6 +62,11 @@ class Source:
     maps: Path
     points: dict[str, Fixations] | None = None
 
+    @property
+    def aspects(self) -> Aspects:
+        """What was rated."""
+        return self.rounds[0].labels.aspects
+
     def looked_at(self, round_: Round) -> tuple[list[str], list[str]]:
         """The test videos whose maps can be compared, and those that no marker looked at."""
         return looked_at(round_.labels.videos, self.maps, self.points)
@@ -73,13 +78,14 @@ class Source:
         return next((path for path in found if path.is_file()), None)
 
 
-def labels_of(samples: Iterable[Sample]) -> Labels:
+def labels_of(samples: Iterable[Sample], aspects: Aspects = GEN3DHF) -> Labels:
     """The labels that lists hold.
 
     Args:
         samples: From `data.gen3dhf.read_list`.
+        aspects: What was rated.
     """
-    labels = Labels(mos={}, levels={}, distortions={})
+    labels = Labels(mos={}, levels={}, distortions={}, aspects=aspects)
     for sample in samples:
         if sample.mos is not None:
             labels.mos.setdefault(sample.task, {})[sample.video] = sample.mos
@@ -90,24 +96,30 @@ def labels_of(samples: Iterable[Sample]) -> Labels:
     return labels
 
 
-def part_lists(data: Path, part: str) -> list[Path]:
+def part_lists(data: Path, part: str, aspects: Aspects | None = None) -> list[Path]:
     """The lists of one part of a data set that hold all its labels; that of the answers only where
     it is there, since the release has none.
     """
-    numerical = [data / "numerical" / f"{part}_{dimension}.json" for dimension in DIMENSIONS]
+    numerical = [
+        data / "numerical" / f"{part}_{dimension}.json" for dimension in aspects_of(data, aspects)
+    ]
     answers = data / "distortion" / f"{part}.json"
     return [*numerical, answers] if answers.is_file() else numerical
 
 
-def read_part(data: Path, part: str) -> Labels:
+def read_part(data: Path, part: str, aspects: Aspects | None = None) -> Labels:
     """The labels of one part of a data set, from those of its lists that are there; none where
     there is no list.
     """
+    aspects = aspects_of(data, aspects)
     return labels_of(
-        s
-        for path in part_lists(data, part)
-        if path.is_file()
-        for s in read_list(path, allow_outside=True)
+        (
+            s
+            for path in part_lists(data, part, aspects)
+            if path.is_file()
+            for s in read_list(path, aspects=aspects, allow_outside=True)
+        ),
+        aspects,
     )
 
 
@@ -139,6 +151,7 @@ def read_source(
         raise ComparisonError(f"{root}: no such folder; give that of a run or a data set")
     data = data or _data_of(run)
     points = data / "fixations.json"
+    aspects = _aspects(data, run)
     found = Source(
         root=root,
         data=data,
@@ -150,7 +163,7 @@ def read_source(
     )
     if folds is None:
         ours = None if run is None else run / "predictions.jsonl"
-        return replace(found, rounds=(_round("run", data, part, ours),))
+        return replace(found, rounds=(_round("run", data, part, ours, aspects),))
     if run is None:
         raise ComparisonError("folds are those of a run; give --run with --folds")
     folder = run / "crossval" / folds
@@ -166,7 +179,8 @@ def read_source(
         if fold.get("finished"):
             where = _below(folder, fold["folder"], folder / "folds.json")
             ours = where / "predictions.jsonl"
-            rounds.append(_round(fold.get("name", fold["folder"]), where / "data", "eval", ours))
+            name = fold.get("name", fold["folder"])
+            rounds.append(_round(name, where / "data", "eval", ours, aspects))
     if not rounds:
         raise ComparisonError(
             f"{folder}: none of {len(listed)} folds is finished; the same `lmme3dhf evaluate "
@@ -188,6 +202,13 @@ def _data_of(run: Path) -> Path:
     if not named or not Path(named).is_dir():
         raise ComparisonError(f"{settings}: its data set {named} is not here; put it back there")
     return Path(named)
+
+
+def _aspects(data: Path, run: Path | None) -> Aspects:
+    """What the settings of a run say was rated, else its data set; folds share it."""
+    settings = None if run is None else run / "config.yaml"
+    given = _settings(settings).get("aspects") if settings and settings.is_file() else None
+    return aspects_of(data, aspects_from(given) if given else None)
 
 
 def _map_folder(run: Path | None) -> str:
@@ -229,22 +250,23 @@ def _json(path: Path, absent: str) -> dict[str, Any]:
     return read_object(path, "write it again, or restore it")
 
 
-def _round(name: str, data: Path, part: str, predictions: Path | None) -> Round:
-    labels = read_part(data, part)
+def _round(name: str, data: Path, part: str, predictions: Path | None, aspects: Aspects) -> Round:
+    labels = read_part(data, part, aspects)
     if not labels.videos:
         raise ComparisonError(
-            f"{data}: no labels of the part {part!r}; expected numerical/{part}_quality.json, "
-            f"numerical/{part}_authenticity.json or distortion/{part}.json"
+            f"{data}: no labels of the part {part!r}; expected one of "
+            + ", ".join(f"numerical/{part}_{name}.json" for name in aspects)
+            + f" or distortion/{part}.json"
         )
-    ours = None if predictions is None else _ours(predictions, labels)
-    return Round(name=name, labels=labels, train=read_part(data, "train"), ours=ours)
+    ours = None if predictions is None else _ours(predictions, labels, aspects)
+    return Round(name=name, labels=labels, train=read_part(data, "train", aspects), ours=ours)
 
 
-def _ours(path: Path, labels: Labels) -> Method:
+def _ours(path: Path, labels: Labels, aspects: Aspects) -> Method:
     if not path.is_file():
         raise ComparisonError(f"{path}: no predictions in the run; `lmme3dhf predict` writes them")
     records = require_predicted(read_predictions(path), labels.videos, str(path))
-    return of_records(records, path, status="real")
+    return of_records(records, path, status="real", aspects=aspects)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +292,7 @@ class Ablation:
     note: str
 
 
-def read_ablations(run: Path) -> list[Ablation]:
+def read_ablations(run: Path, aspects: Aspects = GEN3DHF) -> list[Ablation]:
     """The ablations of a run; none where it has no file of them.
 
     Raises:
@@ -282,7 +304,7 @@ def read_ablations(run: Path) -> list[Ablation]:
         return []
     try:
         content = json.loads(path.read_bytes())
-        return [_ablation(run, entry) for entry in content]
+        return [_ablation(run, entry, aspects) for entry in content]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -301,12 +323,14 @@ def _below(folder: Path, name: str, where: Path) -> Path:
     return folder / name
 
 
-def _ablation(run: Path, entry: dict[str, Any]) -> Ablation:
+def _ablation(run: Path, entry: dict[str, Any], aspects: Aspects) -> Ablation:
     predictions = _below(run, entry["predictions"], run / "ablations" / "rows.json")
     method = None
     if predictions.is_file():
         records = read_predictions(predictions)
-        method = of_records(records, predictions, name=entry["title"], status="real")
+        method = of_records(
+            records, predictions, name=entry["title"], status="real", aspects=aspects
+        )
         method = replace(method, leaking=bool(entry.get("leaking")))
     return Ablation(
         table=int(entry["table"]),

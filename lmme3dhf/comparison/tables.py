@@ -6,12 +6,14 @@ so that nothing measured here is ranked against something measured elsewhere. Nu
 data or a tiny model are a smoke table: the printed ones are then a block apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from lmme3dhf.annotations.fixations import left_out_note
+from lmme3dhf.baselines.mean_map import NAME as MEAN_MAP
 from lmme3dhf.comparison.assembly import (
     NOT_RUN,
     OURS,
@@ -21,8 +23,10 @@ from lmme3dhf.comparison.assembly import (
     assembled,
     bound_row,
     check_marks,
+    column_of,
     direction_notes,
     foreign_row,
+    further_columns,
     hidden_columns,
     interval_notes,
     measured_row,
@@ -39,10 +43,8 @@ from lmme3dhf.comparison.floors import (
     CEILING,
     FLOOR,
     PERSON,
-    majority,
-    map_floors,
+    floors_of,
     marker_agreement,
-    mean_map,
     noise_ceiling,
     score_floors,
 )
@@ -51,6 +53,7 @@ from lmme3dhf.comparison.paper import PaperTable
 from lmme3dhf.comparison.scoring import (
     FITS,
     MapSource,
+    Notes,
     answer_figures,
     map_figures,
     maps_of,
@@ -59,9 +62,9 @@ from lmme3dhf.comparison.scoring import (
     significance,
 )
 from lmme3dhf.comparison.sources import Ablation, Round, Source, read_ablations
+from lmme3dhf.metrics import metrics_of
 from lmme3dhf.metrics.vqa import ACCURACIES
 from lmme3dhf.reports.tables import Column, Row, Table
-from lmme3dhf.vocabulary import DIMENSIONS
 
 
 def table1(
@@ -110,7 +113,7 @@ def table1(
             found = score_intervals(single.ours, single, rng, resamples=resamples)
             row = with_figures(row, found, interval_notes(found, single))
         rows.append(row)
-        words = [level_expectations(round_.ours.path) for round_ in source.rounds]
+        words = [level_expectations(round_.ours.path, source.aspects) for round_ in source.rounds]
         if all(words):
             row = measured_row(words[0].name, "ours", source, "real", scored(words))
             rows.append(replace(row, notes=words[0].notes + row.notes))
@@ -142,11 +145,12 @@ def table1(
         found = [(figures, (note,) if single is not None else ()) for figures, note in noise]
         bounds.append(measured_row("raters' noise", CEILING, source, "real", found))
     curve = "raw" if fit == "none" else f"after {fit}"
-    columns = score_columns(printed, f"PLCC ({curve})")
-    extra = ("rmse", "mae", "n", "srcc_signed", "srcc_within", "srcc_between")
+    columns = score_columns(printed, f"PLCC ({curve})", source.aspects)
+    extra = tuple(key for key, metric in metrics_of("scores").items() if not metric.shown)
+    extra += ("n", "srcc_signed", "srcc_within", "srcc_between")
     extra += ("srcc_low", "srcc_high", "srcc_difference")
     extra += ("p_bootstrap", "p_williams")
-    columns += hidden_columns(f"{d}_{key}" for d in DIMENSIONS for key in extra)
+    columns += hidden_columns(f"{d}_{key}" for d in source.aspects for key in extra)
     notes = [
         f"PLCC and RMSE are {curve}; KRCC is tau-b.",
         "An oracle is given a label of the clip that it scores; a ceiling is what the noise of the "
@@ -205,25 +209,16 @@ def table2(
                 method, printed, source, answered([method] * len(source.rounds), allow_missing)
             )
         )
-    bounds = []
-    floors = [majority(source, round_) for round_ in source.rounds]
-    if all(floors):
-        bounds.append(bound_row(FLOOR, floors[0], source, answered(floors)))
+    by_round = zip(*(floors_of("answers", source, r) for r in source.rounds), strict=True)
+    bounds = [bound_row(FLOOR, floors[0], source, answered(floors)) for floors in by_round]
     columns = [
         Column(key="accuracy", title=f"Accuracy (%, {accuracy})", decimals=2),
         *(
-            Column(key=key, title=title, decimals=2)
-            for key, title in (
-                ("jaccard", "Jaccard (%)"),
-                ("exact", "exact (%)"),
-                ("top1", "top-1 (%)"),
-                ("macro_f1", "macro F1 (%)"),
-            )
-            if key != accuracy
+            column_of(metric, key)
+            for key, metric in metrics_of("answers").items()
+            if key != accuracy and metric.shown
         ),
-        *hidden_columns(
-            [key for key in (accuracy, "micro_f1", "unparsed", "n") if key != "accuracy"]
-        ),
+        *hidden_columns([accuracy, "micro_f1", "unparsed", "n"]),
     ]
     notes = [
         f"Accuracy is {accuracy}: {ACCURACIES[accuracy]}.",
@@ -263,7 +258,7 @@ def table3(
             )
         wanted.append((method.name, method))
     found: dict[str, list[Found]] = {}
-    floor_notes: dict[str, str] = {}
+    floor_notes: dict[str, Notes] = {}
     people = []
     for round_ in source.rounds:
         sources: dict[str, MapSource] = {}
@@ -275,11 +270,10 @@ def table3(
                 allow_missing=bool(method and allow_missing),
             )
             sources[name], counts[name], lacking[name] = maps
-        mean = mean_map(source, round_)
-        floors = map_floors(round_, mean)
-        floor_notes |= {name: note for name, (_, note) in floors.items()}
-        sources |= {f"{FLOOR} {name}": maps for name, (maps, _) in floors.items()}
-        scores = map_figures(sources, source, round_, preset=preset, baseline=mean)
+        floors = {floor.name: floor for floor in floors_of("maps", source, round_)}
+        floor_notes |= {name: floor.notes for name, floor in floors.items()}
+        sources |= _floor_maps(floors, round_)
+        scores = map_figures(sources, source, round_, preset=preset, baseline=_gain(floors))
         for name, figures in scores.items():
             notes = lacking.get(name, ())
             if counts.get(name, {}).get("resized"):
@@ -300,20 +294,37 @@ def table3(
         for name, method in wanted
     ]
     bounds = []
-    for name, note in floor_notes.items():
+    for name, notes in floor_notes.items():
         row = measured_row(
             name, FLOOR, source, "real", [(f, ()) for f, _ in found[f"{FLOOR} {name}"]]
         )
-        bounds.append(replace(row, notes=(note,), ranked=False))
+        bounds.append(replace(row, notes=notes, ranked=False))
     if all(people):
         of_rounds = [(f, (note,) if len(people) == 1 else ()) for f, note in people]
         bounds.append(measured_row("marker against marker", PERSON, source, "real", of_rounds))
-    columns = [*paper_columns(printed), *hidden_columns(_MAP_EXTRA)]
+    columns = [
+        *paper_columns(printed),
+        *further_columns(printed, "maps"),
+        *hidden_columns(_MAP_EXTRA),
+    ]
     notes = [*_map_notes(source, preset, found)]
     return assembled(3, source, printed, columns, rows, bounds, notes)
 
 
 _MAP_EXTRA = ("auc_judd", "auc_borji", "auc_shuffled", "ig", "n", "skipped", "incomplete")
+
+
+def _floor_maps(floors: Mapping[str, Method], round_: Round) -> dict[str, MapSource]:
+    everything = frozenset(round_.labels.videos)
+    return {
+        f"{FLOOR} {name}": MapSource(videos=everything, read=floor.map_of)
+        for name, floor in floors.items()
+    }
+
+
+def _gain(floors: Mapping[str, Method]) -> Callable[[tuple[int, int]], np.ndarray] | None:
+    """The map that information is gained over: the mean training map."""
+    return partial(floors[MEAN_MAP].map_of, "") if MEAN_MAP in floors else None
 
 
 def _map_notes(source: Source, preset: str, found: Mapping[str, list[Found]]) -> list[str]:
@@ -349,16 +360,18 @@ def table4(source: Source, *, paper: Paper | None = None, preset: str = "mit") -
         if ablation.method is not None and ablation.method.maps:
             maps, _, lacking = maps_of(ablation.method, source.looked_at(round_)[0])
             sources[_key(ablation)], notes[_key(ablation)] = maps, lacking
-    mean = mean_map(source, round_)
-    floors = map_floors(round_, mean)
-    sources |= {f"{FLOOR} {name}": maps for name, (maps, _) in floors.items()}
-    scores = map_figures(sources, source, round_, preset=preset, baseline=mean)
+    floors = {floor.name: floor for floor in floors_of("maps", source, round_)}
+    sources |= _floor_maps(floors, round_)
+    scores = map_figures(sources, source, round_, preset=preset, baseline=_gain(floors))
     found = {key: [(figures, notes.get(key, ()))] for key, figures in scores.items()}
     bounds = [
-        replace(measured_row(name, FLOOR, source, "real", found[f"{FLOOR} {name}"]), notes=(note,))
-        for name, (_, note) in floors.items()
+        bound_row(FLOOR, floor, source, found[f"{FLOOR} {name}"]) for name, floor in floors.items()
     ]
-    columns = [*paper_columns(printed), *hidden_columns(_MAP_EXTRA)]
+    columns = [
+        *paper_columns(printed),
+        *further_columns(printed, "maps"),
+        *hidden_columns(_MAP_EXTRA),
+    ]
     rows = _ablation_rows(printed, chosen, source, found)
     own_rows = [_own_row(ablation, source, found) for ablation in own]
     about = _map_notes(source, preset, found) + ([] if ablations else [_NO_ABLATIONS])
@@ -399,8 +412,7 @@ def table5(
     bounds = []
     for kind, method in score_floors(source, round_):
         bounds.append(bound_row(kind, method, source, [score_figures(method, round_, fit=fit)]))
-    floor = majority(source, round_)
-    if floor is not None:
+    for floor in floors_of("answers", source, round_):
         figures, notes = answer_figures(floor, round_)
         figures["accuracy"] = figures[accuracy]
         bounds.append(bound_row(FLOOR, floor, source, [(figures, notes)]))
@@ -414,20 +426,21 @@ def table5(
                 ("regression", "Regression", ""),
             )
         ),
-        *score_columns(printed, f"PLCC ({curve})", f"Accuracy (%, {accuracy})"),
+        *score_columns(printed, f"PLCC ({curve})", source.aspects, f"Accuracy (%, {accuracy})"),
         *hidden_columns(["jaccard", "exact", "top1", "macro_f1", "unparsed"]),
     ]
     rows = _ablation_rows(printed, chosen, source, found)
     own_rows = [_own_row(ablation, source, found) for ablation in own]
     notes = [
         f"PLCC is {curve}; accuracy is {accuracy}: {ACCURACIES[accuracy]}.",
-        *_inflation(chosen, own, found),
+        *_inflation(source, chosen, own, found),
         *([] if ablations else [_NO_ABLATIONS]),
     ]
     return assembled(5, source, printed, columns, rows, bounds, notes, own_rows)
 
 
 def _inflation(
+    source: Source,
     chosen: Mapping[str, Ablation],
     own: Sequence[Ablation],
     found: Mapping[str, list[Found]],
@@ -443,10 +456,10 @@ def _inflation(
             continue
         leaking = found[_key(ablation)][0][0]
         parts = [
-            f"{dimension} SRCC {leaking[key]:.3f} where row (5) has {honest[key]:.3f} "
+            f"{aspect} SRCC {leaking[key]:.3f} where row (5) has {honest[key]:.3f} "
             f"({leaking[key] - honest[key]:+.3f})"
-            for dimension in DIMENSIONS
-            if (key := f"{dimension}_srcc") in leaking and key in honest
+            for aspect in source.aspects
+            if (key := f"{aspect}_srcc") in leaking and key in honest
         ]
         sentences.append(
             f"{ablation.title}: it is given the label of the video that it scores and reaches "
@@ -469,7 +482,7 @@ _NO_ABLATIONS = "The run has no ablations; `lmme3dhf evaluate ablations` trains 
 def _only_round(source: Source) -> tuple[Round, list[Ablation]]:
     if source.folds is not None:
         raise ComparisonError("ablations are run on the plain split; leave --folds out")
-    return source.rounds[0], read_ablations(source.root)
+    return source.rounds[0], read_ablations(source.root, source.aspects)
 
 
 def _chosen(

@@ -1,5 +1,4 @@
-"""Agreement of predicted level words with the true ones (paper, Section 4.2: bad, poor, fair, good,
-excellent).
+"""Agreement of predicted level words with the true ones (paper, Section 4.2).
 
 A reply without a level word is an answer like any other, and a wrong one: nothing here leaves it
 out. Array legend: L levels.
@@ -23,12 +22,12 @@ class LevelScores:
         macro_f1: Mean of the levels' F1, 0..1, over the levels that are said or true somewhere. A
             video without a level word is missed by its true level.
         kappa: Cohen's kappa with quadratic weights, at most 1; 0 is what an answer that knows
-            nothing of the video gets. To say no level counts as a sixth answer, as far from every
-            true level as the farthest of the five: over the answered videos alone a method would
+            nothing of the video gets. To say no level counts as one more answer, as far from every
+            true level as the farthest of them: over the answered videos alone a method would
             gain by keeping silent where it is unsure. NaN where all are of one level and said to
             be.
-        confusion: Number of videos, (5, 6): rows the true level, columns the level said, from bad
-            to excellent; the last column counts videos without a level word.
+        confusion: Number of videos, (L, L + 1): rows the true level, columns the level said, from
+            the lowest; the last column counts videos without a level word.
         n: Number of videos.
     """
 
@@ -40,26 +39,33 @@ class LevelScores:
     n: int
 
 
-def level_scores(predicted: Sequence[str | None], truth: Sequence[str]) -> LevelScores:
+def level_scores(
+    predicted: Sequence[str | None], truth: Sequence[str], levels: Sequence[str] = LEVELS
+) -> LevelScores:
     """Compares the predicted with the true level of each video; without videos all shares are NaN.
 
     None, or a word that is no level, is wrong everywhere and counted in the last column of
     `confusion`.
 
+    Args:
+        predicted: A level word, or None, for each video.
+        truth: The true level words.
+        levels: The words, from the lowest scores to the highest.
+
     Raises:
-        ValueError: Different lengths, or a true level that is not one of the five.
+        ValueError: Different lengths, or a true level that is not one of the words.
     """
     if len(predicted) != len(truth):
         raise ValueError(
             f"{len(predicted)} predicted and {len(truth)} true levels; expected one prediction a "
             "row"
         )
-    count = len(LEVELS)
+    count = len(levels)
     confusion = np.zeros((count, count + 1), dtype=int)
     for row, (said, right) in enumerate(zip(predicted, truth, strict=True)):
-        if right not in LEVELS:
-            raise ValueError(f"true level {right!r} in row {row} is not one of {', '.join(LEVELS)}")
-        confusion[LEVELS.index(right), LEVELS.index(said) if said in LEVELS else count] += 1
+        if right not in levels:
+            raise ValueError(f"true level {right!r} in row {row} is not one of {', '.join(levels)}")
+        confusion[levels.index(right), levels.index(said) if said in levels else count] += 1
     n = len(truth)
     if n == 0:
         return LevelScores(np.nan, np.nan, np.nan, np.nan, confusion, 0)
@@ -89,6 +95,8 @@ def _quadratic_kappa(confusion: np.ndarray, distance_LL: np.ndarray) -> float:
     return float(1 - (distance * confusion).sum() / (distance * expected).sum())
 
 
-def level_accuracy(predicted: Sequence[str | None], truth: Sequence[str]) -> float:
+def level_accuracy(
+    predicted: Sequence[str | None], truth: Sequence[str], levels: Sequence[str] = LEVELS
+) -> float:
     """Share of rows whose predicted level word is the true one (`level_scores`), 0..1."""
-    return level_scores(predicted, truth).accuracy
+    return level_scores(predicted, truth, levels).accuracy

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lmme3dhf.baselines import BASELINES
 from lmme3dhf.comparison.assembly import NOT_RUN, OURS
 from lmme3dhf.comparison.breakdowns import GENERATOR_FLOOR, Leak
 from lmme3dhf.comparison.figures import PROTOCOLS, FigureRecord
@@ -20,15 +21,21 @@ from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import generator, latent
 from lmme3dhf.departures import DEPARTURES, GAPS
 from lmme3dhf.files import file_hash
+from lmme3dhf.metrics import METRICS
 from lmme3dhf.metrics.saliency import PRESETS
 from lmme3dhf.models.card import merge_summary
 from lmme3dhf.reports.page import Grid, Listing, Part, Picture, Section, Text, Verbatim
 from lmme3dhf.reports.tables import Cell, Table, number
-from lmme3dhf.vocabulary import DIMENSIONS
 
 SHOWN_PRESETS = ("mit", "lmme3dhf-repo")  # of Table 3; one alone would look like the definition
 ABLATIONS = "`lmme3dhf evaluate ablations --config RUN/config.yaml --out RUN`"
 LEAK_ONLY = f"{ABLATIONS[:-1]} --only label_leak`"
+MEASURES = {
+    "scores": "scores",
+    "levels": "level words",
+    "answers": "distortion answers",
+    "maps": "saliency maps",
+}
 PROTOCOL_IS = {
     "grouped": "five that share no face",
     "official": "the data set's own split",
@@ -45,44 +52,27 @@ PLACED = {
     **{f"folds_{protocol.replace('-', '_')}": "folds" for protocol in PROTOCOLS},
 }
 
-# Row among the floors, oracles and ceilings of the tables -> what it says.
+# Oracles, ceilings and what else is no baseline.
 BOUNDS = {
-    "mean of the training scores": "gives every clip the same score, so it has errors and no "
-    "correlations: the error of knowing nothing",
-    GENERATOR_FLOOR: "gives a clip the mean training score of its generator: what a metric reaches "
-    "that recognises the generator and nothing else",
-    "level oracle": "is told the true level word and gives that level's mean training score: the "
-    "most that five words can say, and what a head that reads the label gets for nothing",
+    "level oracle": "is given the true level word and gives that level's mean training score: the "
+    "most that level words can say, and what a head that reads the label gets for nothing",
     "other dimension's score": "gives the opinion score of the other dimension: how far quality "
     "and authenticity are one thing",
+    "another aspect's score": "gives the opinion score of another aspect: how far the two are one "
+    "thing",
     "true opinions": "are what was planted in the synthetic clips: the noise of the simulated "
     "raters leaves this much to be reached",
     "raters' noise": "is what the raters' scatter leaves to be reached, estimated from panels "
     "drawn from the panel",
-    "most frequent training answer": "gives every clip the answer that was most frequent in "
-    "training",
-    "uniform map": "says nothing about where: chance",
-    "centre of each view": "is a Gaussian in the middle of each view: where faces are",
-    "mean training map": "is the mean of the training maps: where distortions usually are",
     "marker against marker": "tests one marker's map against the others' points; it is no "
     "ceiling, since a model may know what all of them mark on average",
     "most frequent training level": "gives every clip the level that was most frequent in training",
 }
 
-DEFINITIONS = (
-    "SRCC, PLCC and KRCC are Spearman's, Pearson's and Kendall's (tau-b) correlation of predicted "
-    "and opinion scores. PLCC is raw unless its column says which curve was fitted first.",
-    "Accuracy of distortion answers is one of three, and the column says which. Jaccard: "
-    "categories both named and true, divided by those named or true. Exact: the named set is the "
-    "true one. Top-1: the first named category is a true one.",
-    "AUC is the chance that a marked pixel has a higher value than an unmarked one (Mann-Whitney, "
-    "ties one half). The AUC of Judd, Borji and with other clips' points are in the CSV, in "
-    "expectation in place of random draws.",
-    "NSS is the mean standardised value at the marked pixels, CC Pearson's correlation with the "
-    "map, SIM what both maps share, KLD what the prediction loses of the map, in nat; of KLD "
-    "alone less is better. Clips without any mark are skipped and counted.",
-    "Undefined is never 0: a constant prediction has no correlation, and the table says so.",
-)
+
+def explained() -> dict[str, str]:
+    """Row among the floors, oracles and ceilings of the tables -> what it says."""
+    return {baseline.title: baseline.about for baseline in BASELINES.values()} | BOUNDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +253,7 @@ def _parsed(settings: str | None) -> dict[str, Any]:
 def _glance(found: Gathered) -> Iterable[Part]:
     scores = [
         (f"{dimension}, SRCC", "table1", f"{dimension}_srcc", 3, GENERATOR_FLOOR, "raters' noise")
-        for dimension in DIMENSIONS
+        for dimension in found.source.aspects
     ]
     levels = [
         (
@@ -274,7 +264,7 @@ def _glance(found: Gathered) -> Iterable[Part]:
             "most frequent training level",
             "",
         )
-        for dimension in DIMENSIONS
+        for dimension in found.source.aspects
     ]
     answers = [
         (
@@ -384,11 +374,24 @@ def _bounds(found: Gathered) -> Iterable[Part]:
         "scores, and a ceiling is what the noise of the labels leaves to be reached. None of them "
         "is ranked."
     )
-    yield Grid(rows=tuple((name, said) for name, said in BOUNDS.items() if name in there))
+    yield Grid(rows=tuple((name, said) for name, said in explained().items() if name in there))
 
 
 def _definitions(found: Gathered) -> Iterable[Part]:
-    yield Listing(DEFINITIONS)
+    rows = [
+        (
+            metric.title.removesuffix(" (%)"),
+            MEASURES[metric.of],
+            {True: "higher", False: "lower", None: "–"}[metric.higher],
+            metric.definition,
+        )
+        for metric in METRICS.values()
+    ]
+    yield Grid(header=("metric", "of", "better", "definition"), rows=tuple(rows))
+    yield Text(
+        "Undefined is never 0: a constant prediction has no correlation, and the table says so. "
+        "Clips without any mark are skipped for maps and counted."
+    )
     yield Text(
         "The presets of the saliency metrics, knob by knob: `mit` is the MIT benchmark's code, "
         "`lmme3dhf-repo` what the authors' repository shows of theirs, with MIT's for the rest. "
@@ -419,13 +422,13 @@ def _identity(found: Gathered) -> Iterable[Part]:
         return
     explained = [
         f"{_digits(cell, 0)} % for {dimension}"
-        for dimension in DIMENSIONS
+        for dimension in found.source.aspects
         if (cell := _cell(found, "identity", "opinion scores", f"{dimension}_explained"))
         is not None
     ]
     floor = [
         f"{_digits(cell, 3)} for {dimension}"
-        for dimension in DIMENSIONS
+        for dimension in found.source.aspects
         if (cell := _cell(found, "identity", GENERATOR_FLOOR, f"{dimension}_srcc")) is not None
     ]
     told = f"Of the opinion scores' variance {' and '.join(explained)} lies between generators. "

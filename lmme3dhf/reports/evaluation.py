@@ -5,8 +5,8 @@ index of the named and the true set; saliency is compared with the map (CC, SIM,
 marked points (AUC, NSS) at the strip's own size.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from lmme3dhf.annotations.fixations import (
     read_saliency,
     read_saliency_png,
 )
+from lmme3dhf.aspects import GEN3DHF, Aspects
 from lmme3dhf.files import DamagedError, read_object
+from lmme3dhf.metrics import metrics_of
 from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.metrics.levels import level_accuracy
 from lmme3dhf.metrics.saliency import fixations_from_density, mean_scores, saliency_scores
 from lmme3dhf.metrics.vqa import distortion_scores, majority_answer
 from lmme3dhf.predictions import Prediction, PredictionError, require_predicted
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS
+from lmme3dhf.vocabulary import DISTORTIONS
 
 _RESTORE = "copy it again from where the data set was drawn, or draw the data set again"
 
@@ -34,20 +36,60 @@ class Labels:
     """What is known of some videos.
 
     Attributes:
-        mos: Dimension -> video -> MOS.
-        levels: Dimension -> video -> level word.
+        aspects: What was rated, in the order of tables.
+        mos: Aspect -> video -> MOS.
+        levels: Aspect -> video -> level word.
         distortions: Video -> categories.
     """
 
     mos: dict[str, dict[str, float]]
     levels: dict[str, dict[str, str]]
     distortions: dict[str, frozenset[str]]
+    aspects: Aspects = field(default_factory=lambda: GEN3DHF)
 
     @property
     def videos(self) -> list[str]:
         """Every labelled video, sorted."""
         tables = (*self.mos.values(), *self.levels.values(), self.distortions)
         return sorted({video for table in tables for video in table})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The predictions of one method, for whatever videos it has them.
+
+    Attributes:
+        name: As in the tables.
+        path: Where they were read.
+        status: "real" for a run of ours, "retrained" or "external".
+        lower_is_better: Whether its scores run against the scale of the aspect: lower is better
+            where a higher opinion score is.
+        scores: Aspect -> video -> score on any scale.
+        answers: Video -> distortion categories in the order in which they were named; empty where
+            none could be read in the answer.
+        maps: Video -> file of the saliency map.
+        leaking: Whether it is known to have seen labels of the test videos.
+        notes: What a reader has to know.
+        map_of: (video, (height, width)) -> map, of one that computes its maps; None where they are
+            files.
+    """
+
+    name: str
+    path: Path
+    status: str = "external"
+    lower_is_better: bool = False
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    maps: dict[str, Path] = field(default_factory=dict)
+    leaking: bool = False
+    notes: tuple[str, ...] = ()
+    map_of: Callable[[str, tuple[int, int]], np.ndarray] | None = None
+
+    @property
+    def videos(self) -> set[str]:
+        """Every video it says something about."""
+        scored = (video for scores in self.scores.values() for video in scores)
+        return {*scored, *self.answers, *self.maps}
 
 
 def evaluate(
@@ -76,7 +118,7 @@ def evaluate(
     found = {(p.video, p.dimension): p for p in predictions}
     result: dict[str, Any] = {}
     right_levels: list[float] = []
-    for dimension in DIMENSIONS:
+    for dimension, aspect in labels.aspects.items():
         truth, levels = labels.mos.get(dimension, {}), labels.levels.get(dimension, {})
         missing = [v for v in dict.fromkeys([*truth, *levels]) if (v, dimension) not in found]
         if missing:
@@ -92,21 +134,20 @@ def evaluate(
                 f"first is {records[scored.index(False)].video}"
             )
         if any(scored):
-            agreement = correlations(
-                np.array([record.score for record in records]), np.array(list(truth.values()))
-            )
+            predicted_N = np.array([record.score for record in records])
+            mos_N = np.array(list(truth.values()))
+            agreement = correlations(predicted_N, mos_N)
             result[dimension] = {
-                "srcc": agreement.srcc,
-                "plcc": agreement.plcc,
-                "krcc": agreement.krcc,
-                "n": agreement.n,
-            }
+                key: metric.measure(predicted_N, mos_N)
+                for key, metric in metrics_of("scores").items()
+                if metric.shown
+            } | {"n": agreement.n}
             if agreement.reason is not None:
                 result[dimension]["reason"] = agreement.reason
         said = [found[video, dimension].level for video in levels]
         # Without a single word nobody was asked for one.
         if any(word is not None for word in said):
-            accuracy = level_accuracy(said, list(levels.values()))
+            accuracy = level_accuracy(said, list(levels.values()), aspect.scale.levels)
             result.setdefault("level", {})[dimension] = accuracy
             right_levels += [accuracy] * len(levels)
     if right_levels:
@@ -214,21 +255,21 @@ def opinion_ceiling(
 
     Args:
         truth: `truth.json` of a synthetic data set.
-        mos: Dimension -> video -> MOS.
+        mos: Aspect -> video -> MOS.
         videos: The test videos.
 
     Raises:
         DamagedError: See `true_opinions`.
     """
     opinions, videos = true_opinions(truth), list(videos)
-    if absent := set(videos) - opinions[DIMENSIONS[0]].keys():
+    if absent := set(videos) - next(iter(opinions.values())).keys():
         raise DamagedError(f"{truth}: damaged, it lacks {min(absent)}; {_RESTORE}")
     return {
         dimension: correlations(
             np.array([opinions[dimension][video] for video in videos]),
             np.array([mos[dimension][video] for video in videos]),
         ).srcc
-        for dimension in DIMENSIONS
+        for dimension in opinions
     }
 
 
@@ -242,7 +283,7 @@ def true_opinions(truth: Path) -> dict[str, dict[str, float]]:
     try:
         return {
             dimension: {video: float(about["opinion"][index]) for video, about in planted.items()}
-            for index, dimension in enumerate(DIMENSIONS)
+            for index, dimension in enumerate(GEN3DHF)  # what the renderer plants
         }
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DamagedError(f"{truth}: damaged, an opinion is missing; {_RESTORE}") from error

@@ -1,9 +1,11 @@
 """The demo's page: its figures, its pictures, and what they mean."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.escaping import markdown_text
 
 _PAGE = """\
@@ -15,7 +17,7 @@ they say nothing about real faces.
 
 | | value | to compare with |
 |---|---|---|
-{% for name in ("quality", "authenticity") -%}
+{% for name in aspects -%}
 | {{ name }}: SRCC / PLCC / KRCC | **{{ s[name].srcc | f3 }}** / {{ s[name].plcc | f3 }} / \
 {{ s[name].krcc | f3 }} | noise ceiling {{ s[name].ceiling | f3 }} (SRCC) |
 {% endfor -%}
@@ -56,10 +58,10 @@ skipped for the map metrics.
 
 These are not from the renderer; the demo model has never seen anything like them.
 
-| file | quality | authenticity | distortions | reason |
-|---|---|---|---|---|
+| file |{% for name in aspects %} {{ name }} |{% endfor %} distortions | reason |
+|---|{% for name in aspects %}---|{% endfor %}---|---|
 {% for clip in clips -%}
-| {{ clip.file | text }} | {{ clip.quality }} | {{ clip.authenticity }} | \
+| {{ clip.file | text }} |{% for name in aspects %} {{ clip[name] }} |{% endfor %} \
 {{ clip.distortions | text }} | {{ clip.reason | text }} |
 {% endfor -%}
 {% endif -%}
@@ -67,7 +69,10 @@ These are not from the renderer; the demo model has never seen anything like the
 
 
 def demo_report(
-    summary: dict[str, Any], pictures: dict[str, str], clips: list[dict[str, str]]
+    summary: dict[str, Any],
+    pictures: dict[str, str],
+    clips: list[dict[str, str]],
+    aspects: Sequence[str] = tuple(GEN3DHF),
 ) -> str:
     """The page as Markdown.
 
@@ -75,8 +80,11 @@ def demo_report(
         summary: What `summary.json` holds.
         pictures: Name -> path of a picture, relative to the page.
         clips: Rows of the scored clips' table.
+        aspects: Names of what was rated.
     """
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["f3"] = lambda x: "undefined" if x is None or x != x else f"{x:.3f}"
     environment.filters["text"] = markdown_text
-    return environment.from_string(_PAGE).render(s=summary, pictures=pictures, clips=clips)
+    return environment.from_string(_PAGE).render(
+        s=summary, pictures=pictures, clips=clips, aspects=aspects
+    )

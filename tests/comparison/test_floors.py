@@ -1,24 +1,19 @@
 """What a metric has to beat, and what it cannot pass."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmme3dhf.annotations.fixations import Fixations
-from lmme3dhf.comparison.floors import (
-    _by_marker,
-    centre_map,
-    majority,
-    map_floors,
-    mean_map,
-    noise_ceiling,
-    score_floors,
-)
+from lmme3dhf.baselines.centre_map import gaussians
+from lmme3dhf.comparison.floors import _by_marker, floors_of, noise_ceiling, score_floors
 from lmme3dhf.comparison.scoring import score_figures
 from lmme3dhf.comparison.sources import read_source
 from lmme3dhf.data.generator_statistics import generator_floor
+from lmme3dhf.reports.evaluation import Labels
 from tests.comparison.conftest import PARTS, VIDEOS, mos
 from tests.conftest import shared_data
 
@@ -105,7 +100,8 @@ def test_the_majority_answer_is_the_training_parts(make_run: Callable):
     counts: dict[tuple[str, ...], int] = {}
     for named in source.rounds[0].train.distortions.values():
         counts[tuple(sorted(named))] = counts.get(tuple(sorted(named)), 0) + 1
-    answers = set(majority(source, source.rounds[0]).answers.values())
+    (floor,) = floors_of("answers", source, source.rounds[0])
+    answers = set(floor.answers.values())
     assert len(answers) == 1
     assert counts[next(iter(answers))] == max(counts.values())
 
@@ -113,20 +109,22 @@ def test_the_majority_answer_is_the_training_parts(make_run: Callable):
 def test_the_mean_map_is_over_the_training_maps(make_run: Callable):
     """Their sum by hand. Catches test maps in it."""
     source = read_source(make_run(smoke=True))
-    mean = mean_map(source, source.rounds[0])((16, 48))
+    floors = {m.name: m for m in floors_of("maps", source, source.rounds[0])}
+    mean = floors["mean training map"].map_of("", (16, 48))
     loaded = [np.load(source.maps / f"{v}.npz")["saliency"] for v in PARTS["train"]]
     assert mean == pytest.approx(np.sum(loaded, axis=0) / len(loaded))
-    names = set(map_floors(source.rounds[0], None))
+    bare = replace(source.rounds[0], train=Labels(mos={}, levels={}, distortions={}))
+    names = {m.name for m in floors_of("maps", source, bare)}
     assert names == {"uniform map", "centre of each view"}
 
 
 @pytest.mark.parametrize(("shape", "peaks"), [((16, 48), 3), ((16, 16), 1), ((20, 30), 2)])
 def test_the_centre_map_has_a_peak_in_each_view(shape: tuple[int, int], peaks: int):
     """Local maxima along the middle row. Catches one wide blob over three views."""
-    row = centre_map(shape)[shape[0] // 2]
+    row = gaussians(shape)[shape[0] // 2]
     higher = (row[1:-1] >= row[:-2]) & (row[1:-1] > row[2:])
     assert higher.sum() == peaks
-    assert centre_map(shape).max() <= 1
+    assert gaussians(shape).max() <= 1
 
 
 def test_points_are_parted_by_marker():

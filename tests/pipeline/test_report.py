@@ -17,7 +17,7 @@ from lmme3dhf.cli import main
 from lmme3dhf.comparison import drawings
 from lmme3dhf.comparison.breakdowns import Leak
 from lmme3dhf.departures import DEPARTURES, GAPS
-from lmme3dhf.pipeline.report_sections import BOUNDS, leak_sentences
+from lmme3dhf.pipeline.report_sections import explained, leak_sentences
 from tests.comparison.conftest import (
     HEIGHT,
     PARTS,
@@ -223,9 +223,9 @@ def test_every_floor_and_ceiling_is_explained(full: Path):
         if row["group"] in kinds
     }
     assert len(found) > 6
-    assert found <= set(BOUNDS)
+    assert found <= set(explained())
     text = ReadPage(full.read_text(encoding="utf-8")).text
-    assert all(BOUNDS[name] in text for name in found)
+    assert all(explained()[name] in text for name in found)
 
 
 def test_the_leak_is_explained_in_three_sentences_with_its_numbers(full: Path):

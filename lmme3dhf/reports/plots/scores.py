@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from lmme3dhf.aspects import GEN3DHF, Scale
 from lmme3dhf.reports.plots.style import BLUE, DIMENSION_COLOURS, GREEN, ORANGE, look, picture
-from lmme3dhf.vocabulary import DIMENSIONS
 
 
 def score_scatter(
@@ -23,6 +23,7 @@ def score_scatter(
     curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     same_scale: bool = True,
     note: str = "",
+    scales: Mapping[str, Scale] | None = None,
 ) -> None:
     """Predicted score against MOS, one panel a dimension that has any.
 
@@ -37,8 +38,10 @@ def score_scatter(
             of its band (NaN where there is none).
         same_scale: Whether predictions are on the scale of the MOS: equal axes and the diagonal.
         note: See `style.picture`.
+        scales: Aspect -> where its opinion scores live; None for Gen3DHF's.
     """
-    dimensions = [dimension for dimension in DIMENSIONS if dimension in predicted]
+    dimensions = list(predicted)
+    scales = scales or {name: aspect.scale for name, aspect in GEN3DHF.items()}
     kinds = sorted({name for names in (groups or {}).values() for name in names}, key=_numbers_last)
     width = 4.0 * len(dimensions) + (1.1 if kinds or curves else 0.5)
     with picture(path, width, 4.6, note) as figure:
@@ -46,11 +49,12 @@ def score_scatter(
         for axis, dimension in zip(axes, dimensions, strict=True):
             x, y = np.array(predicted[dimension]), np.array(mos[dimension])
             if same_scale:
-                low, high = min(*x, *y) - 2, max(*x, *y) + 2
+                margin = 0.02 * (scales[dimension].maximum - scales[dimension].minimum)
+                low, high = min(*x, *y) - margin, max(*x, *y) + margin
                 axis.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)
                 axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")
             if groups is None:
-                colour = DIMENSION_COLOURS[dimension]
+                colour = DIMENSION_COLOURS.get(dimension, GREEN)
                 axis.scatter(x, y, s=14, alpha=0.7, color=colour, edgecolors="none")
             for index, kind in enumerate(kinds):
                 own = np.array([name == kind for name in groups[dimension]])
@@ -65,12 +69,19 @@ def score_scatter(
                 )
             if curves:
                 _draw_curve(axis, curves[dimension], dimension == dimensions[0])
-            scale = "0-100" if same_scale else "the method's own scale"
+            ends = _ends(scales[dimension])
+            scale = ends if same_scale else "the method's own scale"
             axis.set_xlabel(f"predicted score ({scale})")
-            axis.set_ylabel("mean opinion score (0-100)")
+            axis.set_ylabel(f"mean opinion score ({ends})")
             axis.set_title(f"{dimension}\n{notes[dimension]}")
         if kinds or curves:
             figure.legend(loc="outside right upper", title=group_name if kinds else None)
+
+
+def _ends(scale: Scale) -> str:
+    return f"{scale.minimum:g}-{scale.maximum:g}" + (
+        "" if scale.higher_is_better else ", lower is better"
+    )
 
 
 def _numbers_last(name: str) -> tuple[int, str]:
@@ -92,6 +103,7 @@ def generator_means(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     notes: Mapping[str, str],
     note: str = "",
+    scales: Mapping[str, Scale] | None = None,
 ) -> None:
     """Mean predicted score of each generator against its mean MOS, with the intervals of both.
 
@@ -101,7 +113,9 @@ def generator_means(
             and "high" (NaN where a generator has one video).
         notes: Dimension -> lines under the title.
         note: See `style.picture`.
+        scales: As in `score_scatter`.
     """
+    scales = scales or {name: aspect.scale for name, aspect in GEN3DHF.items()}
     with picture(path, 4.0 * len(rows) + 1.1, 4.6, note) as figure:
         axes = figure.subplots(1, len(rows), squeeze=False)[0]
         for axis, (dimension, generators) in zip(axes, rows.items(), strict=True):
@@ -121,11 +135,12 @@ def generator_means(
                 )
                 for centre, error in ((x, x_error), (y, y_error)):
                     ends += [centre - error[0, 0], centre + error[1, 0]]
-            low, high = min(ends) - 1.5, max(ends) + 1.5
+            margin = 0.015 * (scales[dimension].maximum - scales[dimension].minimum)
+            low, high = min(ends) - margin, max(ends) + margin
             axis.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)
             axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-            axis.set_xlabel("mean of the opinion scores (0-100)")
-            axis.set_ylabel("mean of the predicted scores (0-100)")
+            axis.set_xlabel(f"mean of the opinion scores ({_ends(scales[dimension])})")
+            axis.set_ylabel(f"mean of the predicted scores ({_ends(scales[dimension])})")
             axis.set_title(f"{dimension}\n{notes[dimension]}")
         figure.legend(loc="outside right upper", title="generator")
 
@@ -186,7 +201,7 @@ def loss_curves(
 
 def _draw_srcc(axis: Axes, srcc: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     for dimension, points in srcc.items():
-        colour = DIMENSION_COLOURS[dimension]
+        colour = DIMENSION_COLOURS.get(dimension, GREEN)
         axis.plot(*np.array(points).T, "o-", color=colour, markersize=4, label=dimension)
     axis.set_title("scores, validation")
     axis.set_xlabel("step")
