@@ -1,0 +1,1 @@
+"""Things that a user adds without touching a file of the package."""
