@@ -96,8 +96,7 @@ class Reward(nn.Module):
         self._pad_token_id = self.processor.tokenizer.pad_token_id
         self._encoder = DialogueEncoder(self.processor.tokenizer)
         # Both dimensions, as the scorer reads them, whatever is rewarded: the same bits.
-        prefix = self.model.metric.answer_prefix
-        self._asked = rating_dialogues(self._encoder, PROMPTS, prefix)
+        self._asked = rating_dialogues(self._encoder, PROMPTS, self.model.metric.aspects)
 
     def train(self, mode: bool = True) -> "Reward":
         """Has no effect on the model."""
@@ -133,8 +132,10 @@ class Reward(nn.Module):
                 for index, clip_THW3 in enumerate(clips_BTHW3)
             ]
             hidden = read(self.model, self._encoder, media, self._asked, self._pad_token_id)
-        scores = [self.model.score_head(hidden[name][:, 0]) for name in REWARDS[self.dimension]]
-        return (100 * torch.stack(scores).mean(0)).to(frames.device)
+        names = REWARDS[self.dimension]
+        scores = [self.model.scores(hidden[name][:, 0], name) for name in names]
+        scale = self.model.metric.aspects[names[0]].scale
+        return scale.from_unit(torch.stack(scores).mean(0)).to(frames.device)
 
     def _media(self, frames_THW3: torch.Tensor, fps: float | None, *, name: str) -> Media:
         rounded = _rounded if self.round_to_8_bit else nn.Identity()

@@ -19,11 +19,12 @@ from torch.nn import functional
 from transformers import GenerationConfig, ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
+from lmme3dhf.aspects import Aspects
 from lmme3dhf.assessment import Assessment, Failure, Rating, is_outside_training
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
-from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import DialogueEncoder, with_tokens
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
 from lmme3dhf.data.packing import Path as Packed
 from lmme3dhf.data.packing import expand, pack
@@ -59,7 +60,7 @@ class _Answer:
 
 
 def rating_dialogues(
-    encoder: DialogueEncoder, prompts: Mapping[str, str], answer_prefix: str
+    encoder: DialogueEncoder, prompts: Mapping[str, str], aspects: Aspects
 ) -> dict[str, list[Packed]]:
     """The questions for ratings: dimension -> the dialogue that ends where its level and score are
     read.
@@ -67,10 +68,11 @@ def rating_dialogues(
     Args:
         encoder: Of the model's tokenizer.
         prompts: Question of each dimension.
-        answer_prefix: Start of the reply, of the model's metric.
+        aspects: Those of the model.
     """
     return {
-        d: [_dialogue(encoder, prompts[d], answer_prefix.format(dimension=d))] for d in DIMENSIONS
+        name: [_dialogue(encoder, prompts[name], aspect.prefix())]
+        for name, aspect in aspects.items()
     }
 
 
@@ -171,7 +173,8 @@ class Scorer:
                 "time, and 0 or more processes that decode"
             )
         metric = model.metric
-        if scores and ("score_head" in model.missing_parts or metric.level_token_ids is None):
+        untrained = any(part.startswith("heads.") for part in model.missing_parts)
+        if scores and (untrained or not metric.level_tokens):
             raise ModelError(
                 f"{model.name_or_path}: this model has no trained score head; train stage 2 and "
                 "merge it, take another folder, or ask for words alone (scores=False; lmme3dhf "
@@ -184,10 +187,9 @@ class Scorer:
                 "score.read answer"
             )
         self._encoder = DialogueEncoder(processor.tokenizer)
-        if metric.level_token_ids is None:
-            prefix = metric.answer_prefix.format(dimension=DIMENSIONS[0])
-            tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-            model.config.set_metric(metric.replace(level_token_ids=tokens))
+        if not metric.level_tokens:
+            aspects = with_tokens(metric.aspects, processor.tokenizer)
+            model.config.set_metric(metric.replace(aspects=aspects))
         self.model = model.eval()
         self.processor = processor
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
@@ -556,7 +558,7 @@ class Scorer:
         """What is read: name -> the dialogues that end where a hidden state is needed."""
         asked = {}
         if ratings:
-            asked = rating_dialogues(self._encoder, prompts, self.model.metric.answer_prefix)
+            asked = rating_dialogues(self._encoder, prompts, self.model.metric.aspects)
         dialogue = partial(_dialogue, self._encoder)
         if answers == "likelihood":
             forks = self._valid_replies.forks
@@ -589,8 +591,13 @@ class Scorer:
         self, dimension: str, hidden: torch.Tensor, texts: list[str] | None
     ) -> list[Rating]:
         hidden = hidden[:, 0]
-        scores, scale = (100 * self.model.score_head(hidden)).tolist(), self._scales[dimension]
-        probabilities = torch.softmax(self.model.level_logits(hidden), -1).tolist()
+        scores = (
+            self.model.metric.aspects[dimension]
+            .scale.from_unit(self.model.scores(hidden, dimension))
+            .tolist()
+        )
+        scale = self._scales[dimension]
+        probabilities = torch.softmax(self.model.level_logits(hidden, dimension), -1).tolist()
         return [
             Rating(
                 score=score if self.scores else None,

@@ -401,7 +401,7 @@ def outcome(split):
     torch.manual_seed(0)
     model = LMME3DHF.from_pretrained(sys.argv[1], tower=False)
     options = {"rank": 4, "alpha": 8, "dropout": 0.0, "language": True, "vision": False}
-    model = add_adapters(model, **options, train_head=True)
+    model = add_adapters(model, **options, heads=("score",))
     if split:
         mesh = init_device_mesh("cpu", (distributed.world_size(),))
         for layer in model.get_base_model().model.language_model.layers:

@@ -33,7 +33,7 @@ from lmme3dhf.annotations.descriptions import distortion_reply, parse_distortion
 from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import worker_count
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.samples import DataError
@@ -83,9 +83,8 @@ def untrained(tiny_folder):
 def finished(untrained, processor):
     """The same as if all stages had been trained."""
     model = copy.deepcopy(untrained)
-    prefix = model.metric.answer_prefix.format(dimension="quality")
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects))
     model.add_saliency_decoder(SaliencyConfig())
     model.missing_parts = []
     return model
@@ -330,7 +329,7 @@ def test_what_is_noticed_about_a_clip_reaches_its_assessment(finished, processor
     raw score that is cut off, and a scorer without scores that flags them.
     """
     scorer = Scorer(finished, processor)
-    head = finished.score_head
+    head = finished.heads["score"]
     monkeypatch.setattr(head, "forward", lambda hidden: torch.full(hidden.shape[:1], 1.7856))
     static = moving(4, 1, 84, 84).repeat(5, axis=0)
     result = scorer.score(static, fps=4)

@@ -2,8 +2,8 @@
 padded at the left, for the model to go on with.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from lmme3dhf.data.gen3dhf import SALIENCY_PROMPT
 from lmme3dhf.data.packing import Pack, Path, expand, pack
 
 # What is no tensor, or no argument of the model.
-FACTS = ("names", "tokens", "mos")
+FACTS = ("names", "tokens", "values", "asked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,14 @@ class Question:
     Attributes:
         name: Says which sample this is ("seed0001 quality"), for messages.
         encoded: The tokens.
-        mos: Target in MOS / 100; None without one.
+        aspect: The aspect that is asked; None for another question.
+        values: Aspect -> target in units of its scale; what is not known is left out.
     """
 
     name: str
     encoded: Encoded
-    mos: float | None = None
+    aspect: str | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Item:
         pack: The questions' tokens, the video placeholder repeated once a visual token.
         names: Of the questions.
         learnt: (index into the pack's reads, token to be predicted there).
-        scored: (index into the pack's reads, MOS / 100 or nan).
+        scored: (index into the pack's reads, the question that is scored there).
         video_pad: The placeholder's token.
     """
 
@@ -67,7 +69,7 @@ class Item:
     pack: Pack
     names: tuple[str, ...]
     learnt: tuple[tuple[int, int], ...]
-    scored: tuple[tuple[int, float], ...]
+    scored: tuple[tuple[int, Question], ...]
     video_pad: int
 
 
@@ -92,7 +94,7 @@ def packed_item(questions: Sequence[Question], media: Media) -> Item:
         learnt += [(p, t) for p, t in zip(places, tokens, strict=True) if t is not None]
         if question.encoded.read_index >= 0:
             place = places[path.reads.index(question.encoded.read_index)]
-            scored.append((place, float("nan") if question.mos is None else question.mos))
+            scored.append((place, question))
     video_pad = questions[0].encoded.video_pad
     return Item(
         media=media,
@@ -112,17 +114,20 @@ class Collator:
         pad_token_id: Fills the right.
         pad_to: Lengths are rounded up to a multiple of it, so that a compiled model meets few
             shapes.
+        aspects: What may be asked, in the order of `values`.
     """
 
     pad_token_id: int
     pad_to: int = 1
+    aspects: tuple[str, ...] = ()
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Pads and stacks.
 
         Returns:
             input_ids, seen_until, mm_token_type_ids (batch, length); reads (batch, R); learnt and
-            targets (learnt tokens,), scored and mos (scored reads,), left out where there are none;
+            targets (learnt tokens,), scored and asked (scored reads,) and values (scored reads,
+            aspects) float32, NaN where unknown, all left out where there are none;
             grids and times; `video_embeds` or `pixel_values_videos`, concatenated; and `names` of
             the questions and the number of `tokens` that are no padding, which are no tensors.
         """
@@ -135,12 +140,16 @@ class Collator:
         )
         width = batch["reads"].shape[1]
         learnt = [(row * width + p, t) for row, i in enumerate(items) for p, t in i.learnt]
-        scored = [(row * width + p, mos) for row, i in enumerate(items) for p, mos in i.scored]
+        scored = [(row * width + p, q) for row, i in enumerate(items) for p, q in i.scored]
         if learnt:
             batch["learnt"], batch["targets"] = torch.tensor(learnt).unbind(1)
         if scored:
             batch["scored"] = torch.tensor([place for place, _ in scored])
-            batch["mos"] = torch.tensor([mos for _, mos in scored], dtype=torch.float32)
+        if scored and self.aspects:
+            questions = [question for _, question in scored]
+            batch["asked"] = torch.tensor([self.aspects.index(q.aspect) for q in questions])
+            rows = [[q.values.get(name, float("nan")) for name in self.aspects] for q in questions]
+            batch["values"] = torch.tensor(rows, dtype=torch.float32)
         batch["names"] = [name for item in items for name in item.names]
         batch["tokens"] = sum(len(item.pack.input_ids) for item in items)
         return batch

@@ -7,10 +7,12 @@ counting from the end, and in a causal model nothing that follows it can change 
 code counts, and lands on the level word itself, which is a label.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from lmme3dhf.aspects import Aspect, Aspects
 from lmme3dhf.data.samples import DataError
 
 VIDEO_PAD = "<|video_pad|>"
@@ -156,6 +158,18 @@ class DialogueEncoder:
             read_index=read_index,
             video_pad=self.video_pad,
         )
+
+
+def with_tokens(aspects: Aspects, tokenizer: PreTrainedTokenizerBase) -> dict[str, Aspect]:
+    """The aspects with the tokens of their level words; raises as `level_token_ids`."""
+    found = dict(aspects)
+    for name, aspect in aspects.items():
+        if words := aspect.scale.levels:
+            # A slot of the sample does not change the token after the prefix's last word.
+            prefix = re.sub(r"{(?!aspect})\w+}", "x", aspect.answer_prefix).format(aspect=name)
+            tokens = level_token_ids(tokenizer, prefix, words)
+            found[name] = replace(aspect, scale=aspect.scale.replace(tokens=tokens))
+    return found
 
 
 def level_token_ids(

@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply
-from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import DialogueEncoder, with_tokens
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.video import read_clip
@@ -203,15 +203,18 @@ def _our_scorer(bench: Bench, side_px: int) -> SimpleNamespace:
     config = package.settings(bench.model, bench.features, side_px, store=False)
     processor = load_processor(bench.model)
     model = load_model(config, bench.model).eval()
-    prefix = model.metric.answer_prefix.format(dimension=DIMENSIONS[0])
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects))
     encoder = DialogueEncoder(processor.tokenizer)
     pixels = read_pixels(
         bench.clip, frame_choice(config.frames), processor.video_processor, views=False
     )
     return SimpleNamespace(
-        model=model, processor=processor, encoder=encoder, pixels=pixels, tokens=tokens
+        model=model,
+        processor=processor,
+        encoder=encoder,
+        pixels=pixels,
+        tokens=model.metric.level_tokens,
     )
 
 

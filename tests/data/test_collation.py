@@ -32,7 +32,7 @@ def encoder(processor) -> DialogueEncoder:
 
 @pytest.fixture
 def collate(processor) -> Collator:
-    return Collator(processor.tokenizer.pad_token_id)
+    return Collator(processor.tokenizer.pad_token_id, aspects=("quality",))
 
 
 def media(tokens: int) -> Media:
@@ -47,7 +47,12 @@ def media(tokens: int) -> Media:
 
 def question(encoder, name: str = "", mos: float | None = None, **dialogue) -> Question:
     prompt = dialogue.pop("prompt", PROMPTS["quality"])
-    return Question(name=name, encoded=encoder.encode(prompt, **dialogue), mos=mos)
+    return Question(
+        name=name,
+        encoded=encoder.encode(prompt, **dialogue),
+        aspect="quality",
+        values={} if mos is None else {"quality": mos},
+    )
 
 
 def item(encoder, tokens: int, **options) -> Item:
@@ -99,21 +104,21 @@ def test_each_score_is_read_at_the_end_of_its_prefix(processor, three):
     """
     packed = packed_item(three, media(5))
     found = [
-        (seen_by(packed.pack.input_ids, packed.pack.seen_until, packed.pack.reads[place]), mos)
-        for place, mos in packed.scored
+        (seen_by(packed.pack.input_ids, packed.pack.seen_until, packed.pack.reads[place]), scored)
+        for place, scored in packed.scored
     ]
-    for (seen, mos), asked, prefix in zip(found, three[:2], (PREFIX, OTHER), strict=True):
+    for (seen, scored), asked, prefix in zip(found, three[:2], (PREFIX, OTHER), strict=True):
         alone = asked.encoded.expand(5)
         assert seen == list(alone.input_ids[: alone.read_index + 1])
         assert processor.tokenizer.decode(seen).endswith(f"<|im_start|>assistant\n{prefix}")
-        assert mos == asked.mos
+        assert scored.values == asked.values
     without = packed_item([question_without_target(three[0])], media(5))
-    ((_, mos),) = without.scored
-    assert mos != mos
+    ((_, scored),) = without.scored
+    assert scored.values == {}
 
 
 def question_without_target(asked: Question) -> Question:
-    return Question(name=asked.name, encoded=asked.encoded)
+    return Question(name=asked.name, encoded=asked.encoded, aspect=asked.aspect)
 
 
 def test_what_nobody_reads_is_no_input(encoder, three):
@@ -200,12 +205,12 @@ def test_reads_are_counted_over_the_rows(encoder, collate, three):
     assert [(seen(place), token) for place, token in learnt] == [
         pair for _, encoded in dialogues for pair in beginnings_learnt(encoded)
     ]
-    scored = [(q.mos, encoded) for q, encoded in dialogues if encoded.read_index >= 0]
+    scored = [(q.values.get("quality"), e) for q, e in dialogues if e.read_index >= 0]
     assert [seen(place) for place in batch["scored"].tolist()] == [
         list(encoded.input_ids[: encoded.read_index + 1]) for _, encoded in scored
     ]
-    assert batch["mos"].dtype == torch.float32
-    torch.testing.assert_close(batch["mos"], torch.tensor([mos for mos, _ in scored]))
+    assert batch["values"].dtype == torch.float32
+    torch.testing.assert_close(batch["values"][:, 0], torch.tensor([mos for mos, _ in scored]))
     assert batch["names"] == ["a", "q", "a", "d", "d", "q"]
 
 
@@ -214,8 +219,8 @@ def test_what_is_not_there_is_left_out(encoder, collate):
     asked = collate([item(encoder, 2, prefix=PREFIX)])
     told = collate([item(encoder, 2, reply="Yes.")])
     facts = {"names", "tokens"}
-    assert set(asked) == TENSORS | facts | {"scored", "mos"}
-    assert asked["mos"].isnan().all()
+    assert set(asked) == TENSORS | facts | {"scored", "values", "asked"}
+    assert asked["values"].isnan().all()
     assert set(told) == TENSORS | facts | {"learnt", "targets"}
 
 
@@ -227,8 +232,8 @@ def test_media_and_targets_keep_the_order_of_the_samples(encoder, collate):
     assert batch["video_embeds"][:, 0].tolist() == [4.0] * 4 + [1.0] + [7.0] * 7 + [2.0] * 2
     assert batch["video_grid_thw"].tolist() == [[1, 2, 8], [1, 2, 2], [1, 2, 14], [1, 2, 4]]
     assert batch["second_per_grid_ts"].tolist() == [2.0, 0.5, 3.5, 1.0]
-    torch.testing.assert_close(batch["mos"][:3], torch.tensor([0.4, 0.1, 0.7]))
-    assert batch["mos"][3].isnan()
+    torch.testing.assert_close(batch["values"][:3, 0], torch.tensor([0.4, 0.1, 0.7]))
+    assert batch["values"][3].isnan()
     assert "pixel_values_videos" not in batch
 
 

@@ -140,7 +140,7 @@ def test_shipped_base_loads_in_both_classes():
     if not weights.exists():
         pytest.skip("the tiny base's weights are not in this checkout")
     assert weights.stat().st_size <= 10e6
-    assert LMME3DHF.from_pretrained(TINY_BASE).missing_parts in ([], ["score_head"])
+    assert LMME3DHF.from_pretrained(TINY_BASE).missing_parts in ([], ["heads.score"])
     model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         TINY_BASE, output_loading_info=True
     )

@@ -218,7 +218,7 @@ def test_the_best_epochs_adapter_and_head_are_kept(config, tmp_path, monkeypatch
     kept = adapter(run / "adapter")
     assert_equal(kept, adapter(run / "checkpoints" / f"checkpoint-{best['step']}"))
     last = adapter(run / "checkpoints" / f"checkpoint-{rows[-1]['step']}")
-    heads = [name for name in kept if "score_head" in name]
+    heads = [name for name in kept if "heads.score" in name]
     assert heads
     assert not any(torch.equal(kept[name], last[name]) for name in heads if "weight" in name)
 
