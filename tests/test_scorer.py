@@ -330,7 +330,9 @@ def test_what_is_noticed_about_a_clip_reaches_its_assessment(finished, processor
     """
     scorer = Scorer(finished, processor)
     head = finished.heads["score"]
-    monkeypatch.setattr(head, "forward", lambda hidden: torch.full(hidden.shape[:1], 1.7856))
+    monkeypatch.setattr(
+        head, "forward", lambda hidden: {"score": torch.full(hidden.shape[:1], 1.7856)}
+    )
     static = moving(4, 1, 84, 84).repeat(5, axis=0)
     result = scorer.score(static, fps=4)
     assert result.quality.score == pytest.approx(178.56, abs=0.01)
@@ -571,7 +573,7 @@ def test_a_model_without_a_head_says_words(untrained, processor, clips):
     model = copy.deepcopy(untrained)
     with pytest.raises(ModelError, match=r"no trained score head.*--scores false"):
         Scorer(model, processor)
-    assert model.metric.level_token_ids is None
+    assert not model.metric.level_tokens
     scorer = Scorer(model, processor, scores=False)
     (result,) = scorer.assess(clips[:1], maps=False, answers=None)
     pixels = read_pixels(clips[0], scorer.choice, processor.video_processor, views=False)
