@@ -197,6 +197,10 @@ class ScoreSettings:
             `question`, at the end of the question; `label`, on the ground-truth level word, as the
             released code does (departure D1). A score read there depends on the label that it is
             to predict, so such a model cannot score a new video.
+        heads: Name -> `kind`, `outputs`, `over` (heads whose outputs it reads in place of hidden
+            states) and the kind's options (`models.heads`).
+        losses: Name -> weight, or a mapping with `weight` and the loss's options
+            (`training.losses`).
         trainer: Any field of `transformers.TrainingArguments`.
     """
 
@@ -204,6 +208,8 @@ class ScoreSettings:
     rehearsal: tuple[str, ...] = ("distortion/train.json",)
     language_weight: float = 0.0
     read: str = "answer"
+    heads: dict[str, dict[str, Any]] = field(default_factory=lambda: {"score": {"kind": "mlp"}})
+    losses: dict[str, Any] = field(default_factory=lambda: {"l1": 1.0})
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -292,6 +298,8 @@ class Config:
         verify: Compare every file of the model to start from with its manifest first.
         batch_size: Clips at a time when predicting.
         frames: How a clip becomes frames.
+        aspects: What is rated, name -> `prompt`, `answer_prefix`, `scale`; empty for what the data
+            set declares (`lmme3dhf.aspects`).
         lora: Low-rank adapters.
         data: Where the data are.
         text: Stage 1.
@@ -312,6 +320,7 @@ class Config:
     verify: bool = True
     batch_size: int = 8
     frames: FrameSettings = field(default_factory=FrameSettings)
+    aspects: dict[str, Any] = field(default_factory=dict)
     lora: LoraSettings = field(default_factory=LoraSettings)
     data: DataSettings = field(default_factory=DataSettings)
     text: TextSettings = field(default_factory=TextSettings)

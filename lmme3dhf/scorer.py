@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, ProcessorMixin
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply, parse_distortions
-from lmme3dhf.aspects import DISTORTION, GEN3DHF, Aspect, Aspects
+from lmme3dhf.aspects import DISTORTION, Aspect, Aspects
 from lmme3dhf.assessment import (
     Answer,
     Assessment,
@@ -33,7 +33,7 @@ from lmme3dhf.assessment import (
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
-from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import DialogueEncoder, with_tokens
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
 from lmme3dhf.data.packing import TokenPath, expand, pack
 from lmme3dhf.data.pictures import clips_in_memory
@@ -54,9 +54,9 @@ from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.likelihood import Replies, log_probabilities, reply_tree
 from lmme3dhf.models.loading import load_model, loading_options
 from lmme3dhf.models.memory import in_parts
-from lmme3dhf.models.modeling import LMME3DHF, load_processor
+from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
 from lmme3dhf.progress import with_progress
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import NO_DISTORTION
 
 Slots = Mapping[str, str]  # name -> text that fills the fields of prompts
 
@@ -86,41 +86,33 @@ class _Asked:
     write_text: bool
 
 
-def aspects_of_model(model: LMME3DHF) -> dict[str, Aspect]:
-    """The aspects that a model rates, in the order of columns."""
-    metric = model.metric
-    return {
-        name: replace(
-            aspect,
-            answer_prefix=metric.answer_prefix.replace("{dimension}", "{aspect}"),
-            scale=aspect.scale.replace(
-                tokens=metric.level_token_ids, edges=(metric.level_edges or {}).get(name)
-            ),
-        )
-        for name, aspect in GEN3DHF.items()
-    }
-
-
 def aspects_of_folder(folder: Path) -> dict[str, Aspect]:
     """The aspects that the model of a folder rates, without loading it."""
-    return dict(GEN3DHF)
+    return dict(load_configuration(folder).get_metric().aspects)
 
 
 def unit_values(model: LMME3DHF, hidden: torch.Tensor, aspect: str) -> dict[str, torch.Tensor]:
-    """Head -> what it says of an aspect, 0 at the scale's minimum and 1 at its maximum.
+    """Head -> what it says of an aspect, 0 at the scale's minimum and 1 at its maximum; heads that
+    do not score it are left out.
 
     Args:
         model: The model.
         hidden: Hidden states (clips, hidden) where the aspect is read.
         aspect: Its name.
+
+    Raises:
+        ModelError: No head scores it.
     """
-    return {"score": model.score_head(hidden)}
-
-
-def level_logits(model: LMME3DHF, hidden: torch.Tensor, aspect: Aspect) -> torch.Tensor:
-    """Logits (clips, levels) of the level words, in float32; `hidden` as of `unit_values`."""
-    rows = model.lm_head.weight[list(aspect.scale.tokens)]
-    return functional.linear(hidden.to(rows.dtype), rows).float()
+    values = model.head_values({model.metric.read: hidden})
+    found = {
+        head: outputs[name]
+        for head, outputs in values.items()
+        for name in (aspect if aspect in outputs else "score",)
+        if name in outputs
+    }
+    if not found:
+        raise ModelError(f"{model.name_or_path}: no head scores {aspect}; train one")
+    return found
 
 
 def rating_dialogues(
@@ -253,7 +245,10 @@ class Scorer:
                 "time, and 0 or more processes that decode"
             )
         metric = model.metric
-        if scores and ("score_head" in model.missing_parts or metric.level_token_ids is None):
+        untrained = any(part.startswith("heads.") for part in model.missing_parts)
+        scales = [aspect.scale for aspect in metric.aspects.values()]
+        unseen = any(scale.levels and scale.tokens is None for scale in scales)
+        if scores and (untrained or unseen):
             raise ModelError(
                 f"{model.name_or_path}: this model has no trained score head; train stage 2 and "
                 "merge it, take another folder, or ask for words alone (scores=False; lmme3dhf "
@@ -266,12 +261,11 @@ class Scorer:
                 "score.read answer"
             )
         self._encoder = DialogueEncoder(processor.tokenizer)
-        if metric.level_token_ids is None:
-            prefix = metric.answer_prefix.format(dimension=DIMENSIONS[0])
-            tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-            model.config.set_metric(metric.replace(level_token_ids=tokens))
+        if unseen:
+            aspects = with_tokens(metric.aspects, processor.tokenizer)
+            model.config.set_metric(metric.replace(aspects=aspects))
         self.model = model.eval()
-        self.aspects = aspects_of_model(model)
+        self.aspects = dict(model.metric.aspects)
         self.processor = processor
         self.batch_size, self.workers, self.scores = batch_size, workers, scores
         self.timeout_s, self.views = timeout_s, views
@@ -704,7 +698,7 @@ class Scorer:
             heads = {head: scale.from_unit(value).tolist() for head, value in values.items()}
         chances: list[dict[str, float] | None] = [None] * count
         if scale.levels:
-            rows = torch.softmax(level_logits(self.model, hidden, aspect), -1).tolist()
+            rows = torch.softmax(self.model.level_logits(hidden, aspect.name), -1).tolist()
             chances = [dict(zip(scale.levels, row, strict=True)) for row in rows]
         training = self._training.get(aspect.name)
         rated = []

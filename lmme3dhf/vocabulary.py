@@ -1,14 +1,10 @@
-"""The closed lists of Gen3DHF: what is rated, the level words, the distortion categories and the
-views.
+"""The closed lists of Gen3DHF: the level words, the distortion categories and the views.
 
-Sources: the dimensions and the rating levels are those of the paper's Sections 3.2 and 4.2, the
-categories are the nine of Section 3.3, the views are the three snapshots of the annotation
-interface (Section 3.2).
+Sources: the rating levels are those of the paper's Section 4.2, the categories are the nine of
+Section 3.3, the views are the three snapshots of the annotation interface (Section 3.2).
 """
 
 from dataclasses import dataclass
-
-DIMENSIONS = ("quality", "authenticity")
 
 # From worst to best; the index is the level (Eq. 4).
 LEVELS = ("bad", "poor", "fair", "good", "excellent")

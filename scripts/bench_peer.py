@@ -76,10 +76,10 @@ def bench_tokenizer():
     from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
     from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
     from lmme3dhf.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, tiny_tokenizer
-    from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+    from lmme3dhf.vocabulary import LEVELS
 
     replies = tuple(
-        level_reply(GEN3DHF[dimension], level) for dimension in DIMENSIONS for level in LEVELS
+        level_reply(GEN3DHF[dimension], level) for dimension in GEN3DHF for level in LEVELS
     )
     learnt = tiny_tokenizer(vocabulary_corpus(tuple(PROMPTS.values()), replies))
     model = json.loads(learnt.backend_tokenizer.to_str())["model"]
@@ -176,12 +176,12 @@ def write_lists(root: Path, clips: list[Path]) -> Path:
     from lmme3dhf.aspects import GEN3DHF
     from lmme3dhf.data.gen3dhf import PLACEHOLDER, PROMPTS, level_reply, write_list
     from lmme3dhf.data.samples import Sample
-    from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+    from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
 
     samples = []
     for number, clip in enumerate(clips):
         level, named = LEVELS[number % len(LEVELS)], DISTORTIONS[number % len(DISTORTIONS)]
-        replies = {dimension: level_reply(GEN3DHF[dimension], level) for dimension in DIMENSIONS}
+        replies = {dimension: level_reply(GEN3DHF[dimension], level) for dimension in GEN3DHF}
         replies["distortion"] = f"{REPLY_PREFIX} {named}"
         samples += [
             Sample(video=clip.stem, path=clip, task=task, prompt=PROMPTS[task], reply=reply)

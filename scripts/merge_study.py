@@ -83,7 +83,7 @@ def random_model(layers: int, hidden: int, vocabulary: int = 2048) -> LMME3DHF:
         vision_start_token_id=VIDEO - 2,
         tie_word_embeddings=False,
     )
-    config.set_metric(MetricConfig(level_token_ids=LEVELS))
+    config.set_metric(MetricConfig.from_dict({"level_token_ids": LEVELS}))
     model = LMME3DHF(config, tower=False)
     model.model.language_model.to(BF16)
     model.lm_head.to(BF16)
@@ -125,9 +125,7 @@ def clips(count: int, hidden: int, seed: int) -> tuple[list[dict[str, torch.Tens
 
 def adapt(model: LMME3DHF, size: float, seed: int) -> PeftModel:
     """Adds adapters whose updates have this Frobenius norm, relative to their weights'."""
-    adapted = add_adapters(
-        model, rank=RANK, alpha=ALPHA, dropout=0.0, language=True, vision=False, train_head=False
-    )
+    adapted = add_adapters(model, rank=RANK, alpha=ALPHA, dropout=0.0, language=True, vision=False)
     torch.manual_seed(seed)
     for layer in adapted_layers(adapted):
         b = layer.lora_B["default"].weight
@@ -153,8 +151,8 @@ def fit(model: LMME3DHF, batches: list[dict[str, torch.Tensor]], target: torch.T
             states.append(model.hidden_at(**{k: t for k, t in batch.items() if k not in left_out}))
     hidden = torch.cat(states).flatten(0, 1)
     torch.manual_seed(0)
-    model.score_head.reset_parameters()
-    head = model.score_head.requires_grad_(True)
+    model.heads["score"].reset_parameters()
+    head = model.heads["score"].requires_grad_(True)
     rows = model.lm_head.weight[list(LEVELS)].float().requires_grad_(True)
     edges = torch.quantile(target, torch.tensor([0.2, 0.4, 0.6, 0.8]))
     level = torch.bucketize(target, edges)
@@ -238,7 +236,7 @@ def prepare(hidden: int, work: Path) -> float:
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     whole = LMME3DHF(model.config).to(BF16)
     whole.model.language_model, whole.lm_head = model.model.language_model, model.lm_head
-    state = {k: t for k, t in whole.state_dict().items() if not k.startswith("score_head")}
+    state = {k: t for k, t in whole.state_dict().items() if not k.startswith("heads.score")}
     whole.save_pretrained(base, state_dict=state)
     for file in TINY_BASE.iterdir():
         if file.suffix in (".json", ".jinja") and not (base / file.name).exists():
@@ -275,7 +273,7 @@ def child(work: Path) -> None:
     threading.Event().wait(0.1)
     before = dict(peaks)
     probe = read_probe(work)
-    metric = MetricConfig(level_token_ids=LEVELS)
+    metric = MetricConfig.from_dict({"level_token_ids": LEVELS})
     report = merge_adapter(work / "base", work / "adapter", work / "out", metric, probe, BF16)
     stop.set()
     thread.join()

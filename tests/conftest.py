@@ -28,6 +28,8 @@ LONGEST = (
     "test_browser.py",
     "test_habits.py",
 )
+# The aspects of Gen3DHF, in their order.
+DIMENSIONS = ("quality", "authenticity")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -94,7 +96,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
     from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
     from lmme3dhf.models.tiny import save_tiny, tiny_config, tiny_tokenizer
-    from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+    from lmme3dhf.vocabulary import LEVELS
 
     replies = tuple(level_reply(GEN3DHF[d], level) for d in DIMENSIONS for level in LEVELS)
     tokenizer = tiny_tokenizer(vocabulary_corpus((*PROMPTS.values(), SALIENCY_PROMPT), replies))

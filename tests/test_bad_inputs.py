@@ -23,7 +23,7 @@ from PIL import Image
 
 from lmme3dhf import cli
 from lmme3dhf.data.synthetic.render import write_clip
-from lmme3dhf.vocabulary import DIMENSIONS
+from tests.conftest import DIMENSIONS
 from tests.data.fake_hub import FakeHub, serving
 
 # Four faces under two generators.

@@ -122,7 +122,7 @@ def test_frozen_weights_are_bit_equal_after_each_stage(job):
     assert differing(one, two) == adapted
     assert differing(two, all_in_one) == set()
     for new, part in (
-        (set(two) - set(one), "score_head."),
+        (set(two) - set(one), "heads.score."),
         (set(all_in_one) - set(two), "saliency_decoder."),
     ):
         assert new

@@ -24,8 +24,7 @@ from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.describe import describe
 from lmme3dhf.files import without_nan, write_csv, write_json
-from lmme3dhf.vocabulary import DIMENSIONS
-from tests.conftest import shared_data
+from tests.conftest import DIMENSIONS, shared_data
 
 VIDEOS = [f"seed{200 * g + i:04d}" for g in range(2) for i in range(6)]
 SCORES = {video: 20.0 + 5 * place for place, video in enumerate(VIDEOS)}

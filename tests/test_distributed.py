@@ -24,8 +24,8 @@ from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.scores import read_scores
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
-from tests.conftest import random_frames
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from tests.conftest import DIMENSIONS, random_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "configs" / "distributed"
@@ -402,7 +402,7 @@ def outcome(split):
     torch.manual_seed(0)
     model = LMME3DHF.from_pretrained(sys.argv[1], tower=False)
     options = {"rank": 4, "alpha": 8, "dropout": 0.0, "language": True, "vision": False}
-    model = add_adapters(model, **options, train_head=True)
+    model = add_adapters(model, **options, heads=("score",))
     if split:
         mesh = init_device_mesh("cpu", (distributed.world_size(),))
         for layer in model.get_base_model().model.language_model.layers:

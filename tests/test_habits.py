@@ -30,8 +30,8 @@ from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.predictions import read_predictions
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
-from tests.conftest import random_frames
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from tests.conftest import DIMENSIONS, random_frames
 from tests.data.fake_hub import serving
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,13 +18,15 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalG
 
 from lmme3dhf import Scorer
 from lmme3dhf.cli import main
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT
 from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.merge import REPORT
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.predictions import read_predictions
 from lmme3dhf.scores import read_scores
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import LEVELS
+from tests.conftest import DIMENSIONS
 from tests.models.conftest import batch_of, levels_of, made_case, stock_batch
 from tests.test_habits import make_data
 
@@ -141,15 +143,17 @@ def test_it_loads_whole_and_says_the_same_as_the_stock_class(hub_folder):
     processor = AutoProcessor.from_pretrained(hub_folder)
     stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(hub_folder).eval()
     model, info = LMME3DHF.from_pretrained(hub_folder, output_loading_info=True)
-    assert model.missing_parts == ["score_head"]
+    assert model.missing_parts == ["heads.score"]
     assert not info["unexpected_keys"]
-    assert {key.split(".")[0] for key in info["missing_keys"]} == {"score_head"}
+    assert {key.split(".")[0] for key in info["missing_keys"]} == {"heads"}
     assert model.dtype == torch.bfloat16
     theirs, ours = stock.state_dict(), model.state_dict()
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
     model.eval().float()
     tokens = tuple(processor.tokenizer.convert_tokens_to_ids(f"Ġ{word}") for word in LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    assert all(aspect.scale.tokens == tokens for aspect in aspects.values())
+    model.config.set_metric(model.metric.replace(aspects=aspects))
     case = made_case(processor, 0)
     levels = levels_of(model, batch_of(processor, case))
     expected = stock.float()(**stock_batch(processor, case)).logits[:, -1, list(tokens)]

@@ -17,7 +17,7 @@ from lmme3dhf import scorer as module
 from lmme3dhf.app import drawing
 from lmme3dhf.aspects import GEN3DHF, Aspect, AspectError, Scale
 from lmme3dhf.assessment import Answer, QuestionError, Rating, read_questions
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.synthetic.render import write_clip
@@ -79,22 +79,12 @@ def scorer(tiny_folder, processor) -> Scorer:
     model = LMME3DHF.from_pretrained(tiny_folder)
     with torch.no_grad():
         model.model.language_model.norm.weight *= 3
-        model.score_head.layers[-1].weight.zero_()
-        model.score_head.layers[-1].bias.fill_(UNIT)
-    tokens = level_token_ids(processor.tokenizer, "The noise is", GEN3DHF["quality"].scale.levels)
-    model.config.set_metric(model.metric.replace(frames=FRAMES, level_token_ids=tokens))
+        model.heads["score"].layers[-1].weight.zero_()
+        model.heads["score"].layers[-1].bias.fill_(UNIT)
+    aspects = with_tokens(ASPECTS, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(frames=FRAMES, aspects=aspects))
     model.missing_parts = []
-    scorer = Scorer(model, processor, workers=0)
-    scorer.aspects = {
-        name: replace(a, scale=a.scale.replace(tokens=tokens_of(processor, a)))
-        for name, a in ASPECTS.items()
-    }
-    return scorer
-
-
-def tokens_of(processor, aspect: Aspect) -> tuple[int, ...] | None:
-    words = aspect.scale.levels
-    return level_token_ids(processor.tokenizer, aspect.prefix(), words) if words else None
+    return Scorer(model, processor, workers=0)
 
 
 # The scorer

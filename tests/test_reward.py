@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lmme3dhf.data.container import VideoError
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.pixels import frame_pixels
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.data.video import FrameChoice, read_clip
@@ -20,7 +20,6 @@ from lmme3dhf.models.configuration import ModelError
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.reward import RewardError, as_loss, as_reward
 from lmme3dhf.scorer import Scorer
-from lmme3dhf.vocabulary import LEVELS
 from tests.conftest import random_frames
 
 BASE = Path(__file__).resolve().parents[1] / "lmme3dhf" / "models" / "tiny_base"
@@ -36,12 +35,11 @@ def scorer() -> Scorer:
     processor = load_processor(BASE)
     torch.manual_seed(0)
     with torch.no_grad():
-        for layer in model.score_head.layers:
+        for layer in model.heads["score"].layers:
             layer.weight.normal_(0, (2 / layer.in_features) ** 0.5)
-        model.score_head.layers[-1].weight *= 0.2
-    prefix = model.metric.answer_prefix.format(dimension="quality")
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens, frames=FRAMES))
+        model.heads["score"].layers[-1].weight *= 0.2
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects, frames=FRAMES))
     model.missing_parts = []
     return Scorer(model, processor, workers=0)
 

@@ -11,13 +11,12 @@ import pytest
 from lmme3dhf import jsonl
 from lmme3dhf.cli import main
 from lmme3dhf.data.container import REASONS
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.processes import answers
 from lmme3dhf.errors import UserError
 from lmme3dhf.models.configuration import SaliencyConfig
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.scores import ScoreError, read_scores
-from lmme3dhf.vocabulary import LEVELS
 from scripts.score_folder_study import as_mp4, faces, make_folder, study
 from tests.test_scores import opened, written
 
@@ -29,9 +28,8 @@ def model(tiny_folder, processor, tmp_path_factory):
     """A folder as after all stages, with random weights."""
     folder = tmp_path_factory.mktemp("finished")
     made = LMME3DHF.from_pretrained(tiny_folder)
-    prefix = made.metric.answer_prefix.format(dimension="quality")
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    made.config.set_metric(made.metric.replace(frames=FRAMES, level_token_ids=tokens))
+    aspects = with_tokens(made.metric.aspects, processor.tokenizer)
+    made.config.set_metric(made.metric.replace(frames=FRAMES, aspects=aspects))
     made.add_saliency_decoder(SaliencyConfig())
     made.missing_parts = []
     made.save_pretrained(folder)

@@ -34,7 +34,7 @@ from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.assessment import Assessment, Failure
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import worker_count
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.samples import DataError
@@ -51,8 +51,8 @@ from lmme3dhf.scorer import (
     spelling_tokens,
 )
 from lmme3dhf.scores import row_of
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
-from tests.conftest import random_frames
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
+from tests.conftest import DIMENSIONS, random_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = {"fps": None, "frames": 4, "min_pixels": 3136, "max_pixels": 12544}
@@ -84,9 +84,8 @@ def untrained(tiny_folder):
 def finished(untrained, processor):
     """The same as if all stages had been trained."""
     model = copy.deepcopy(untrained)
-    prefix = model.metric.answer_prefix.format(dimension="quality")
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects))
     model.add_saliency_decoder(SaliencyConfig())
     model.missing_parts = []
     return model
@@ -331,8 +330,10 @@ def test_what_is_noticed_about_a_clip_reaches_its_assessment(finished, processor
     raw score that is cut off, and a scorer without scores that flags them.
     """
     scorer = Scorer(finished, processor)
-    head = finished.score_head
-    monkeypatch.setattr(head, "forward", lambda hidden: torch.full(hidden.shape[:1], 1.7856))
+    head = finished.heads["score"]
+    monkeypatch.setattr(
+        head, "forward", lambda hidden: {"score": torch.full(hidden.shape[:1], 1.7856)}
+    )
     static = moving(4, 1, 84, 84).repeat(5, axis=0)
     result = scorer.score(static, fps=4)
     assert result.quality.score == pytest.approx(178.56, abs=0.01)
@@ -573,7 +574,7 @@ def test_a_model_without_a_head_says_words(untrained, processor, clips):
     model = copy.deepcopy(untrained)
     with pytest.raises(ModelError, match=r"no trained score head.*--scores false"):
         Scorer(model, processor)
-    assert model.metric.level_token_ids is None
+    assert not model.metric.level_tokens
     scorer = Scorer(model, processor, scores=False)
     (result,) = scorer.assess(clips[:1], maps=False, answers=None)
     pixels = read_pixels(clips[0], scorer.choice, processor.video_processor, views=False)

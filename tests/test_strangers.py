@@ -23,8 +23,7 @@ from lmme3dhf.models.card import NO_RECORD, write_card
 from lmme3dhf.reports.markdown import demo_report
 from lmme3dhf.reports.tables import Block, Column, Row, Table
 from lmme3dhf.scores import ScoreRow, read_scores, scores_csv
-from lmme3dhf.vocabulary import DIMENSIONS
-from tests.conftest import GEN3DHF_FIELDS, score_row
+from tests.conftest import DIMENSIONS, GEN3DHF_FIELDS, score_row
 
 FORMULA = '=HYPERLINK("http://x","y")'
 IMAGE = "<img src=x onerror=alert(1)>"

@@ -6,11 +6,13 @@ could not be scored, or some videos not labelled, 130 stopped with Ctrl-C.
 Heavy libraries are imported inside the verbs.
 """
 
+import importlib
 import os
 import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -73,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         SystemExit: After --help and --version, and with status 2 for wrong arguments.
     """
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        words = _import_plugins(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"lmme3dhf: {format_error(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
     parser, of_words = _parsers()
     if not words:
         parser.print_help(sys.stderr)
@@ -103,6 +109,32 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _import_plugins(words: Sequence[str]) -> list[str]:
+    """Imports each `--plugin MODULE`, also one in the current folder; returns the other words.
+
+    Raises:
+        UserError: A module is not named, missing, or raises while it is imported.
+    """
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        option, equals, module = word.partition("=")
+        if option != "--plugin":
+            rest.append(word)
+            continue
+        module = module if equals else next(left, "")
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module is a program, and may raise anything
+            raise UserError(
+                f"--plugin {module!r}: cannot be imported ({type(error).__name__}: {error}); give "
+                "the name of an installed module, or of a file in this folder without .py"
+            ) from error
+    return rest
+
+
 def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """The whole parser; and that of each verb, and of each verb with an action, by its words."""
     what, status, _ = __doc__.split("\n\n")
@@ -112,6 +144,12 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         epilog=status,
         version=__version__,
         exit_on_error=False,
+    )
+    parser.add_argument(
+        "--plugin",
+        metavar="MODULE",
+        help="import your module first, which adds heads, losses, stages, readers, metrics or "
+        "baselines; may be given several times and anywhere",
     )
     of_words = {"": parser}
     verbs = parser.add_subcommands(dest="verb")

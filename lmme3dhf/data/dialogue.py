@@ -7,12 +7,14 @@ counting from the end, and in a causal model nothing that follows it can change 
 code counts, and lands on the level word itself, which is a label.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from lmme3dhf.aspects import Aspect, Aspects
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.models.backbone import END, MEDIA
 
@@ -245,6 +247,18 @@ class DialogueEncoder:
         if turn.reply is None:
             return answer, False, position
         return [*answer, self._end], turn.learnt, position
+
+
+def with_tokens(aspects: Aspects, tokenizer: PreTrainedTokenizerBase) -> dict[str, Aspect]:
+    """The aspects with the tokens of their level words; raises as `level_token_ids`."""
+    found = dict(aspects)
+    for name, aspect in aspects.items():
+        if words := aspect.scale.levels:
+            # A slot of the sample does not change the token after the prefix's last word.
+            prefix = re.sub(r"{(?!aspect})\w+}", "x", aspect.answer_prefix).format(aspect=name)
+            tokens = level_token_ids(tokenizer, prefix, words)
+            found[name] = replace(aspect, scale=aspect.scale.replace(tokens=tokens))
+    return found
 
 
 def level_token_ids(

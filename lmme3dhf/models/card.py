@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from lmme3dhf.aspects import GEN3DHF, aspects_from
 from lmme3dhf.errors import UserError
 from lmme3dhf.escaping import markdown_code, markdown_table, markdown_text
 from lmme3dhf.files import MANIFEST, file_hash, replace_file, write_json
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, VIEWS
+from lmme3dhf.models.folder import current_section
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, VIEWS
 
 METRIC, CARD, README = "metric.json", "card.json", "README.md"
 FORMAT = 1
@@ -48,19 +50,19 @@ def scales(
             `percentiles` 0 to 100), where it is known.
         decoder: What decoded the clips; scores belong to it.
     """
-    edges = section.get("level_edges") or {}
+    given = current_section(section).get("aspects")
     return {
         "format": FORMAT,
         "dimensions": {
-            dimension: {
-                "minimum": 0,
-                "maximum": 100,
-                "direction": "higher is better",
-                "levels": list(LEVELS),
-                "edges": list(edges[dimension]) if edges.get(dimension) else None,
-                "training": (training or {}).get(dimension),
+            name: {
+                "minimum": _short(aspect.scale.minimum),
+                "maximum": _short(aspect.scale.maximum),
+                "direction": aspect.scale.direction,
+                "levels": list(aspect.scale.levels),
+                "edges": aspect.scale.edges and list(aspect.scale.edges),
+                "training": (training or {}).get(name),
             }
-            for dimension in DIMENSIONS
+            for name, aspect in (aspects_from(given) if given else GEN3DHF).items()
         },
         "distortions": list(DISTORTIONS),
         "views": [{"yaw_deg": v.yaw_deg, "clip_fraction": v.clip_fraction} for v in VIEWS],
@@ -69,6 +71,10 @@ def scales(
         "stage": stage,
         "saliency": section.get("saliency") is not None,
     }
+
+
+def _short(number: float) -> float:
+    return int(number) if number == int(number) else number
 
 
 def read_metric(folder: Path) -> dict[str, Any]:
@@ -83,11 +89,11 @@ def read_metric(folder: Path) -> dict[str, Any]:
         return scales(_object(folder / "config.json").get("metric") or {})
     content = _object(path)
     known = scales({})
-    if content.get("format") != FORMAT or set(content.get("dimensions") or ()) != set(DIMENSIONS):
+    if content.get("format") != FORMAT or not content.get("dimensions"):
         raise CardError(
             f"{path}: format {content.get('format')!r} with the dimensions "
-            f"{sorted(content.get('dimensions') or ())}, expected format {FORMAT} with "
-            f"{', '.join(DIMENSIONS)}; update lmme3dhf, or merge the run again"
+            f"{sorted(content.get('dimensions') or ())}, expected format {FORMAT} with some; "
+            "update lmme3dhf, or merge the run again"
         )
     return known | content
 
@@ -296,8 +302,7 @@ def _front(record: dict[str, Any]) -> str:
 
 def _result(test: dict[str, Any]) -> dict[str, Any]:
     figures, metrics = test["figures"], []
-    for dimension in DIMENSIONS:
-        found = figures.get(dimension) or {}
+    for dimension, found in _rated(figures):
         for key, kind in (("srcc", "spearmanr"), ("plcc", "pearsonr")):
             if _known(found.get(key)):
                 name = f"{dimension} {key.upper()}"
@@ -317,6 +322,13 @@ def _result(test: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rated(figures: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The aspects of a test with their figures."""
+    for name, found in figures.items():
+        if isinstance(found, dict) and "srcc" in found:
+            yield name, found
+
+
 def _warnings(config: dict[str, Any], record: dict[str, Any]) -> Iterator[str]:
     if any((entry.get("data") or {}).get("synthetic") for entry in record["stages"]):
         yield (
@@ -329,7 +341,8 @@ def _warnings(config: dict[str, Any], record: dict[str, Any]) -> Iterator[str]:
             f"It is a tiny model (hidden size {width}, the smallest released Qwen2.5-VL has "
             f"{_SMALLEST}), made to try the software with."
         )
-    if (config.get("metric") or {}).get("read") == "label":
+    heads = current_section(config.get("metric") or {}).get("heads") or {}
+    if any(head.get("read") == "label" for head in heads.values()):
         yield (
             "It reads the true level word: an ablation, which cannot score a clip whose label is "
             "not known."
@@ -444,12 +457,11 @@ def _test(test: dict[str, Any]) -> Iterator[str]:
 
 
 def _figures(figures: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for dimension in DIMENSIONS:
-        if found := figures.get(dimension):
-            shown = " / ".join(_three(found.get(key)) for key in ("srcc", "plcc", "krcc"))
-            ceiling = found.get("ceiling")
-            beside = f"raters' noise allows {_three(ceiling)} (SRCC)" if _known(ceiling) else ""
-            yield f"{dimension}: SRCC / PLCC / KRCC", shown, beside
+    for dimension, found in _rated(figures):
+        shown = " / ".join(_three(found.get(key)) for key in ("srcc", "plcc", "krcc"))
+        ceiling = found.get("ceiling")
+        beside = f"raters' noise allows {_three(ceiling)} (SRCC)" if _known(ceiling) else ""
+        yield f"{dimension}: SRCC / PLCC / KRCC", shown, beside
     if found := figures.get("level"):
         majority = found.get("majority")
         beside = f"most frequent level {_three(majority)}" if _known(majority) else ""

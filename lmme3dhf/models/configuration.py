@@ -12,21 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, Qwen2_5_VLConfig
 
+from lmme3dhf.aspects import GEN3DHF, Aspects, aspects_from
 from lmme3dhf.distributed import is_main
 from lmme3dhf.escaping import visible
-from lmme3dhf.models.folder import ModelError, check_texts
-from lmme3dhf.vocabulary import LEVELS
+from lmme3dhf.models.folder import ModelError, check_texts, current_section
 
-# The released head on the 7B model: 3584-1024-256-64-16-1.
-_PUBLISHED_HIDDEN_SIZE = 3584
-_PUBLISHED_HEAD = (1024, 256, 64, 16)
-_SMALLEST_LAYER = 16
 # Keys of every section of a config.json that are no arguments of the library's classes, and what
 # the published Qwen2.5-VL holds that no class reads.
 _COMMON_KEYS = frozenset(
@@ -44,7 +39,7 @@ _DROPPED_KEYS = frozenset(
     )
 )
 BRANCHES = ("both", "visual", "multimodal")  # of the saliency decoder
-READS = ("answer", "question", "label")  # where the score head reads
+READS = ("answer", "question", "label")  # where a head reads
 
 
 @contextmanager
@@ -66,19 +61,6 @@ def reading(folder: str | Path) -> Iterator[None]:
             f"{folder}: not a whole model folder ({reason}); expected config.json, safetensors and "
             "the processor's files, as merging or save_pretrained writes them"
         ) from error
-
-
-def published_head(hidden_size: int) -> tuple[int, ...]:
-    """Hidden layers of the score head: the published geometry, scaled with the language model's
-    hidden size.
-
-    Args:
-        hidden_size: Width of the language model; 3584 gives 1024-256-64-16.
-    """
-    return tuple(
-        max(_SMALLEST_LAYER, round(width * hidden_size / _PUBLISHED_HIDDEN_SIZE))
-        for width in _PUBLISHED_HEAD
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,21 +100,64 @@ class SaliencyConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """One head of a model.
+
+    Attributes:
+        kind: A key of `models.heads.HEADS`.
+        read: One of `READS`. "answer" is the last token of the answer's prefix, the one that
+            predicts the level word; nothing after it can reach the score. The others are ablations:
+            "question" is the end of the question, "label" the ground-truth level word, as in the
+            released code; a model that reads there cannot score a video whose label is not known.
+        outputs: Names of its values: "score" belongs to the aspect that is asked, an aspect's name
+            to this aspect; other outputs have no target.
+        over: Names of earlier heads whose outputs it reads in place of hidden states.
+        options: Arguments of the kind.
+    """
+
+    kind: str = "mlp"
+    read: str = "answer"
+    outputs: tuple[str, ...] = ("score",)
+    over: tuple[str, ...] = ()
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("outputs", "over"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.read not in READS:
+            raise ModelError(f"heads: read is one of {', '.join(READS)}, got {self.read!r}")
+        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise ModelError(f"heads: different outputs are expected, got {list(self.outputs)}")
+
+
+def heads_from(settings: dict[str, dict[str, Any]], **changes: Any) -> dict[str, HeadConfig]:
+    """Heads from what YAML or JSON hold: name -> `kind`, `read`, `outputs`, `over`, and the kind's
+    options beside them or in `options`; `changes` replace fields of each.
+    """
+    known = {field.name for field in dataclasses.fields(HeadConfig)} - {"options"}
+    found: dict[str, HeadConfig] = {}
+    for name, given in settings.items():
+        options = {key: value for key, value in given.items() if key not in known | {"options"}}
+        fields = {key: value for key, value in given.items() if key in known} | changes
+        head = HeadConfig(**fields, options=given.get("options", {}) | options)
+        if not name.isidentifier() or not set(head.over) <= set(found):
+            raise ModelError(
+                f"heads.{name}: expected a plain name, and `over` heads before it, got "
+                f"{list(head.over)}; there are {', '.join(found) or 'none'}"
+            )
+        found[name] = head
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricConfig:
     """What makes a Qwen2.5-VL a metric.
 
     Attributes:
-        head: Kind of score head, a key of `models.heads.HEADS`.
-        head_widths: Hidden layers of the head; None is the published geometry, scaled.
-        answer_prefix: The reply up to the level word. The head reads the hidden state at its last
-            token, the one that predicts the level word; nothing after it can reach the score.
-        read: One of `READS`. "answer" is the position above. The others are ablations: "question"
-            is the end of the question, "label" the ground-truth level word, as in the released
-            code; a model that reads there cannot score a video whose label is not known.
-        level_token_ids: Token of each level word after the prefix, from bad to excellent; None
-            until a tokenizer has been seen.
-        level_edges: Dimension -> six edges of the level scale (Eq. 4), fitted on the training
-            split, 0-100.
+        aspects: What is rated, by name, with the questions, where the answer is read, and the
+            scales; their `tokens` are None until a tokenizer has been seen, `edges` until they are
+            fitted.
+        heads: The heads by name, voters after what they are over.
         saliency: Geometry of the saliency decoder; None for a model without one.
         adapter: Whether the folder keeps the last stage's adapter beside its weights (see
             `models.weights`), and not folded into them.
@@ -140,57 +165,40 @@ class MetricConfig:
             belongs to this choice.
     """
 
-    head: str = "mlp"
-    head_widths: tuple[int, ...] | None = None
-    answer_prefix: str = "The {dimension} of the human face in this video is"
-    read: str = "answer"
-    level_token_ids: tuple[int, ...] | None = None
-    level_edges: dict[str, tuple[float, ...]] | None = None
+    aspects: Aspects = dataclasses.field(default_factory=lambda: dict(GEN3DHF))
+    heads: dict[str, HeadConfig] = dataclasses.field(
+        default_factory=lambda: {"score": HeadConfig()}
+    )
     saliency: SaliencyConfig | None = None
     frames: dict[str, Any] | None = None
     adapter: bool = False
 
-    def __post_init__(self) -> None:
-        if self.read not in READS:
-            raise ModelError(f"metric.read: one of {', '.join(READS)} is expected, got {self.read}")
-        if self.level_token_ids is not None and len(set(self.level_token_ids)) != len(LEVELS):
-            raise ModelError(
-                f"metric.level_token_ids: {len(LEVELS)} different tokens are expected, got "
-                f"{self.level_token_ids}"
-            )
-        for name in ("head_widths", "level_token_ids"):
-            lowest = 0 if name == "level_token_ids" else 1
-            numbers = getattr(self, name) or ()
-            if not all(isinstance(number, int) and number >= lowest for number in numbers):
-                raise ModelError(
-                    f"metric.{name}: integers from {lowest} are expected, got {numbers}"
-                )
-        # Other fields would read attributes of the word, or fail when a clip is scored.
-        fields = [part[1:] for part in Formatter().parse(self.answer_prefix) if part[1] is not None]
-        if any(field != ("dimension", "", None) for field in fields):
-            raise ModelError(
-                f"metric.answer_prefix: no field but {{dimension}} is expected, got "
-                f"{self.answer_prefix!r}"
-            )
+    @property
+    def read(self) -> str:
+        """Where the first head reads."""
+        return next(iter(self.heads.values())).read
+
+    @property
+    def level_tokens(self) -> tuple[int, ...]:
+        """The tokens of all aspects' level words, each once."""
+        scales = (aspect.scale for aspect in self.aspects.values())
+        return tuple(dict.fromkeys(token for scale in scales for token in scale.tokens or ()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MetricConfig":
-        """Reads the section of `config.json`; an unknown key is an error, since it would silently
-        change nothing.
+        """Reads the section of `config.json`, also one of an earlier version; an unknown key is an
+        error, since it would silently change nothing.
         """
+        values = current_section(values)
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
             raise ModelError(
                 f"config.json, section metric: unknown {sorted(unknown)}; known are {sorted(known)}"
             )
-        values = dict(values)
-        for name in ("head_widths", "level_token_ids"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        if values.get("level_edges") is not None:
-            values["level_edges"] = {
-                dimension: tuple(edges) for dimension, edges in values["level_edges"].items()
-            }
+        if "aspects" in values:
+            values["aspects"] = aspects_from(values["aspects"])
+        if "heads" in values:
+            values["heads"] = heads_from(values["heads"])
         if isinstance(values.get("saliency"), dict):
             saliency = dict(values["saliency"])
             known = {field.name for field in dataclasses.fields(SaliencyConfig)}
@@ -202,11 +210,14 @@ class MetricConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form of the section. `adapter` only where it is true: folders without one read as
-        they always did.
-        """
-        values = dataclasses.asdict(self)
-        return values if self.adapter else {k: v for k, v in values.items() if k != "adapter"}
+        """JSON form of the section. `adapter` only where it is true."""
+        values = {
+            "aspects": {name: aspect.to_dict() for name, aspect in self.aspects.items()},
+            "heads": {name: dataclasses.asdict(head) for name, head in self.heads.items()},
+            "saliency": self.saliency and dataclasses.asdict(self.saliency),
+            "frames": self.frames,
+        }
+        return values | ({"adapter": True} if self.adapter else {})
 
     def replace(self, **changes: Any) -> "MetricConfig":
         """A copy with some fields changed."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.errors import UserError
 from lmme3dhf.files import MANIFEST, Hashes, damage
 
@@ -394,3 +395,30 @@ def pickled_refusal(what: str, name: str | None) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def current_section(section: dict[str, Any]) -> dict[str, Any]:
+    """The section `metric` of a config.json as this version writes it, from that of any version:
+    earlier ones had one head and Gen3DHF's two aspects, in keys of their own.
+    """
+    values = dict(section)
+    old = {
+        key: values.pop(key)
+        for key in ("head", "head_widths", "read", "answer_prefix", "level_token_ids")
+        if key in values
+    }
+    edges = values.pop("level_edges", None) or {}
+    if not old and not edges:
+        return values
+    prefix, aspects = old.get("answer_prefix"), {}
+    for name, aspect in GEN3DHF.items():
+        aspects[name] = aspect.to_dict()
+        if prefix is not None:
+            aspects[name]["answer_prefix"] = prefix.replace("{dimension", "{aspect")
+        aspects[name]["scale"] |= {"edges": edges.get(name), "tokens": old.get("level_token_ids")}
+    head = {"kind": old.get("head", "mlp"), "read": old.get("read", "answer")}
+    widths = old.get("head_widths")
+    return {
+        "aspects": aspects,
+        "heads": {"score": head if widths is None else head | {"widths": widths}},
+    } | values

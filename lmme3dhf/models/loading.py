@@ -30,7 +30,7 @@ _LOADS = {
     "4bit": (None, "4bit"),
 }
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
-UNQUANTIZED = ("model.visual", "lm_head", "score_head", "saliency_decoder")
+UNQUANTIZED = ("model.visual", "lm_head", "heads", "saliency_decoder")
 
 
 def load_model(

@@ -1,6 +1,7 @@
 """Low-rank adapters on the backbone (Section 4.2; Table 5)."""
 
 import re
+from collections.abc import Sequence
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -27,7 +28,7 @@ def add_adapters(
     dropout: float,
     language: bool,
     vision: bool,
-    train_head: bool,
+    heads: Sequence[str] = (),
 ) -> PeftModel:
     """Freezes the model and adds trainable adapters.
 
@@ -38,7 +39,7 @@ def add_adapters(
         dropout: On the adapters' input.
         language: Adapt the language model.
         vision: Adapt the vision tower.
-        train_head: Train the score head along; it is saved, resumed and merged with the adapters.
+        heads: Names of heads to train along; they are saved, resumed and merged with the adapters.
 
     Raises:
         ValueError: No layer has an expected name, or the model has an adapter already.
@@ -61,7 +62,7 @@ def add_adapters(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=pattern,
-        modules_to_save=["score_head"] if train_head else None,
+        modules_to_save=[f"heads.{name}" for name in heads] or None,
         bias="none",
     )
     return get_peft_model(model, config)

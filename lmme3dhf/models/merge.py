@@ -48,6 +48,7 @@ from lmme3dhf.models.weights import (
     adapter_tensors,
     base_name,
     differing,
+    part_of,
     save_adapter,
     type_of,
 )
@@ -125,7 +126,7 @@ def merge_adapter(
     if form not in FORMS:
         raise MergeError(f"form {form!r}: one of {', '.join(FORMS)} is expected")
     model = LMME3DHF.from_pretrained(base, dtype=dtype, fold_adapter=True).eval()
-    level_tokens = metric.level_token_ids or ()
+    model.set_heads(metric.heads)
     try:
         adapted = PeftModel.from_pretrained(model, adapter).eval()
     except (KeyError, RuntimeError) as error:
@@ -143,28 +144,28 @@ def merge_adapter(
         new={
             name: tensor
             for key, tensor in model.state_dict().items()
-            if (name := base_name(key)) and name.split(".")[0] in parts
+            if (name := base_name(key)) and part_of(name) in parts
         },
         adapter=adapter,
-        outputs=lambda m, batch: text_outputs(m, batch, level_tokens),
+        outputs=lambda m, batch: text_outputs(m, batch, metric.level_tokens),
     )
     return _save_verified(trained, base, out, probe, finish, form)
 
 
-def merge_head(
+def merge_heads(
     base: Path,
-    head: Path,
+    heads: Path,
     out: Path,
     metric: MetricConfig,
     probe: Sequence[Batch],
     dtype: torch.dtype,
     finish: Finish | None = None,
 ) -> dict:
-    """Puts a head that was trained alone into its base and verifies the folder.
+    """Puts heads that were trained alone into their base and verifies the folder.
 
     Args:
-        base: Folder of the model whose hidden states the head was trained on.
-        head: Its weights, a safetensors file.
+        base: Folder of the model whose hidden states they were trained on.
+        heads: Their weights, a safetensors file.
         out: Folder to write, of the base's form.
         metric: The metric's section of the merged configuration.
         probe: Real batches of the run, without targets.
@@ -175,22 +176,25 @@ def merge_head(
         The report, as of `merge_adapter`.
 
     Raises:
-        MergeError: The head does not fit in every tensor, or the folder is not what was trained.
+        MergeError: The heads do not fit in every tensor, or the folder is not what was trained.
     """
     model = LMME3DHF.from_pretrained(base, dtype=dtype).eval()
-    weights = load_file(head)
-    if set(weights) != set(model.score_head.state_dict()):
-        raise MergeError(f"{head}: its tensors are not those of the model's score head")
-    model.score_head.load_state_dict(weights)
-    model.missing_parts = [part for part in model.missing_parts if part != "score_head"]
-    level_tokens = metric.level_token_ids or ()
+    model.set_heads(metric.heads)
+    weights = load_file(heads)
+    if set(weights) != set(model.heads.state_dict()):
+        raise MergeError(
+            f"{heads}: its tensors are not those of the run's heads; merge a run of an earlier "
+            "version with the version that trained it"
+        )
+    model.heads.load_state_dict(weights)
+    model.missing_parts = [part for part in model.missing_parts if part == "saliency_decoder"]
     trained = _Trained(
         model=model,
         base=Weights(base),
         dtype=dtype,
         metric=metric,
-        new={f"score_head.{name}": tensor for name, tensor in weights.items()},
-        outputs=lambda m, batch: text_outputs(m, batch, level_tokens),
+        new={f"heads.{name}": tensor for name, tensor in weights.items()},
+        outputs=lambda m, batch: text_outputs(m, batch, metric.level_tokens),
     )
     return _save_verified(trained, base, out, probe, finish)
 
@@ -348,12 +352,12 @@ def _write(trained: _Trained, base: Path, folder: Path, kept: bool) -> None:
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     load_processor(base).save_pretrained(folder)
-    # A model without a decoder may come from a folder with one.
-    left_out = [] if model.saliency_decoder else ["saliency_decoder"]
+    # A model without a decoder, or without a head, may come from a folder with one.
+    there = {part_of(key) for key in map(base_name, model.state_dict()) if key}
     names = {
         key: name
         for name, key in trained.base.keys.items()
-        if name not in trained.new and name.split(".")[0] not in left_out
+        if name not in trained.new and part_of(name) in there
     } | {name: name for name in trained.new}
 
     def size(key: str) -> int:
@@ -397,7 +401,7 @@ def _wrongly_written(trained: _Trained, folder: Path, kept: bool) -> list[str]:
     expected = {}
     for key, tensor in model.state_dict().items():
         name = base_name(key)
-        if name and name.split(".")[0] not in model.missing_parts:
+        if name and part_of(name) not in model.missing_parts:
             expected[name] = tensor
     absent = expected.keys() ^ written.keys.keys()
     if model.config.tie_word_embeddings:

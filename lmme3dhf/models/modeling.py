@@ -7,7 +7,7 @@ the stock class with only the new parts left over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput
 
 from lmme3dhf.models.backbone import positions
 from lmme3dhf.models.configuration import (
+    HeadConfig,
     LMME3DHFConfig,
     MetricConfig,
     ModelError,
     SaliencyConfig,
-    published_head,
     reading,
 )
 from lmme3dhf.models.folder import ADAPTER
@@ -45,6 +45,7 @@ from lmme3dhf.models.weights import (
     base_name,
     keep_adapter,
     kept_adapter,
+    part_of,
     save_adapter,
 )
 
@@ -107,11 +108,11 @@ class LMME3DHFOutput(ModelOutput):
 
     Attributes:
         token_losses: (learnt tokens,) float32, the cross-entropy of each.
-        score: (scored reads,) float32, MOS / 100.
+        heads: Head -> output -> (scored reads,) float32, in unit values.
     """
 
     token_losses: torch.Tensor | None = None
-    score: torch.Tensor | None = None
+    heads: dict[str, dict[str, torch.Tensor]] | None = None
 
 
 def tree_attention(seen_until: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,8 +234,8 @@ class ReadingLayer(Qwen2_5_VLDecoderLayer):
 
 
 class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
-    """Qwen2.5-VL with a score head and, when configured, a saliency decoder; both in float32
-    whatever the backbone's type.
+    """Qwen2.5-VL with heads and, when configured, a saliency decoder; all in float32 whatever the
+    backbone's type.
     """
 
     config_class = LMME3DHFConfig
@@ -243,7 +244,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         *Qwen2_5_VLForConditionalGeneration._no_split_modules,
         ReadingLayer.__name__,
     )
-    _keep_in_fp32_modules_strict = ("score_head", "saliency_decoder")
+    _keep_in_fp32_modules_strict = NEW_PARTS
 
     def __init__(self, config: LMME3DHFConfig, *, tower: bool = True) -> None:
         super().__init__(config)
@@ -257,19 +258,12 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         layers = self.model.language_model.layers
         layers[-1] = ReadingLayer(config.text_config, len(layers) - 1)
         metric = config.get_metric()
-        hidden_size = config.text_config.hidden_size
-        if metric.head not in HEADS:
+        if max(metric.level_tokens or (0,)) >= config.text_config.vocab_size:
             raise ModelError(
-                f"config.json, metric.head: {metric.head!r} is not one of {sorted(HEADS)}"
-            )
-        if max(metric.level_token_ids or (0,)) >= config.text_config.vocab_size:
-            raise ModelError(
-                f"config.json, metric.level_token_ids: {metric.level_token_ids}, expected tokens "
+                f"config.json, metric.aspects: level tokens {metric.level_tokens}, expected tokens "
                 f"below vocab_size {config.text_config.vocab_size}"
             )
-        self.score_head = HEADS[metric.head](
-            hidden_size=hidden_size, widths=metric.head_widths or published_head(hidden_size)
-        )
+        self.heads = nn.ModuleDict({name: self._head(name, metric.heads) for name in metric.heads})
         self.saliency_decoder = None
         # New parts that the loaded folder did not have.
         self.missing_parts: list[str] = []
@@ -278,6 +272,72 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
         self.post_init()
         # The library's own initialisation does not know the new parts.
         self.reset_parts(NEW_PARTS)
+
+    def _head(self, name: str, heads: Mapping[str, HeadConfig]) -> nn.Module:
+        head = heads[name]
+        if head.kind not in HEADS:
+            raise ModelError(
+                f"heads.{name}: kind {head.kind!r} is not one of {', '.join(sorted(HEADS))}; "
+                "--plugin MODULE adds others"
+            )
+        width = sum(len(heads[below].outputs) for below in head.over)
+        width = width or self.config.text_config.hidden_size
+        try:
+            return HEADS[head.kind](hidden_size=width, outputs=head.outputs, **head.options)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"heads.{name}, kind {head.kind}: {error}") from error
+
+    def set_heads(self, heads: Mapping[str, HeadConfig]) -> None:
+        """Takes these heads, also into the configuration: one that the model has with the same
+        settings keeps its weights, the others start from torch's random state.
+        """
+        known = self.metric.heads
+        for name in self.heads.keys() - heads.keys():
+            del self.heads[name]
+        for name, head in heads.items():
+            if name not in self.heads or replace(known[name], read=head.read) != head:
+                self.heads[name] = self._head(name, heads).float()
+                self.missing_parts = sorted({*self.missing_parts, f"heads.{name}"})
+        there = {f"heads.{name}" for name in self.heads}
+        self.missing_parts = [
+            part for part in self.missing_parts if part in there or not part.startswith("heads.")
+        ]
+        self.config.set_metric(self.metric.replace(heads=dict(heads)))
+
+    def head_values(
+        self, hidden_by_read: Mapping[str, torch.Tensor]
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """What the heads say: head -> output -> (reads,) float32, in unit values.
+
+        Args:
+            hidden_by_read: One of `configuration.READS` -> hidden states (reads, hidden). Heads
+                that read elsewhere are left out.
+        """
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for name, head in self.metric.heads.items():
+            if head.over:
+                if set(head.over) <= set(found):
+                    below = [value for other in head.over for value in found[other].values()]
+                    found[name] = self.heads[name](torch.stack(below, dim=-1))
+            elif head.read in hidden_by_read:
+                found[name] = self.heads[name](hidden_by_read[head.read])
+        return found
+
+    def scores(self, hidden: torch.Tensor, aspect: str) -> torch.Tensor:
+        """Unit values (reads,) of an aspect, by the first head that has it (see `HeadConfig`).
+
+        Args:
+            hidden: (reads, hidden), read where this aspect is asked.
+            aspect: Its name.
+
+        Raises:
+            ModelError: No head has it.
+        """
+        for outputs in self.head_values({self.metric.read: hidden}).values():
+            for name in (aspect, "score"):
+                if name in outputs:
+                    return outputs[name]
+        raise ModelError(f"{self.name_or_path}: no head scores {aspect}; train one")
 
     def add_saliency_decoder(self, saliency: SaliencyConfig) -> None:
         """Adds a fresh decoder of the given geometry, and writes the geometry into the
@@ -339,8 +399,8 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             model.name_or_path = str(folder)
         missing = set(info["missing_keys"])
         other_shape = sorted(entry[0] for entry in info["mismatched_keys"])
-        parts = {key.split(".")[0] for key in missing} & set(NEW_PARTS)
-        whole = {key for key in model.state_dict() if key.split(".")[0] in parts}
+        parts = {part for key in missing if (part := part_of(key))}
+        whole = {key for key in model.state_dict() if part_of(key) in parts}
         # A model without a decoder may be loaded from a folder with one.
         left = [key for key in info["unexpected_keys"] if not key.startswith("saliency_decoder.")]
         foreign = sorted(missing ^ whole)
@@ -374,9 +434,15 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             save_adapter(self, Path(save_directory) / ADAPTER)
 
     def reset_parts(self, parts: Iterable[str]) -> None:
-        """Starts new parts ("score_head", "saliency_decoder") afresh from torch's random state."""
+        """Starts new parts ("heads", "heads.NAME", "saliency_decoder") afresh from torch's random
+        state.
+        """
         for part in parts:
-            if getattr(self, part) is not None:
+            if part == "heads":
+                self.reset_parts(f"heads.{name}" for name in self.heads)
+            elif part.startswith("heads."):
+                self.get_submodule(part).reset_parameters()
+            elif getattr(self, part) is not None:
                 getattr(self, part).reset_parameters()
 
     def encode_video(
@@ -455,11 +521,11 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             reads=reads,
         ).last_hidden_state
 
-    def level_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (..., 5) of the level words, bad to excellent, in float32; `hidden` (..., hidden)
-        was read where the level word is predicted.
+    def level_logits(self, hidden: torch.Tensor, aspect: str) -> torch.Tensor:
+        """Logits (..., levels) of an aspect's level words, lowest first, in float32; `hidden`
+        (..., hidden) was read where the level word is predicted.
         """
-        rows = self.lm_head.weight[list(self.metric.level_token_ids)]
+        rows = self.lm_head.weight[list(self.metric.aspects[aspect].scale.tokens)]
         return nn.functional.linear(hidden.to(rows.dtype), rows).float()
 
     # `generate` reads the argument names off the signature, and they change between versions of the
@@ -502,7 +568,7 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
             logits = self.lm_head(hidden[learnt]).float()
             output.token_losses = nn.functional.cross_entropy(logits, targets, reduction="none")
         if scored is not None:
-            output.score = self.score_head(hidden[scored])
+            output.heads = self.head_values({self.metric.read: hidden[scored]})
         return output
 
     def encode_views(

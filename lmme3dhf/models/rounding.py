@@ -40,7 +40,7 @@ def text_outputs(model: nn.Module, batch: Batch, level_tokens: Sequence[int] = (
         batch: Arguments of its forward pass, without targets; `levels` are the reads (indices into
             the flattened reads) at which a level word is predicted, `aspects` say which dimension
             each score is of.
-        level_tokens: Token of each level word.
+        level_tokens: The tokens of the level words.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     batch = {name: tensor.to(base.device) for name, tensor in batch.items()}
@@ -54,9 +54,14 @@ def text_outputs(model: nn.Module, batch: Batch, level_tokens: Sequence[int] = (
     outputs = {"logits": base.lm_head(hidden).float()}
     if levels is not None and level_tokens:
         outputs["levels"] = outputs["logits"][levels][:, list(level_tokens)]
-    # A head that nobody trained says nothing.
-    if scored is not None and "score_head" not in base.missing_parts:
-        outputs["scores"] = base.score_head(hidden[scored])
+    values = {} if scored is None else base.head_values({base.metric.read: hidden[scored]})
+    for head, found in values.items():
+        # A head that nobody trained says nothing.
+        if f"heads.{head}" not in base.missing_parts:
+            outputs |= {f"{head}.{name}": value for name, value in found.items()}
+    # The figures on scores are those of the first output.
+    if first := next((name for name in outputs if "." in name), None):
+        outputs["scores"] = outputs.pop(first)
         if aspects is not None:
             outputs["aspects"] = aspects
     return outputs

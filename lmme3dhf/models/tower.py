@@ -25,7 +25,7 @@ from lmme3dhf.models.weights import Adapter, Weights, keep_adapter, kept_adapter
 
 _TOWER = re.compile(r"^(?:model\.)?visual\.")
 # What the hidden states of the language model do not depend on.
-_NOT_LANGUAGE = re.compile(r"^(?:(?:model\.)?visual|lm_head|score_head|saliency_decoder)\.")
+_NOT_LANGUAGE = re.compile(r"^(?:(?:model\.)?visual|lm_head|score_head|heads|saliency_decoder)\.")
 _LANGUAGE_PREFIX = re.compile(r"^(?:model\.)?(?:language_model\.)?")
 
 
@@ -61,7 +61,7 @@ class LoneTower(Qwen2_5_VisionTransformerPretrainedModel):
 
     # The rest of the folder: neither read nor told of.
     _keys_to_ignore_on_load_unexpected = (
-        r"^(model|language_model|lm_head|score_head|saliency_decoder)\.",
+        r"^(model|language_model|lm_head|score_head|heads|saliency_decoder)\.",
     )
 
     def __init__(self, config: PreTrainedConfig) -> None:

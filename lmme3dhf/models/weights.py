@@ -33,8 +33,10 @@ from lmme3dhf.models.folder import (
 KEY_MAPPING = {
     r"^visual": "model.visual",
     r"^model(?!\.(language_model|visual))": "model.language_model",
+    # Folders of versions that had one head.
+    r"^score_head\.": "heads.score.",
 }
-NEW_PARTS = ("score_head", "saliency_decoder")
+NEW_PARTS = ("heads", "saliency_decoder")
 _PEFT_PREFIX = "base_model.model."
 # Fields of an adapter's configuration that do not change what a finished one computes.
 _NO_COMPUTATION = (
@@ -205,6 +207,14 @@ def model_name(key: str) -> str:
 def type_of(name: str, dtype: torch.dtype) -> torch.dtype:
     """Type of a tensor in a model whose backbone is of `dtype`: the new parts are float32."""
     return torch.float32 if name.split(".")[0] in NEW_PARTS else dtype
+
+
+def part_of(name: str) -> str | None:
+    """The new part of a tensor, "heads.NAME" or "saliency_decoder"; None for the backbone's."""
+    first, _, rest = name.partition(".")
+    if first not in NEW_PARTS:
+        return None
+    return f"heads.{rest.partition('.')[0]}" if first == "heads" else first
 
 
 def base_name(key: str) -> str | None:

@@ -18,11 +18,10 @@ from lmme3dhf.pipeline.chain import open_job, run_chain, test_samples, train_and
 from lmme3dhf.predictions import Prediction, read_predictions, write_predictions
 from lmme3dhf.scorer import Scorer, aspects_of_folder
 from lmme3dhf.stages.predict import predict
-from lmme3dhf.stages.run import MERGED, base_folder, check_trainer, listed_samples
-from lmme3dhf.stages.score import level_edges, read_scores
+from lmme3dhf.stages.run import MERGED, aspects_at, base_folder, check_trainer, listed_samples
+from lmme3dhf.stages.score import read_scores, with_edges
 from lmme3dhf.stages.table import model_key
 from lmme3dhf.training import TrainingError
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 FOLDER, ROWS, ROW = "ablations", "rows.json", "row.json"
 PREDICTIONS = "predictions.jsonl"
@@ -183,7 +182,7 @@ def _predict_row(row: Ablation, config: Config, out: Path, path: Path) -> None:
             _rewrite(out / PREDICTIONS, path, row, config)
         return
     if row.scores == "head" and config.score.read != "answer":
-        lists = [f"numerical/eval_{dimension}.json" for dimension in DIMENSIONS]
+        lists = [f"numerical/eval_{dimension}.json" for dimension in aspects_at(config)]
         scores = read_scores(config, base_folder(config), lists)
         write_predictions(
             path,
@@ -230,11 +229,12 @@ def _rewrite(source: Path, path: Path, row: Ablation, config: Config) -> None:
 def _level_centres(config: Config) -> dict[str, dict[str, float]]:
     samples = listed_samples(config, list(config.score.lists))
     return {
-        dimension: {
+        name: {
             level: (low + high) / 2
-            for level, low, high in zip(LEVELS, edges[:-1], edges[1:], strict=True)
+            for level, low, high in zip(scale.levels, scale.edges, scale.edges[1:], strict=False)
         }
-        for dimension, edges in level_edges(config.data.root, samples).items()
+        for name, aspect in with_edges(aspects_at(config), config.data.root, samples).items()
+        if (scale := aspect.scale).edges
     }
 
 

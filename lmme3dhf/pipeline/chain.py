@@ -17,6 +17,7 @@ from lmme3dhf.config import Config, dump_config, read_settings, to_plain
 from lmme3dhf.data.card import summary
 from lmme3dhf.data.gen3dhf import read_list
 from lmme3dhf.data.labels import Sources, build_labels, clips_in, drawn_split
+from lmme3dhf.data.readers import list_samples
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import latent, read_split
 from lmme3dhf.data.synthetic.dataset import synthesize
@@ -34,6 +35,7 @@ from lmme3dhf.stages.predict import predict
 from lmme3dhf.stages.provenance import facts_of_test
 from lmme3dhf.stages.run import (
     MERGED,
+    aspects_at,
     base_folder,
     check_trainer,
     is_done,
@@ -44,7 +46,6 @@ from lmme3dhf.stages.score import train_score
 from lmme3dhf.stages.table import model_key
 from lmme3dhf.stages.text import train_text
 from lmme3dhf.training import TrainingError
-from lmme3dhf.vocabulary import DIMENSIONS
 
 EVAL_SHARE, VAL_SHARE = 0.20, 0.05  # of the faces, where the data set is drawn
 TRAIN = {"text": train_text, "score": train_score, "saliency": train_saliency}
@@ -259,10 +260,10 @@ def _label(config: Config, data: Path) -> None:
 
 
 def test_samples(config: Config) -> list[Sample]:
-    """The questions about the test part, both dimensions; labels are not read."""
-    data = config.data.resolved()
-    lists = [data.root / "numerical" / f"eval_{dimension}.json" for dimension in DIMENSIONS]
-    return [s for path in lists for s in read_list(path, data.video_root, labels="ignore")]
+    """The questions about the test part, all aspects; labels are not read."""
+    data, aspects = config.data.resolved(), aspects_at(config)
+    lists = [data.root / "numerical" / f"eval_{name}.json" for name in aspects]
+    return list_samples(lists, root=data.video_root, aspects=aspects, labels="ignore")
 
 
 def predict_test(config: Config, model: Path, out: Path) -> None:
@@ -296,7 +297,7 @@ def figures(config: Config, predictions: Path) -> dict[str, Any]:
     """Every figure of a predictions file on the test part, with floors, and, where the data set
     holds the true opinions, the ceiling that the raters' noise sets.
     """
-    data = config.data.root
+    data, aspects = config.data.root, aspects_at(config)
     maps, fixations = data / config.saliency.maps, data / "fixations.json"
     found = evaluate_file(
         predictions,
@@ -304,8 +305,9 @@ def figures(config: Config, predictions: Path) -> dict[str, Any]:
         train_lists=part_lists(data, "train"),
         maps=maps if maps.is_dir() else None,
         fixations=fixations if fixations.exists() else None,
+        aspects=aspects,
     )
-    without = [dimension for dimension in DIMENSIONS if dimension not in found]
+    without = [name for name in aspects if name not in found]
     if without:
         raise PredictionError(
             f"{predictions}: no scores of {without[0]}; remove the file, and the same command "

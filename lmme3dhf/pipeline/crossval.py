@@ -32,7 +32,6 @@ from lmme3dhf.files import write_json
 from lmme3dhf.pipeline.chain import draw_data, open_job, run_chain
 from lmme3dhf.stages.prepare import fill_stores
 from lmme3dhf.training import TrainingError
-from lmme3dhf.vocabulary import DIMENSIONS
 
 FOLDER, FOLDS, FIGURES, LOG = "crossval", "folds.json", "figures.json", "log.txt"
 _LOG_LINES = 12  # of a failed fold's log, shown
@@ -305,5 +304,9 @@ def _figures(fold: Fold) -> dict[str, Any]:
 
 def _told(fold: Fold) -> str:
     figures = _figures(fold)
-    scores = ", ".join(f"{d} SRCC {figures[d]['srcc']:.3f}" for d in DIMENSIONS)
+    scores = ", ".join(
+        f"{name} SRCC {found['srcc']:.3f}"
+        for name, found in figures.items()
+        if isinstance(found, dict) and "srcc" in found
+    )
     return f"{fold.name}: {scores} ({figures['seconds']:.0f} s)"

@@ -14,6 +14,7 @@ from lmme3dhf.annotations.fixations import (
     read_saliency,
     read_saliency_png,
 )
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.assessment import FLAG, on_scale
 from lmme3dhf.comparison.sources import labels_of, part_lists
 from lmme3dhf.config import Config
@@ -29,7 +30,6 @@ from lmme3dhf.scorer import Scorer, aspects_of_folder
 from lmme3dhf.scores import ScoreRow, read_scores
 from lmme3dhf.stages.table import maps_beside, model_key, score_files
 from lmme3dhf.training import LOSSES, VALIDATION
-from lmme3dhf.vocabulary import DIMENSIONS
 
 
 def run_demo(config: Config, out: Path, clips: Path | None = None) -> dict[str, Any]:
@@ -77,11 +77,11 @@ def _write_report(out: Path, summary: dict[str, Any]) -> None:
     by_key = {(p.video, p.dimension): p for p in predictions}
     score_scatter(
         pictures / "scatter.png",
-        {d: [by_key[video, d].score for video in labels.mos[d]] for d in DIMENSIONS},
-        {d: list(labels.mos[d].values()) for d in DIMENSIONS},
+        {d: [by_key[video, d].score for video in labels.mos[d]] for d in GEN3DHF},
+        {d: list(labels.mos[d].values()) for d in GEN3DHF},
         {
             d: f"SRCC {summary[d]['srcc']:.3f}, noise ceiling {summary[d]['ceiling']:.3f}"
-            for d in DIMENSIONS
+            for d in GEN3DHF
         },
     )
     recall_bars(
@@ -141,7 +141,7 @@ def _clip_rows(path: Path) -> list[dict[str, str]]:
     return [
         {
             "file": Path(row.file).name,
-            **{d: _score_cell(row, d) for d in DIMENSIONS},
+            **{d: _score_cell(row, d) for d in GEN3DHF},
             "distortions": "; ".join(row.distortions or ()),
             "reason": row.reason or "",
         }

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any
 
+from lmme3dhf.aspects import aspects_from, aspects_of
 from lmme3dhf.config import Config
-from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.data.readers import list_samples
 from lmme3dhf.files import Hashes
 from lmme3dhf.stages.provenance import scrubbed
 
@@ -107,9 +108,12 @@ def data_content(config: Config, stage: str, lists: list[str]) -> dict[str, Any]
     `levels.json` where the stage reads it, and of the `maps` (None where there are none).
     """
     data = config.data.resolved()
+    aspects = aspects_of(data.root, config.aspects and aspects_from(config.aspects))
     listed, clips, videos = {}, {}, set()
     for number, name in enumerate(lists):
-        samples = read_list(data.root / name, data.video_root, allow_outside=True)
+        samples = list_samples(
+            [name], folder=data.root, root=data.video_root, aspects=aspects, allow_outside=True
+        )
         for sample in samples:
             videos.add(sample.video)
             clips[sample.video] = sample.path.stat().st_size if sample.path.is_file() else None

@@ -51,7 +51,7 @@ from lmme3dhf.models.configuration import LMME3DHFConfig
 from lmme3dhf.models.grid import window_order
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.models.tiny import save_tiny, tiny_config, tiny_tokenizer
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import LEVELS
 
 PATCH, MERGE = 14, 2
 GRID = SIZE_PX // PATCH  # patches along a picture's side
@@ -638,7 +638,7 @@ def _process(rank: int, out: Path, port: int, settings: dict) -> None:
     tokenizer = tiny_tokenizer(
         vocabulary_corpus(
             (*PROMPTS.values(), SALIENCY_PROMPT),
-            tuple(level_reply(GEN3DHF[d], w) for d in DIMENSIONS for w in LEVELS),
+            tuple(level_reply(aspect, w) for aspect in GEN3DHF.values() for w in LEVELS),
         )
     )
     torch.manual_seed(seed)
@@ -675,7 +675,7 @@ def _process(rank: int, out: Path, port: int, settings: dict) -> None:
     if is_lead():
         stock = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer))
         stock.load_state_dict(
-            {k: v for k, v in model.state_dict().items() if not k.startswith("score_head")}
+            {k: v for k, v in model.state_dict().items() if not k.startswith("heads.")}
         )
         save_tiny(out / "model", tokenizer, stock, torch.bfloat16)
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lmme3dhf.aspects import Aspects, aspects_of
 from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.data.readers import list_samples
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import latent, read_split_file, split_hash
 from lmme3dhf.files import file_hash
 from lmme3dhf.models.card import read_card, read_metric
 from lmme3dhf.predictions import read_predictions
-from lmme3dhf.vocabulary import DIMENSIONS
 
 SPLIT, TRUTH = "splits.json", "truth.json"
 LEFT_OUT = "(left out)"
@@ -29,13 +30,16 @@ _HOME = re.compile(r"(?:/(?:home|root|Users)/|[A-Za-z]:\\+Users\\+)|\bhf_[A-Za-z
 TINY_BASE = Path(__file__).resolve().parents[1] / "models" / "tiny_base"
 
 
-def data_facts(root: Path, video_root: Path | None, lists: Sequence[str]) -> dict[str, Any]:
+def data_facts(
+    root: Path, video_root: Path | None, lists: Sequence[str], aspects: Aspects | None = None
+) -> dict[str, Any]:
     """What a stage is trained on.
 
     Args:
         root: Folder of the data set.
         video_root: Folder of the clips; None for `video_RGB` below `root`.
         lists: Relative to `root`.
+        aspects: What is rated; None for what the data set declares.
 
     Returns:
         `name` of the data set, whether it is `synthetic`, the `lists`, their `questions`, `videos`
@@ -47,15 +51,12 @@ def data_facts(root: Path, video_root: Path | None, lists: Sequence[str]) -> dic
         DataError: A list or the split is damaged.
         FileNotFoundError: A list is missing.
     """
-    samples = [
-        sample
-        for name in lists
-        for sample in read_list(root / name, video_root, allow_outside=True)
-    ]
+    aspects = aspects_of(root, aspects)
+    samples = list_samples(lists, folder=root, root=video_root, aspects=aspects, allow_outside=True)
     videos = {sample.video for sample in samples}
     scores = {
         dimension: {s.video: s.mos for s in samples if s.task == dimension and s.mos is not None}
-        for dimension in DIMENSIONS
+        for dimension in aspects
     }
     return {
         "name": _data_name(root, video_root),

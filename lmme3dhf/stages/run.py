@@ -21,10 +21,11 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin, TrainingArguments, set_seed
 
+from lmme3dhf.aspects import Aspect, Aspects, aspects_from, aspects_of
 from lmme3dhf.config import Config, dump_config, read_settings, to_plain
 from lmme3dhf.data.collation import FACTS, Collator, Item, Media, Question, packed_item
-from lmme3dhf.data.dialogue import level_token_ids
-from lmme3dhf.data.gen3dhf import read_list
+from lmme3dhf.data.dialogue import with_tokens
+from lmme3dhf.data.readers import list_samples, split_entry
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.distributed import barrier, is_main, on_main, start, whole, world_size
 from lmme3dhf.errors import UserError
@@ -42,7 +43,7 @@ from lmme3dhf.models.folder import (
 )
 from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.lora import add_adapters
-from lmme3dhf.models.merge import merge_adapter, merge_decoder, merge_head
+from lmme3dhf.models.merge import merge_adapter, merge_decoder, merge_heads
 from lmme3dhf.models.modeling import LMME3DHF, load_configuration
 from lmme3dhf.stages.identity import (
     changes,
@@ -60,7 +61,6 @@ from lmme3dhf.training import (
     train,
     training_arguments,
 )
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 # Fields of TrainingArguments that act where they are read.
 _SETS_UP = ("deepspeed", "fsdp", "fsdp_config")
@@ -136,7 +136,9 @@ def open_run(run: Path, stage: str, config: Config, model: Path, facts: dict[str
     barrier()  # every rank has looked before the first one writes
     if is_main():
         data = config.data.resolved()
-        record["data"] = data_facts(data.root, data.video_root, lists) | {"content": content}
+        record["data"] = data_facts(data.root, data.video_root, lists, aspects_at(config)) | {
+            "content": content
+        }
         run.mkdir(parents=True, exist_ok=True)
         replace_file(run / SETTINGS, dump_config(config))
         write_json(run / RUN, record)
@@ -350,8 +352,18 @@ def clip_questions(
     return ClipQuestions(samples, question, media, packed=config.packed)
 
 
+def aspects_at(config: Config) -> dict[str, Aspect]:
+    """What is rated: by the settings, else by the data set (`aspects.aspects_of`)."""
+    given = aspects_from(config.aspects) if config.aspects else None
+    return aspects_of(config.data.resolved().root, given)
+
+
 def metric_of(
-    folder: Path, processor: ProcessorMixin, config: Config, **changes: Any
+    folder: Path,
+    processor: ProcessorMixin,
+    config: Config,
+    aspects: Aspects | None = None,
+    **changes: Any,
 ) -> MetricConfig:
     """The metric's configuration after a stage: where levels and scores are read, and how clips
     become frames.
@@ -360,20 +372,14 @@ def metric_of(
         folder: Folder of the model that the stage starts from.
         processor: Of this folder.
         config: Settings.
+        aspects: What is rated; None for what the folder has.
         **changes: Other fields that the stage decides.
     """
     metric = load_configuration(folder).get_metric()
-    prefix = metric.answer_prefix
-    tokens = {
-        level_token_ids(processor.tokenizer, prefix.format(dimension=dimension), LEVELS)
-        for dimension in DIMENSIONS
-    }
-    if len(tokens) != 1:
-        raise TrainingError(
-            f"tokenizer: the level words have other tokens after {prefix!r} for each dimension"
-        )
     return metric.replace(
-        level_token_ids=tokens.pop(), frames=frame_choice(config.frames).to_dict(), **changes
+        aspects=with_tokens(aspects or metric.aspects, processor.tokenizer),
+        frames=frame_choice(config.frames).to_dict(),
+        **changes,
     )
 
 
@@ -387,21 +393,19 @@ def probe_batches(
     dataset: ClipQuestions, collator: Collator, metric: MetricConfig
 ) -> list[dict[str, Any]]:
     """Real batches of a stage with which merging is verified, each with its `levels` (the reads
-    that predict a level word) and `aspects` (index of the dimension of each score).
+    that predict a level word) and `aspects` (index of the aspect of each score).
     """
     items = [dataset[i] for i in spread(range(len(dataset)))]
     batches = [collator(items[i : i + PROBE_BATCH]) for i in range(0, len(items), PROBE_BATCH)]
     for batch in batches:
         levels = [batch["scored"]] if "scored" in batch and metric.read == "answer" else []
         if "learnt" in batch:
-            words = torch.tensor(metric.level_token_ids)
+            words = torch.tensor(metric.level_tokens)
             levels.append(batch["learnt"][torch.isin(batch["targets"], words)])
         if levels:
             batch["levels"] = torch.cat(levels).unique()
-        tasks = [name.rpartition(" ")[2] for name in batch["names"]]
-        aspects = [DIMENSIONS.index(task) for task in tasks if task in DIMENSIONS]
-        if len(aspects) == len(batch.get("scored", ())):
-            batch["aspects"] = torch.tensor(aspects)
+        if "asked" in batch:
+            batch["aspects"] = batch["asked"]
     return batches
 
 
@@ -431,16 +435,16 @@ def listed_samples(config: Config, names: list[str]) -> list[Sample]:
     """The samples of some lists of the data set, with their labels.
 
     Raises:
-        DataError: A list is missing; see also `data.gen3dhf.read_list`.
+        DataError: A list is missing; see also `data.readers.list_samples`.
     """
     data = config.data.resolved()
-    missing = [name for name in names if not (data.root / name).is_file()]
+    missing = [name for name in names if not (data.root / split_entry(name)[1]).is_file()]
     if missing:
         raise DataError(
             f"{data.root}: {', '.join(missing)} not there; check --data.root, or take it off the "
             "stage's lists"
         )
-    return [s for name in names for s in read_list(data.root / name, data.video_root)]
+    return list_samples(names, folder=data.root, root=data.video_root, aspects=aspects_at(config))
 
 
 def validation_lists(lists: Sequence[str]) -> list[str]:
@@ -498,11 +502,11 @@ def train_adapters(
     name: str,
     loss: StageLoss,
     settings: dict[str, Any],
-    train_head: bool,
+    heads: Sequence[str] = (),
     metric: MetricConfig,
     validation: Sequence[Sample] = (),
 ) -> None:
-    """Trains adapters (and the score head) on dialogues, and leaves the finished run folder.
+    """Trains adapters (and heads) on dialogues, and leaves the finished run folder.
 
     Args:
         config: Settings, for the adapters' and the seed.
@@ -513,7 +517,7 @@ def train_adapters(
         name: For progress lines.
         loss: The stage's loss.
         settings: Fields of `TrainingArguments`.
-        train_head: Whether the score head is trained along.
+        heads: Names of heads that are trained along.
         metric: The metric's configuration after the stage.
         validation: Samples to validate on, which `clip_questions` had as well.
     """
@@ -524,7 +528,7 @@ def train_adapters(
         language_rank=config.lora.rank if config.lora.language else 0,
         tower_rank=config.lora.rank if config.lora.vision else 0,
     )
-    adapted = add_adapters(model, **asdict(config.lora), train_head=train_head)
+    adapted = add_adapters(model, **asdict(config.lora), heads=heads)
     train(
         name=name,
         model=adapted,
@@ -621,7 +625,7 @@ def merge_run(
     if record["stage"] == "saliency":
         report = merge_decoder(base, run / DECODER, out, metric, probe, dtype, finish)
     elif (run / HEAD).exists():
-        report = merge_head(base, run / HEAD, out, metric, probe, dtype, finish)
+        report = merge_heads(base, run / HEAD, out, metric, probe, dtype, finish)
     else:
         report = merge_adapter(base, run / ADAPTER, out, metric, probe, dtype, finish, form)
     return report | {"folder": str(out), "already": False}

@@ -7,8 +7,9 @@ rehearsed, and there causality keeps it from the score. `score.read` "label" tra
 protocol as an ablation, whose model cannot be used for anything else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,111 +19,132 @@ from torch import nn
 
 from lmme3dhf.annotations import other_scale
 from lmme3dhf.annotations.levels import fit_level_scale, read_levels
-from lmme3dhf.aspects import GEN3DHF
-from lmme3dhf.config import Config
+from lmme3dhf.aspects import GEN3DHF, Aspect, Aspects
+from lmme3dhf.config import Config, ConfigError
 from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder
-from lmme3dhf.data.gen3dhf import level_reply
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.metrics.correlation import correlations
-from lmme3dhf.models.configuration import MetricConfig
-from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
+from lmme3dhf.models.configuration import MetricConfig, heads_from
+from lmme3dhf.models.modeling import LMME3DHF, LMME3DHFOutput, load_configuration, load_processor
 from lmme3dhf.stages import run as runs
 from lmme3dhf.training import StageLoss, train
-from lmme3dhf.vocabulary import DIMENSIONS
+from lmme3dhf.training.losses import LOSSES
 
 
-def targets(batch: dict[str, Any]) -> torch.Tensor | None:
-    """(S,) the target of the aspect that each scored question asks for, NaN where unknown."""
-    if "values" not in batch:
-        return None
-    return batch["values"].gather(1, batch["asked"][:, None])[:, 0]
-
-
-class _Ranked(StageLoss):
-    """A loss on scores, with SRCC of each dimension and their mean on validation data."""
-
-    measured = ("srcc", *(f"srcc_{dimension}" for dimension in DIMENSIONS))
-
-    def rows(
-        self, names: list[str], predicted: torch.Tensor | None, mos: torch.Tensor | None
-    ) -> list[list[float]]:
-        """Index of the dimension, predicted and true score of each question with a score."""
-        if predicted is None:
-            return []
-        tasks = [name.rpartition(" ")[2] for name in names]
-        scored = [DIMENSIONS.index(task) for task in tasks if task in DIMENSIONS]
-        values = zip(scored, predicted.tolist(), mos.tolist(), strict=True)
-        return [list(row) for row in values if np.isfinite(row[2])]
-
-    def measures(self, rows: list[list[float]]) -> dict[str, float]:
-        """SRCC of each dimension, NaN where undefined, and the mean over those with scores."""
-        table = np.array(rows, dtype=float).reshape(-1, 3)
-        srcc = {}
-        for index, dimension in enumerate(DIMENSIONS):
-            predicted, mos = table[table[:, 0] == index, 1:].T
-            if len(mos):
-                finite = np.isfinite(predicted).all()
-                srcc[dimension] = correlations(predicted, mos).srcc if finite else np.nan
-        mean = float(np.mean(list(srcc.values()))) if srcc else np.nan
-        return {"srcc": mean} | {f"srcc_{d}": srcc.get(d, np.nan) for d in DIMENSIONS}
-
-
-class ScoreLoss(_Ranked):
-    """L1 between predicted and true MOS / 100, plus the weighted language loss.
+class ScoreLoss(StageLoss):
+    """Losses of the heads' values, plus the weighted language loss; with SRCC of each aspect and
+    their mean on validation data.
 
     Args:
+        losses: Name in `training.losses.LOSSES` -> weight, or a mapping with `weight` and options.
+        metric: Names the aspects and the heads.
         language_weight: 0 leaves the language loss out.
+
+    Raises:
+        ConfigError: There is no such loss.
     """
 
-    def __init__(self, language_weight: float) -> None:
+    def __init__(
+        self, losses: Mapping[str, Any], metric: MetricConfig, language_weight: float = 0.0
+    ) -> None:
+        self.terms = []
+        for name, given in losses.items():
+            if name not in LOSSES:
+                raise ConfigError(
+                    f"losses: {name!r} is not one of {', '.join(sorted(LOSSES))}; --plugin MODULE "
+                    "adds others"
+                )
+            options = dict(given) if isinstance(given, Mapping) else {"weight": given}
+            self.terms.append((options.pop("weight", 1.0), partial(LOSSES[name], **options)))
+        self.aspects, self.heads = tuple(metric.aspects), metric.heads
         self.language_weight = language_weight
+        self.measured = ("srcc", *(f"srcc_{aspect}" for aspect in self.aspects))
+
+    def _targets(self, batch: dict[str, Any]) -> dict[tuple[str, str], torch.Tensor]:
+        """(head, output) -> (scored reads,) targets, NaN where unknown."""
+        if "values" not in batch:
+            return {}
+        values, asked = batch["values"], batch["asked"]
+        columns = dict(zip(self.aspects, values.unbind(1), strict=True))
+        columns["score"] = values.gather(1, asked[:, None])[:, 0]
+        return {
+            (name, output): columns[output]
+            for name, head in self.heads.items()
+            for output in head.outputs
+            if output in columns
+        }
 
     def counts(self, batch: dict[str, Any]) -> list[int]:
-        """Questions with a score, and learnt tokens."""
-        scores = int(torch.isfinite(targets(batch)).sum()) if "values" in batch else 0
+        """Known targets, for each loss, and learnt tokens."""
+        known = sum(int(torch.isfinite(target).sum()) for target in self._targets(batch).values())
         learnt = len(batch["learnt"]) if "learnt" in batch else 0
-        return [scores, learnt] if self.language_weight else [scores]
+        return [known] * len(self.terms) + ([learnt] if self.language_weight else [])
 
     def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """(2,) sums of the absolute errors and of the tokens' weighted losses; (1,) without
-        language.
-        """
+        """(losses,) weighted sums over the known targets, and with language that of the tokens."""
         return self._sums(model, batch)[0]
 
     def judge(
         self, model: nn.Module, batch: dict[str, Any], names: list[str]
     ) -> tuple[torch.Tensor, list[list[float]]]:
-        """`sums`, and the rows of `_Ranked`."""
-        sums, predicted = self._sums(model, batch)
-        return sums, self.rows(names, predicted, targets(batch))
+        """`sums`; and index of the aspect, predicted and true value of each question that is scored
+        by the first head with its aspect.
+        """
+        sums, found = self._sums(model, batch)
+        rows = []
+        for index, aspect in enumerate(self.aspects if found else ()):
+            names = ((head, name) for head in found for name in (aspect, "score"))
+            output = next((found[head][name] for head, name in names if name in found[head]), None)
+            asked = (batch["asked"] == index) & torch.isfinite(batch["values"][:, index])
+            if output is not None:
+                pairs = zip(
+                    output[asked].tolist(), batch["values"][asked, index].tolist(), strict=True
+                )
+                rows += [[index, *pair] for pair in pairs]
+        return sums, rows
+
+    def measures(self, rows: list[list[float]]) -> dict[str, float]:
+        """SRCC of each aspect, NaN where undefined, and the mean over those with scores."""
+        table = np.array(rows, dtype=float).reshape(-1, 3)
+        srcc = {}
+        for index, aspect in enumerate(self.aspects):
+            predicted, mos = table[table[:, 0] == index, 1:].T
+            if len(mos):
+                finite = np.isfinite(predicted).all()
+                srcc[aspect] = correlations(predicted, mos).srcc if finite else np.nan
+        mean = float(np.mean(list(srcc.values()))) if srcc else np.nan
+        return {"srcc": mean} | {f"srcc_{name}": srcc.get(name, np.nan) for name in self.aspects}
 
     def _sums(
         self, model: nn.Module, batch: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]] | None]:
         left_out = FACTS if self.language_weight else (*FACTS, "learnt", "targets")
         output = model(**{name: value for name, value in batch.items() if name not in left_out})
-        error = torch.zeros((), device=batch["reads"].device)
+        errors = [torch.zeros((), device=batch["reads"].device) for _ in self.terms]
         # A batch of rehearsal questions alone has no score to learn.
-        if output.score is not None:
-            known = torch.isfinite(targets(batch))
-            error = (output.score[known] - targets(batch)[known]).abs().sum()
-        if not self.language_weight:
-            return error[None], output.score
-        said = error.new_zeros(()) if output.token_losses is None else output.token_losses.sum()
-        return torch.stack([error, self.language_weight * said]), output.score
+        for (head, name), target in self._targets(batch).items() if output.heads else ():
+            known = torch.isfinite(target)
+            prediction = output.heads[head][name][known]
+            for i, (weight, loss) in enumerate(self.terms):
+                errors[i] = errors[i] + weight * loss(prediction, target[known]).sum()
+        if self.language_weight:
+            said = output.token_losses
+            said = errors[0].new_zeros(()) if said is None else said.sum()
+            errors.append(self.language_weight * said)
+        return torch.stack(errors), output.heads
 
 
-def spoken_reply(sample: Sample) -> str:
+def spoken_reply(sample: Sample, aspects: Aspects) -> str:
     """What the model is to say: the level sentence without the number that the numerical lists
     append.
     """
-    if sample.task not in DIMENSIONS:
+    if sample.task not in aspects:
         return sample.reply
-    return level_reply(GEN3DHF[sample.task], sample.level)
+    return f"{aspects[sample.task].prefix()} {sample.level}."
 
 
-def scored_samples(config: Config) -> tuple[list[Sample], list[Sample]]:
+def scored_samples(config: Config, aspects: Aspects = GEN3DHF) -> tuple[list[Sample], list[Sample]]:
     """The samples of the stage, those of rehearsal last, and those to validate on.
 
     Raises:
@@ -138,10 +160,10 @@ def scored_samples(config: Config) -> tuple[list[Sample], list[Sample]]:
                 f"{sample.video} {sample.task}: no score; score.lists takes lists of the "
                 "numerical kind"
             )
-    for dimension in DIMENSIONS:
-        known = [s.mos for s in (*samples, *validation) if s.task == dimension]
-        if other := other_scale(known, GEN3DHF[dimension].scale):
-            raise DataError(f"score.lists: the {dimension} scores {other}")
+    for name, aspect in aspects.items():
+        known = [s.mos for s in (*samples, *validation) if s.task == name]
+        if other := other_scale(known, aspect.scale):
+            raise DataError(f"score.lists: the {name} scores {other}")
     # Rehearsal has nothing to teach a head.
     if config.score.language_weight and config.lora.trained:
         rehearsal = config.score.rehearsal
@@ -151,47 +173,52 @@ def scored_samples(config: Config) -> tuple[list[Sample], list[Sample]]:
     return samples, validation
 
 
-def level_edges(root: Path, samples: list[Sample]) -> dict[str, tuple[float, ...]]:
-    """Edges of the level scales by dimension: those stored with the data set, which its lists were
-    labelled with; where it has none (the release), Eq. 4 on the training scores.
+def with_edges(aspects: Aspects, root: Path, samples: list[Sample]) -> dict[str, Aspect]:
+    """The aspects with the edges of their levels: their own; those stored with the data set, which
+    its lists were labelled with; where there are none (the release), Eq. 4 on the training scores.
 
     Args:
+        aspects: What is rated.
         root: Folder of the data set.
         samples: The training samples.
     """
     stored = root / "levels.json"
-    if stored.exists():
-        return {dimension: scale.edges for dimension, scale in read_levels(stored, GEN3DHF).items()}
-    fitted = {}
-    for name, aspect in GEN3DHF.items():
-        scores = [s.mos for s in samples if s.task == name and s.mos is not None]
-        if scores:
-            fitted[name] = fit_level_scale(np.array(scores), aspect).edges
-    return fitted
+    known = read_levels(stored, aspects) if stored.exists() else {}
+    found = dict(aspects)
+    for name, aspect in aspects.items():
+        if not aspect.scale.levels or aspect.scale.edges:
+            continue
+        edges = known[name].edges if name in known else None
+        mos = np.array([s.mos for s in samples if s.task == name and s.mos is not None])
+        if not known and len(mos):
+            edges = fit_level_scale(mos, aspect).edges
+        found[name] = replace(aspect, scale=aspect.scale.replace(edges=edges))
+    return found
 
 
 def question_for(
-    config: Config, encoder: DialogueEncoder, answer_prefix: str
+    config: Config, encoder: DialogueEncoder, aspects: Aspects
 ) -> Callable[[Sample], Question]:
     """Encodes questions up to the read position; with language rehearsal, or where the label is
     read, the rest of the reply follows.
     """
 
     def question(sample: Sample) -> Question:
-        prefix = None
-        if sample.task in DIMENSIONS:
-            prefix = answer_prefix.format(dimension=sample.task)
+        aspect, prefix = aspects.get(sample.task), None
+        if aspect:
+            prefix = aspect.prefix()
             if config.score.read == "question":
                 prefix = ""
             elif config.score.read == "label":
                 prefix += f" {sample.level}"
         replies = config.score.language_weight or config.score.read == "label"
-        reply = spoken_reply(sample) if replies else None
+        reply = spoken_reply(sample, aspects) if replies else None
+        known = aspect and sample.mos is not None
         return Question(
             name=f"{sample.video} {sample.task}",
             encoded=encoder.encode(sample.prompt, reply=reply, prefix=prefix),
-            aspect=sample.task if sample.task in DIMENSIONS else None,
-            values={} if sample.mos is None else {sample.task: sample.mos / 100},
+            aspect=aspect and aspect.name,
+            values={aspect.name: aspect.scale.to_unit(sample.mos)} if known else {},
         )
 
     return question
@@ -215,18 +242,21 @@ def train_score(config: Config, run: Path) -> Path:
     if runs.is_done(run, "score", config, folder):
         print(f"{run}: stage 2 is done")
         return run
-    samples, validation = scored_samples(config)
+    aspects = runs.aspects_at(config)
+    samples, validation = scored_samples(config, aspects)
     processor = load_processor(folder)
-    edges = level_edges(config.data.root, samples)
-    metric = runs.metric_of(folder, processor, config, level_edges=edges, read=config.score.read)
+    aspects = with_edges(aspects, config.data.root, samples)
+    heads = heads_from(config.score.heads, read=config.score.read)
+    metric = runs.metric_of(folder, processor, config, aspects, heads=heads)
     runs.open_run(run, "score", config, folder, {"metric": metric.to_dict()})
     encoder = DialogueEncoder(processor.tokenizer)
-    question = question_for(config, encoder, metric.answer_prefix)
+    question = question_for(config, encoder, metric.aspects)
     dataset = runs.clip_questions(
         config, folder, processor, samples, question, "stage 2", validation
     )
     model = runs.load_model(config, folder)
-    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to, DIMENSIONS)
+    model.set_heads(heads)
+    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to, tuple(metric.aspects))
     if not config.lora.trained:
         _train_head(config, run, model, dataset, collator, metric, validation)
         return run
@@ -237,33 +267,30 @@ def train_score(config: Config, run: Path) -> Path:
         dataset,
         collator,
         name="stage 2",
-        loss=ScoreLoss(config.score.language_weight),
+        loss=ScoreLoss(config.score.losses, metric, config.score.language_weight),
         settings=config.score.trainer,
-        train_head=True,
+        heads=tuple(heads),
         metric=metric,
         validation=validation,
     )
     return run
 
 
-class HeadLoss(_Ranked):
-    """L1 between predicted and true MOS / 100 of the head alone, on frozen states."""
+class _LoneHeads(nn.Module):
+    """The heads of a model on hidden states that are known, for `ScoreLoss`.
 
-    def counts(self, batch: dict[str, Any]) -> list[int]:
-        """Scores."""
-        return [len(targets(batch))]
+    Args:
+        model: Theirs; nothing else of it is trained.
+    """
 
-    def sums(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """(1,) sum of the absolute errors."""
-        return (model(batch["hidden"]) - targets(batch)).abs().sum()[None]
+    def __init__(self, model: LMME3DHF) -> None:
+        super().__init__()
+        self.heads, self.values = model.heads, model.head_values
+        self.read = model.metric.read
 
-    def judge(
-        self, model: nn.Module, batch: dict[str, Any], names: list[str]
-    ) -> tuple[torch.Tensor, list[list[float]]]:
-        """`sums`, and the rows of `_Ranked`."""
-        predicted = model(batch["hidden"])
-        sums = (predicted - targets(batch)).abs().sum()[None]
-        return sums, self.rows(names, predicted, targets(batch))
+    def forward(self, reads: torch.Tensor) -> LMME3DHFOutput:
+        """The heads' values of hidden states (reads, hidden)."""
+        return LMME3DHFOutput(heads=self.values({self.read: reads}))
 
 
 def _train_head(
@@ -278,7 +305,7 @@ def _train_head(
     runs.save_probe(run, runs.probe_batches(dataset, collator, metric))
     items, validation_items = (
         [
-            {"name": name, "hidden": hidden, "values": values, "asked": asked}
+            {"name": name, "reads": hidden, "values": values, "asked": asked}
             for batch in _batches(part, collator, config.batch_size)
             for name, hidden, values, asked in zip(
                 batch["names"],
@@ -291,18 +318,17 @@ def _train_head(
         for part in (dataset, dataset.on(validation))
     )
     model.requires_grad_(False)
-    head = model.score_head.requires_grad_(True)
+    model.heads.requires_grad_(True)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        stacked = {
-            key: torch.stack([row[key] for row in rows]) for key in ("hidden", "values", "asked")
-        }
+        keys = ("reads", "values", "asked")
+        stacked = {key: torch.stack([row[key] for row in rows]) for key in keys}
         return {"names": [row["name"] for row in rows], **stacked}
 
     train(
         name="stage 2",
-        model=head,
-        loss=HeadLoss(),
+        model=_LoneHeads(model),
+        loss=ScoreLoss(config.score.losses, metric),
         dataset=items,
         collator=collate,
         settings=config.score.trainer,
@@ -310,7 +336,7 @@ def _train_head(
         seed=config.seed,
         validation=validation_items or None,
     )
-    runs.finish_part(run, head, runs.HEAD)
+    runs.finish_part(run, model.heads, runs.HEAD)
 
 
 def _batches(
@@ -347,21 +373,23 @@ def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[st
         lists: Lists of the numerical kind, relative to `data.root`.
 
     Returns:
-        (video, dimension) -> score, 0-100.
+        (video, aspect) -> score, in units of its scale.
     """
     # Nothing is trained here: an adapter that the folder keeps stays as it is.
     config = replace(config, lora=replace(config.lora, language=False, vision=False))
     processor = load_processor(folder)
     samples = runs.listed_samples(config, lists)
-    prefix = load_configuration(folder).get_metric().answer_prefix
-    question = question_for(config, DialogueEncoder(processor.tokenizer), prefix)
+    aspects = load_configuration(folder).get_metric().aspects
+    question = question_for(config, DialogueEncoder(processor.tokenizer), aspects)
     dataset = runs.clip_questions(config, folder, processor, samples, question, "scores")
     model = runs.load_model(config, folder)
-    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to, DIMENSIONS)
-    scores: list[float] = []
+    collator = Collator(processor.tokenizer.pad_token_id, config.pad_to, tuple(aspects))
+    found = []
     for batch in _batches(dataset, collator, config.batch_size):
+        hidden = _read_states(model, batch).to(model.device)
         with torch.no_grad():
-            head = model.score_head(_read_states(model, batch).to(model.device))
-        scores += (100 * head).tolist()
+            found.append({name: model.scores(hidden, name) for name in aspects})
+    units = {name: torch.cat([part[name] for part in found]) for name in aspects}
+    scores = {name: aspects[name].scale.from_unit(units[name]).tolist() for name in aspects}
     keys = [(sample.video, sample.task) for group in dataset.groups for sample in group]
-    return dict(zip(keys, scores, strict=True))
+    return {key: scores[key[1]][index] for index, key in enumerate(keys)}

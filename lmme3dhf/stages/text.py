@@ -54,7 +54,7 @@ def train_text(config: Config, run: Path) -> Path:
     settings = config.text.trainer | config.hardware
     validation = runs.validation_samples(config, config.text.lists, settings, "stage 1")
     processor = load_processor(folder)
-    metric = runs.metric_of(folder, processor, config)
+    metric = runs.metric_of(folder, processor, config, runs.aspects_at(config))
     runs.open_run(run, "text", config, folder, {"metric": metric.to_dict()})
     encoder = DialogueEncoder(processor.tokenizer)
 
@@ -70,11 +70,10 @@ def train_text(config: Config, run: Path) -> Path:
         run,
         runs.load_model(config, folder),
         dataset,
-        Collator(processor.tokenizer.pad_token_id, config.pad_to),
+        Collator(processor.tokenizer.pad_token_id, config.pad_to, tuple(metric.aspects)),
         name="stage 1",
         loss=LanguageLoss(),
         settings=config.text.trainer,
-        train_head=False,
         metric=metric,
         validation=validation,
     )

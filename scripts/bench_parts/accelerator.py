@@ -41,7 +41,6 @@ from lmme3dhf.stages.saliency import train_saliency
 from lmme3dhf.stages.score import train_score
 from lmme3dhf.stages.text import train_text
 from lmme3dhf.training import SPEED
-from lmme3dhf.vocabulary import DIMENSIONS
 
 # What a large product of matrices in bf16 reaches on an H100 or H200; the unit of the predictions.
 ACHIEVABLE_TFLOP_S = 790.0
@@ -181,7 +180,7 @@ class Workplace:
     def config(self) -> Config:
         """Settings of all stages, with the lists and maps that they name written."""
         asked = material.samples(self.clips, 3)
-        for task in DIMENSIONS:
+        for task in GEN3DHF:
             rows = [sample for sample in asked if sample.task == task]
             write_list(self._list(f"text/train_{task}.json"), rows)
             scored = [

@@ -16,12 +16,11 @@ from bench_parts.rows import Bench
 from torch import nn
 from transformers import ProcessorMixin
 
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.stages.media import frame_choice, visual_store
 from lmme3dhf.stages.run import load_model
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
 
 VIDEOS = (2, 4, 8, 16)
 FRAMES = (4, 8, 16, 32)
@@ -104,9 +103,8 @@ def ready_scorer(
         frames: The frame choice.
         workers: Processes that decode.
     """
-    prefix = model.metric.answer_prefix.format(dimension=DIMENSIONS[0])
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens, frames=frames))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects, frames=frames))
     model.missing_parts = []
     return Scorer(model, processor, workers=workers)
 

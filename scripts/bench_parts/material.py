@@ -28,7 +28,7 @@ from lmme3dhf.data.samples import Sample
 from lmme3dhf.data.synthetic.pretraining import vocabulary_corpus
 from lmme3dhf.data.video import FrameChoice
 from lmme3dhf.models.tiny import SPECIAL_TOKENS, save_tiny, tiny_tokenizer
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import LEVELS
 
 SEED = 0
 GEOMETRIES = ("tiny", "7b")
@@ -87,7 +87,7 @@ _7B_VISION = {
 @cache
 def tokenizer() -> Qwen2Tokenizer:
     """A tokenizer that has words for the metric's questions; its ids fit both geometries."""
-    replies = tuple(level_reply(GEN3DHF[d], level) for d in DIMENSIONS for level in LEVELS)
+    replies = tuple(level_reply(GEN3DHF[d], level) for d in GEN3DHF for level in LEVELS)
     return tiny_tokenizer(vocabulary_corpus((*PROMPTS.values(), SALIENCY_PROMPT), replies))
 
 
@@ -250,7 +250,7 @@ def samples(clips: list[Path], questions: int) -> list[Sample]:
                 "levels": {task: level},
                 "values": {task: mos},
             }
-            for task in DIMENSIONS
+            for task in GEN3DHF
         }
         said["distortion"] = {"reply": distortion_reply(("Eye Distortions", "Mouth Distortions"))}
         for task in list(said)[:questions]:

@@ -186,7 +186,9 @@ def read_levels(model: LMME3DHF, batch: dict[str, Any]) -> torch.Tensor:
     """Logits (questions, 5) of the level words at the read positions of a `prefix_batch`."""
     placed = to_device({k: v for k, v in batch.items() if k not in FACTS}, model.device)
     scored = placed.pop("scored")
-    return model.level_logits(model.hidden_at(**placed).flatten(0, 1)[scored])
+    hidden = model.hidden_at(**placed).flatten(0, 1)[scored]
+    # All aspects have the same level words.
+    return model.level_logits(hidden, next(iter(model.metric.aspects)))
 
 
 @torch.inference_mode()

@@ -47,7 +47,7 @@ def adapt(model: nn.Module) -> nn.Module:
     """Adds the adapters of the recipe; they start from a fixed state that is not zero, or half of
     their gradients would be.
     """
-    adapted = add_adapters(model, **LORA, train_head=False)
+    adapted = add_adapters(model, **LORA)
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for name, parameter in sorted(adapted.named_parameters()):

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lmme3dhf.annotations.descriptions import REPLY_PREFIX, distortion_reply
 from lmme3dhf.aspects import GEN3DHF
-from lmme3dhf.data.dialogue import DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import DialogueEncoder, with_tokens
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply
 from lmme3dhf.data.pixels import read_pixels
 from lmme3dhf.data.video import read_clip
@@ -25,7 +25,7 @@ from lmme3dhf.metrics.significance import bootstrap_intervals
 from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.stages.media import frame_choice
 from lmme3dhf.stages.run import load_model
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import LEVELS
 
 # Losses, gradients and logits of float32 in another order of summation.
 ROUNDING = 2e-4
@@ -195,7 +195,7 @@ def packed_training(bench: Bench, id: str, side_px: int, questions: int) -> Row:
 def prompts() -> list[tuple[str, str, str]]:
     """(question, start of the answer, whole answer) of the three tasks."""
     prefix = "The {} of the human face in this video is"
-    rated = [(PROMPTS[d], prefix.format(d), level_reply(GEN3DHF[d], LEVELS[2])) for d in DIMENSIONS]
+    rated = [(PROMPTS[d], prefix.format(d), level_reply(GEN3DHF[d], LEVELS[2])) for d in GEN3DHF]
     named = distortion_reply(("Eye Distortions", "Mouth Distortions"))
     return [*rated, (PROMPTS["distortion"], REPLY_PREFIX, named)]
 
@@ -204,15 +204,18 @@ def _our_scorer(bench: Bench, side_px: int) -> SimpleNamespace:
     config = package.settings(bench.model, bench.features, side_px, store=False)
     processor = load_processor(bench.model)
     model = load_model(config, bench.model).eval()
-    prefix = model.metric.answer_prefix.format(dimension=DIMENSIONS[0])
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects))
     encoder = DialogueEncoder(processor.tokenizer)
     pixels = read_pixels(
         bench.clip, frame_choice(config.frames), processor.video_processor, views=False
     )
     return SimpleNamespace(
-        model=model, processor=processor, encoder=encoder, pixels=pixels, tokens=tokens
+        model=model,
+        processor=processor,
+        encoder=encoder,
+        pixels=pixels,
+        tokens=model.metric.level_tokens,
     )
 
 

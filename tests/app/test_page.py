@@ -17,7 +17,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,14 +36,14 @@ from lmme3dhf.app.page import (
 )
 from lmme3dhf.assessment import Assessment, Rating
 from lmme3dhf.cli import main
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.models.card import METRIC, read_metric, scales
 from lmme3dhf.models.configuration import SaliencyConfig
 from lmme3dhf.scorer import Scorer
 from lmme3dhf.scores import ScoreRow, read_scores
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
-from tests.conftest import SHARED_DATA, random_frames
+from lmme3dhf.vocabulary import LEVELS
+from tests.conftest import DIMENSIONS, SHARED_DATA, random_frames
 from tests.models.conftest import load_with_head
 
 FRAMES = {"fps": None, "frames": 4, "min_pixels": 3136, "max_pixels": 12544}
@@ -55,15 +55,16 @@ PATIENCE_MS = 60_000  # nothing is waited for as long, unless it is broken
 def model(tiny_folder: Path, processor, tmp_path_factory) -> Path:
     """A folder of the tiny model as if all stages had been trained, with scales of its own."""
     made = load_with_head(tiny_folder)
-    last = made.score_head.layers[-1]
+    last = made.heads["score"].layers[-1]
     with torch.no_grad():  # within the scale
         last.weight *= 0.1
-    prefix = made.metric.answer_prefix.format(dimension="quality")
-    tokens = level_token_ids(processor.tokenizer, prefix, LEVELS)
-    edges = {d: [0.0, 20.0, 40.0, 60.0, 80.0, 100.0] for d in DIMENSIONS}
-    made.config.set_metric(
-        made.metric.replace(frames=FRAMES, level_token_ids=tokens, level_edges=edges)
-    )
+    aspects = with_tokens(made.metric.aspects, processor.tokenizer)
+    edges = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)
+    aspects = {
+        name: replace(aspect, scale=aspect.scale.replace(edges=edges))
+        for name, aspect in aspects.items()
+    }
+    made.config.set_metric(made.metric.replace(frames=FRAMES, aspects=aspects))
     made.add_saliency_decoder(SaliencyConfig())
     folder = tmp_path_factory.mktemp("app") / "model"
     made.save_pretrained(folder)

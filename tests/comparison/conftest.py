@@ -21,7 +21,8 @@ from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.predictions import Prediction, write_predictions
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
+from tests.conftest import DIMENSIONS
 
 VIDEOS = [f"seed{200 * generator + face:04d}" for generator in range(3) for face in range(8)]
 PARTS = {

@@ -24,8 +24,9 @@ from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, write_list
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.files import write_json
 from lmme3dhf.predictions import Prediction, write_predictions
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
 from tests.comparison.conftest import leave_unmarked
+from tests.conftest import DIMENSIONS
 
 FACES = {"train": range(0, 4), "eval": range(4, 12)}
 VIDEOS = {

@@ -3,8 +3,7 @@
 import pytest
 
 from lmme3dhf.data.gen3dhf import read_list
-from lmme3dhf.vocabulary import DIMENSIONS
-from tests.conftest import shared_data
+from tests.conftest import DIMENSIONS, shared_data
 
 
 def videos(count: int) -> list[str]:

@@ -13,8 +13,8 @@ from lmme3dhf.data.dialogue import (
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.models.backbone import MEDIA
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
-from tests.conftest import random_frames
+from lmme3dhf.vocabulary import LEVELS
+from tests.conftest import DIMENSIONS, random_frames
 
 PREFIX = "The quality of the human face in this video is"
 

@@ -12,7 +12,8 @@ from lmme3dhf.data.folds import PROTOCOLS, protocol_splits, write_fold
 from lmme3dhf.data.gen3dhf import PROMPTS, level_reply, read_list, write_list
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.data.splits import check_split, generator, latent, read_split
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from tests.conftest import DIMENSIONS
 
 
 @pytest.fixture

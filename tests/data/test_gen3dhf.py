@@ -14,8 +14,8 @@ from lmme3dhf.annotations.descriptions import distortion_reply
 from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.gen3dhf import PROMPTS, SALIENCY_PROMPT, level_reply, read_list, write_list
 from lmme3dhf.data.samples import DataError, Sample
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
-from tests.conftest import shared_data
+from lmme3dhf.vocabulary import LEVELS
+from tests.conftest import DIMENSIONS, shared_data
 
 SENTENCE = "The quality of the human face in this video is good."
 

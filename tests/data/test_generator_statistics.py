@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmme3dhf.data import generator_statistics
-from lmme3dhf.vocabulary import DIMENSIONS
+from tests.conftest import DIMENSIONS
 from tests.data.conftest import videos
 
 # Mean and deviation of quality and authenticity, mean difference, videos in eval (1.3 and 1.7).

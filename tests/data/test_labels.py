@@ -23,7 +23,7 @@ from lmme3dhf.data.labels import Sources, build_labels, clips_in, deeper_clips, 
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.splits import Split, latent, read_split
 from lmme3dhf.data.synthetic.render import write_clip
-from lmme3dhf.vocabulary import DIMENSIONS
+from tests.conftest import DIMENSIONS
 
 SPLIT = {"train": ["seed0000", "seed0001", "seed0002"], "val": ["seed0003"], "eval": ["seed0004"]}
 VIDEOS = [video for part in SPLIT.values() for video in part]

@@ -15,8 +15,8 @@ from lmme3dhf.annotations.ratings import Ratings
 from lmme3dhf.aspects import GEN3DHF, Scale
 from lmme3dhf.data import statistics
 from lmme3dhf.data.statistics import StripMarks
-from lmme3dhf.vocabulary import DIMENSIONS
 from lmme3dhf.vocabulary import LEVELS as WORDS
+from tests.conftest import DIMENSIONS
 from tests.data.conftest import videos
 
 # n, min, max, mean, std, p5, p25, median, p75, p95, skew: section 1.4.

@@ -19,8 +19,9 @@ from lmme3dhf.doctor.memory import (
     training_bytes,
     weight_bytes,
 )
-from lmme3dhf.models.configuration import SaliencyConfig, published_head
+from lmme3dhf.models.configuration import SaliencyConfig
 from lmme3dhf.models.heads import HEADS
+from lmme3dhf.models.heads.mlp import published_head
 from lmme3dhf.models.loading import UNQUANTIZED
 from lmme3dhf.models.saliency_decoder import SaliencyDecoder
 

@@ -16,12 +16,11 @@ from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import FACTS, Collator, Media, Question, packed_item
-from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, level_token_ids
+from lmme3dhf.data.dialogue import IGNORED, DialogueEncoder, with_tokens
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.data.pixels import clip_pixels
 from lmme3dhf.models.backbone import MEDIA
 from lmme3dhf.models.modeling import LMME3DHF
-from lmme3dhf.vocabulary import LEVELS
 from tests.conftest import random_frames
 from tests.models.fake_model_hub import ModelHub, serving
 
@@ -43,7 +42,7 @@ def load_with_head(folder: Path, **options) -> LMME3DHF:
     torch.manual_seed(0)
     model = LMME3DHF.from_pretrained(folder, **options).eval()
     with torch.no_grad():
-        for layer in model.score_head.layers:
+        for layer in model.heads["score"].layers:
             layer.weight.normal_(0, (2 / layer.in_features) ** 0.5)
     return model
 
@@ -75,8 +74,8 @@ def hub(monkeypatch, tmp_path) -> Iterator[ModelHub]:
 def model(tiny_folder: Path, processor: ProcessorMixin) -> LMME3DHF:
     """Ours, with level tokens; shared, so no test may change it."""
     model = load_with_head(tiny_folder)
-    tokens = level_token_ids(processor.tokenizer, PREFIX, LEVELS)
-    model.config.set_metric(model.metric.replace(level_token_ids=tokens))
+    aspects = with_tokens(model.metric.aspects, processor.tokenizer)
+    model.config.set_metric(model.metric.replace(aspects=aspects))
     return model
 
 
@@ -207,7 +206,7 @@ def hidden_of(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def levels_of(model: LMME3DHF, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Level logits (scored reads, 5) of a batch."""
-    return model.level_logits(hidden_of(model, batch).flatten(0, 1)[batch["scored"]])
+    return model.level_logits(hidden_of(model, batch).flatten(0, 1)[batch["scored"]], "quality")
 
 
 def rewritten(folder: Path, target: Path, change: Callable[[dict], dict], name: str) -> Path:
@@ -278,15 +277,15 @@ def stage_run(
 ) -> Path:
     """A finished run of stage 2 that trained the head alone (its head is drawn, not trained)."""
     from lmme3dhf.stages import run as runs
-    from lmme3dhf.stages.score import level_edges, scored_samples
+    from lmme3dhf.stages.score import scored_samples, with_edges
 
     run = tmp_path_factory.mktemp("runs") / "stage2"
-    edges = level_edges(stage_config.data.root, scored_samples(stage_config)[0])
-    metric = runs.metric_of(tiny_folder, processor, stage_config, level_edges=edges)
+    aspects = with_edges(GEN3DHF, stage_config.data.root, scored_samples(stage_config)[0])
+    metric = runs.metric_of(tiny_folder, processor, stage_config, aspects)
     runs.open_run(run, "score", stage_config, tiny_folder, {"metric": metric.to_dict()})
-    head = load_with_head(tiny_folder).score_head
+    heads = load_with_head(tiny_folder).heads
     runs.save_probe(run, [batch_of(processor, made_case(processor, 0))])
-    runs.finish_part(run, head, runs.HEAD)
+    runs.finish_part(run, heads, runs.HEAD)
     return run
 
 

@@ -5,18 +5,25 @@ import json
 import pytest
 from transformers import AutoConfig, Qwen2_5_VLConfig
 
+from lmme3dhf.aspects import Aspect, Scale
 from lmme3dhf.models.configuration import (
+    HeadConfig,
     LMME3DHFConfig,
     MetricConfig,
     SaliencyConfig,
-    published_head,
 )
+from lmme3dhf.models.heads.mlp import published_head
 
 FULL = MetricConfig(
-    head_widths=(64, 16),
-    answer_prefix="The {dimension} is",
-    level_token_ids=(5, 4, 3, 2, 1),
-    level_edges={"quality": (0.0, 20.5, 40.0, 60.0, 80.0, 100.0)},
+    aspects={
+        "fit": Aspect(
+            name="fit",
+            prompt="Does it fit?",
+            answer_prefix="The {aspect} is",
+            scale=Scale(minimum=1, maximum=5, levels=("low", "high"), tokens=(5, 4)),
+        )
+    },
+    heads={"pair": HeadConfig(outputs=("fit", "spread"), options={"widths": [64, 16]})},
     saliency=SaliencyConfig(taps=(5, 3, 1), width=32),
     frames={"fps": 2.0, "frames": None},
 )
@@ -67,8 +74,8 @@ def test_metric_refuses_what_it_does_not_know():
 @pytest.mark.parametrize("tokens", [(1, 2, 3, 4), (1, 2, 3, 4, 4), ()])
 def test_metric_wants_five_different_level_tokens(tokens):
     """Catches two levels that share their probability, and a list that is too short."""
-    with pytest.raises(ValueError, match="level_token_ids"):
-        MetricConfig(level_token_ids=tokens)
+    with pytest.raises(ValueError, match="tokens"):
+        MetricConfig.from_dict({"level_token_ids": list(tokens)})
 
 
 def test_config_is_read_by_ours_and_as_plain_qwen(tmp_path):
@@ -91,3 +98,28 @@ def test_plain_config_gets_the_defaults(tmp_path):
     Qwen2_5_VLConfig().save_pretrained(tmp_path)
     assert LMME3DHFConfig.from_pretrained(tmp_path).get_metric() == MetricConfig()
     assert LMME3DHFConfig().get_metric() == MetricConfig()
+
+
+def test_a_folder_of_an_earlier_version_is_read():
+    """One head and Gen3DHF's two aspects in keys of their own, as in the demo's folder of that
+    version. Catches edges, tokens or the read position lost on the way.
+    """
+    edges = [18.5, 29.5, 40.5, 51.5, 63.5, 74.5]
+    metric = MetricConfig.from_dict(
+        {
+            "answer_prefix": "The {dimension} here is",
+            "head": "mlp",
+            "head_widths": [32],
+            "level_edges": {"quality": edges},
+            "level_token_ids": [405, 409, 412, 404, 294],
+            "read": "label",
+        }
+    )
+    assert list(metric.aspects) == ["quality", "authenticity"]
+    quality, authenticity = metric.aspects.values()
+    assert quality.prefix() == "The quality here is"
+    assert quality.scale.edges == tuple(edges)
+    assert authenticity.scale.edges is None
+    assert authenticity.scale.tokens == metric.level_tokens == (405, 409, 412, 404, 294)
+    assert metric.heads == {"score": HeadConfig(read="label", options={"widths": [32]})}
+    assert MetricConfig.from_dict(metric.to_dict()) == metric

@@ -144,9 +144,7 @@ def test_torch_counts_the_same_in_a_training_step(tiny_folder):
     twice, backward too.
     """
     model = LMME3DHF.from_pretrained(tiny_folder, attn_implementation="sdpa")
-    adapted = add_adapters(
-        model, rank=4, alpha=8, dropout=0.0, language=True, vision=False, train_head=False
-    )
+    adapted = add_adapters(model, rank=4, alpha=8, dropout=0.0, language=True, vision=False)
     batch = packed(model)
     with FlopCounterMode(display=False, custom_mapping=FUSED_ON_THE_CPU) as counter:
         adapted(**batch).token_losses.sum().backward()

@@ -305,13 +305,9 @@ def test_a_huge_configuration_is_not_read(plain):
         (("text_config", "rope_parameters"), 3),
         (("id2label",), 3),
         (("metric",), 3),
-        (("metric", "head_widths"), 3),
         (("metric", "level_edges"), 3),
         (("metric", "saliency"), {"taps": 3}),
-        (("metric", "head_widths"), [-1]),
-        (("metric", "head_widths"), ["x"]),
         (("metric", "level_token_ids"), [-1, 1, 2, 3, 4]),
-        (("metric", "answer_prefix"), "{x}"),
         (("metric", "answer_prefix"), "{"),
         (("metric", "answer_prefix"), "{}"),
         (("metric", "answer_prefix"), "{dimension!r}"),
@@ -339,6 +335,9 @@ def test_a_value_of_another_type_is_a_sentence(plain, keys, value):
         (CONFIG, ("text_config", "vocab_size"), -4),
         (CONFIG, ("metric", "saliency"), {"width": -1}),
         (CONFIG, ("metric", "level_token_ids"), [10**9, 1, 2, 3, 4]),
+        (CONFIG, ("metric", "head_widths"), [-1]),
+        (CONFIG, ("metric", "head_widths"), ["x"]),
+        (CONFIG, ("metric", "head_widths"), 3),
         (CONFIG, ("metric", "frames"), [1]),
         (CONFIG, ("metric", "frames"), {"fps": -1}),
         ("generation_config.json", ("pad_token_id",), "evil"),
@@ -692,11 +691,11 @@ def kept(tiny_folder, processor, tmp_path_factory) -> Path:
         dropout=0.0,
         language=True,
         vision=False,
-        train_head=True,
+        heads=("score",),
     )
     adapted.save_pretrained(root / "run")
     probe = batch_of(processor, made_case(processor, 0))
-    metric = MetricConfig(level_token_ids=(5, 4, 3, 2, 1))
+    metric = MetricConfig.from_dict({"level_token_ids": [5, 4, 3, 2, 1]})
     merge_adapter(
         tiny_folder, root / "run", root / "model", metric, [probe], torch.float32, form="adapter"
     )

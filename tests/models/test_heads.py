@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lmme3dhf.models.configuration import published_head
 from lmme3dhf.models.heads import HEADS, MLPHead
+from lmme3dhf.models.heads.mlp import published_head
 
 
 def small_head() -> MLPHead:
@@ -31,7 +31,7 @@ def test_head_is_linears_with_relu_between():
     first, second, third = head.layers
     same = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third, nn.Flatten(0))
     hidden = torch.randn(7, 24)
-    torch.testing.assert_close(head(hidden), same(hidden))
+    torch.testing.assert_close(head(hidden)["score"], same(hidden))
 
 
 def test_output_is_not_clipped():
@@ -41,7 +41,7 @@ def test_output_is_not_clipped():
     head = small_head()
     with torch.no_grad():
         head.layers[-1].bias.fill_(-3.0)
-    score = head(0.1 * torch.randn(5, 24))
+    score = head(0.1 * torch.randn(5, 24))["score"]
     assert (score < 0).all()
     score.sum().backward()
     assert head.layers[-1].bias.grad.item() == 5
@@ -49,8 +49,8 @@ def test_output_is_not_clipped():
 
 def test_one_score_a_sample():
     """Catches (batch, 1), which broadcasts against (batch,) targets into a silent wrong loss."""
-    assert small_head()(torch.randn(4, 24)).shape == (4,)
-    assert small_head()(torch.randn(1, 24)).shape == (1,)
+    assert small_head()(torch.randn(4, 24))["score"].shape == (4,)
+    assert small_head()(torch.randn(1, 24))["score"].shape == (1,)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -59,9 +59,9 @@ def test_computed_in_float32_whatever_comes_in(dtype):
     MOS moves in steps of 0.2 to 0.4.
     """
     head, hidden = small_head(), torch.randn(6, 24).to(dtype)
-    expected = head(hidden.float())
+    expected = head(hidden.float())["score"]
     with torch.autocast("cpu", torch.bfloat16):
-        score = head(hidden)
+        score = head(hidden)["score"]
     assert score.dtype == torch.float32
     assert torch.equal(score, expected)
 
@@ -76,6 +76,6 @@ def test_fresh_head_starts_in_the_middle_and_alive():
         assert layer.weight.std().item() == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.05)
         assert not layer.bias.any()
     assert head.layers[-1].bias.item() == 0.5
-    head(torch.randn(64, 512)).sum().backward()
+    head(torch.randn(64, 512))["score"].sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad.abs().max() > 0, name

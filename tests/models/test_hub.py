@@ -90,7 +90,7 @@ def test_the_stock_class_reads_a_folder_with_a_card(published):
     ours = LMME3DHF.from_pretrained(published).state_dict()
     assert len(stock) > 50
     assert all(torch.equal(tensor, ours[name]) for name, tensor in stock.items())
-    assert {name.split(".")[0] for name in set(ours) - set(stock)} == {"score_head"}
+    assert {name.split(".")[0] for name in set(ours) - set(stock)} == {"heads"}
 
 
 def test_only_what_the_manifest_lists_is_sent(hub, copy):

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from transformers import ProcessorMixin
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import Collator, Item, packed_item
-from lmme3dhf.data.dialogue import level_token_ids
+from lmme3dhf.data.dialogue import with_tokens
 from lmme3dhf.models import loading
+from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.folder import ModelError, check_folder
 from lmme3dhf.models.loading import (
     flash_attention_problem,
@@ -25,7 +27,6 @@ from lmme3dhf.models.merge import merge_adapter
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.stages.score import ScoreLoss
 from lmme3dhf.training import train
-from lmme3dhf.vocabulary import LEVELS
 from tests.models.conftest import PREFIX, asked, noise
 
 CPU = torch.device("cpu")
@@ -120,7 +121,7 @@ def test_types_and_parts_are_those_asked_for(tiny_folder):
     model = load_model(tiny_folder, dtype="bfloat16", tower=False)
     assert model.model.visual is None
     assert model.lm_head.weight.dtype == torch.bfloat16
-    assert {p.dtype for p in model.score_head.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.heads["score"].parameters()} == {torch.float32}
     assert not model.training
     assert load_model(tiny_folder).lm_head.weight.dtype == torch.float32
 
@@ -162,7 +163,7 @@ def adapted_model(folder: Path, **options) -> nn.Module:
     torch.manual_seed(0)
     model = load_model(folder, device="cpu", **options)
     return add_adapters(
-        model, rank=4, alpha=8, dropout=0.0, language=True, vision=False, train_head=True
+        model, rank=4, alpha=8, dropout=0.0, language=True, vision=False, heads=("score",)
     )
 
 
@@ -173,9 +174,9 @@ def run_steps(
     train(
         name="tiny",
         model=model,
-        loss=ScoreLoss(0.5),
+        loss=ScoreLoss({"l1": 1.0}, MetricConfig(), 0.5),
         dataset=data,
-        collator=Collator(processor.tokenizer.pad_token_id, 64, ("quality",)),
+        collator=Collator(processor.tokenizer.pad_token_id, 64, tuple(GEN3DHF)),
         settings={
             "num_train_epochs": 1,
             "per_device_train_batch_size": 2,
@@ -220,12 +221,14 @@ def test_under_autocast_adapters_are_float32_and_the_head_computes_in_it(
     model = adapted_model(tiny_folder, dtype="bfloat16")
     kinds = {p.requires_grad: set() for p in model.parameters()}
     for name, parameter in model.named_parameters():
-        if "score_head" not in name:
+        if "heads.score" not in name:
             kinds[parameter.requires_grad].add(parameter.dtype)
     assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
     heads, adapters = [], []
-    head = model.get_base_model().score_head
-    head.register_forward_hook(lambda module, args, output: heads.append((args[0], output)))
+    head = model.get_base_model().heads["score"]
+    head.register_forward_hook(
+        lambda module, args, output: heads.append((args[0], output["score"]))
+    )
     layer = model.get_base_model().model.language_model.layers[0].self_attn.q_proj
     layer.lora_A["default"].register_forward_hook(
         lambda module, args, output: adapters.append(output.dtype)
@@ -235,7 +238,7 @@ def test_under_autocast_adapters_are_float32_and_the_head_computes_in_it(
     (hidden, score), *_ = heads
     assert set(adapters) == {torch.bfloat16}
     assert score.dtype == torch.float32
-    assert torch.equal(head(hidden), score)
+    assert torch.equal(head(hidden)["score"], score)
 
 
 def test_compiled_layers_learn_the_same_from_three_graphs(tiny_folder, processor, tmp_path):
@@ -285,14 +288,14 @@ def test_a_quantised_model_trains_and_is_merged_into_the_whole_one(
     assert moved
     assert all(p.abs().max() > 0 for p in moved)
     model.save_pretrained(tmp_path / "adapter")
-    probe = Collator(processor.tokenizer.pad_token_id, aspects=("quality",))(data[:2])
+    probe = Collator(processor.tokenizer.pad_token_id, aspects=tuple(GEN3DHF))(data[:2])
     tensors = {k: v for k, v in probe.items() if isinstance(v, torch.Tensor) and k not in LABELS}
-    tokens = level_token_ids(processor.tokenizer, PREFIX, LEVELS)
+    aspects = with_tokens(base.metric.aspects, processor.tokenizer)
     merge_adapter(
         tiny_folder,
         tmp_path / "adapter",
         tmp_path / "merged",
-        base.metric.replace(level_token_ids=tokens),
+        base.metric.replace(aspects=aspects),
         [tensors],
         torch.bfloat16,
     )

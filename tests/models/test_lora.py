@@ -32,7 +32,7 @@ SEVEN_B = {
 }
 
 
-def adapt(model, *, language=True, vision=False, train_head=False, rank=8, dropout=0.0):
+def adapt(model, *, language=True, vision=False, rank=8, dropout=0.0, heads=()):
     return add_adapters(
         model,
         rank=rank,
@@ -40,7 +40,7 @@ def adapt(model, *, language=True, vision=False, train_head=False, rank=8, dropo
         dropout=dropout,
         language=language,
         vision=vision,
-        train_head=train_head,
+        heads=heads,
     )
 
 
@@ -66,10 +66,10 @@ def test_seven_b_is_the_published_model_plus_the_published_head():
     """
     with torch.device("meta"):
         model = LMME3DHF(LMME3DHFConfig(**Qwen2_5_VLConfig(**SEVEN_B).to_dict()))
-    head = sum(parameter.numel() for parameter in model.score_head.parameters())
+    head = sum(parameter.numel() for parameter in model.heads["score"].parameters())
     assert head == 3_950_945
     assert sum(p.numel() for p in model.parameters()) - head == 8_292_166_656
-    assert [layer.out_features for layer in model.score_head.layers] == [1024, 256, 64, 16, 1]
+    assert [layer.out_features for layer in model.heads["score"].layers] == [1024, 256, 64, 16, 1]
 
 
 def test_language_adapters_of_seven_b():
@@ -101,10 +101,10 @@ def test_vision_adapters_of_seven_b():
 @pytest.mark.parametrize("train_head", [False, True])
 def test_only_adapters_and_the_wanted_head_are_trained(tiny_folder, train_head):
     """Catches a backbone that is trained along, and a head that is frozen when it should learn."""
-    model = adapt(LMME3DHF.from_pretrained(tiny_folder), train_head=train_head)
+    model = adapt(LMME3DHF.from_pretrained(tiny_folder), heads=("score",) if train_head else ())
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     lora = [name for name in trained if "lora_" in name]
-    head = [name for name in trained if "score_head.modules_to_save" in name]
+    head = [name for name in trained if "heads.score.modules_to_save" in name]
     assert len(lora) == 2 * 7 * 4
     assert len(head) == (10 if train_head else 0)
     assert sorted(trained) == sorted(lora + head)
@@ -115,8 +115,8 @@ def test_fresh_adapters_change_nothing(tiny_folder, processor):
     model = load_with_head(tiny_folder)
     batch = batch_of(processor, made_case(processor, 0), made_case(processor, 1))
     with torch.no_grad():
-        before = model(**batch).score
-        after = adapt(model, train_head=True).eval()(**batch).score
+        before = model(**batch).heads["score"]["score"]
+        after = adapt(model, heads=("score",)).eval()(**batch).heads["score"]["score"]
     assert torch.equal(before, after)
 
 
@@ -126,7 +126,7 @@ def test_a_step_leaves_everything_else_bit_equal(tiny_folder, processor, vision)
     weights included, and a head or adapter that does not move. At the first step only one half of
     an adapter can: the other half starts at zero.
     """
-    model = adapt(load_with_head(tiny_folder), vision=vision, train_head=True, dropout=0.1).train()
+    model = adapt(load_with_head(tiny_folder), vision=vision, heads=("score",), dropout=0.1).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     cases = [
         made_case(processor, seed, shape, reply=f"{PREFIX} good.")
@@ -134,18 +134,18 @@ def test_a_step_leaves_everything_else_bit_equal(tiny_folder, processor, vision)
     ]
     output = model(**batch_of(processor, *cases))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-    (output.token_losses.mean() + (output.score - 0.7).abs().mean()).backward()
+    (output.token_losses.mean() + (output.heads["score"]["score"] - 0.7).abs().mean()).backward()
     optimizer.step()
     after = model.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     expected = {
         name
         for name in before
-        if "lora_B" in name or "score_head.modules_to_save" in name or "lora_A" in name
+        if "lora_B" in name or "heads.score.modules_to_save" in name or "lora_A" in name
     }
     assert moved <= expected
     assert {name for name in expected if "lora_B" in name} <= moved
-    assert {name for name in expected if "score_head" in name} <= moved
+    assert {name for name in expected if "heads.score" in name} <= moved
     assert any("visual" in name for name in moved) == vision
 
 
@@ -159,4 +159,4 @@ def test_a_model_of_another_layout_is_refused():
 def test_adapting_nothing_is_refused_in_our_words(tiny_folder):
     """Catches settings that switch language and vision off and end in a library's message."""
     with pytest.raises(ValueError, match="neither the language model nor"):
-        adapt(LMME3DHF.from_pretrained(tiny_folder), language=False, train_head=True)
+        adapt(LMME3DHF.from_pretrained(tiny_folder), language=False, heads=("score",))

@@ -21,7 +21,7 @@ from lmme3dhf.models import merge
 from lmme3dhf.models.configuration import MetricConfig, ModelError, SaliencyConfig
 from lmme3dhf.models.folder import model_damage
 from lmme3dhf.models.lora import add_adapters
-from lmme3dhf.models.merge import REPORT, MergeError, merge_adapter, merge_decoder, merge_head
+from lmme3dhf.models.merge import REPORT, MergeError, merge_adapter, merge_decoder, merge_heads
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.models.rounding import (
     LIMITS,
@@ -46,8 +46,11 @@ from tests.models.conftest import (
 
 ADAPTER = "adapter_model.safetensors"
 RANK, ALPHA = 4, 16
-METRIC = MetricConfig(
-    level_token_ids=(5, 4, 3, 2, 1), level_edges={"quality": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)}
+METRIC = MetricConfig.from_dict(
+    {
+        "level_token_ids": [5, 4, 3, 2, 1],
+        "level_edges": {"quality": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]},
+    }
 )
 
 
@@ -68,7 +71,7 @@ def nudged(model: torch.nn.Module, scale: float) -> None:
                 parameter.add_(scale * torch.randn_like(parameter))
 
 
-def make_run(base: Path, folder: Path, probe: dict, *, train_head: bool, scale: float) -> Run:
+def make_run(base: Path, folder: Path, probe: dict, *, scale: float, heads=()) -> Run:
     adapted = add_adapters(
         load_with_head(base),
         rank=RANK,
@@ -76,10 +79,10 @@ def make_run(base: Path, folder: Path, probe: dict, *, train_head: bool, scale: 
         dropout=0.1,
         language=True,
         vision=False,
-        train_head=train_head,
+        heads=heads,
     )
     nudged(adapted, scale)
-    if train_head:
+    if heads:
         adapted.get_base_model().missing_parts = []
     adapted.save_pretrained(folder)
     return Run(adapted.eval(), folder, probe)
@@ -93,7 +96,7 @@ def probe(processor) -> dict:
 @pytest.fixture(scope="module")
 def run(tiny_folder, tmp_path_factory, probe) -> Run:
     folder = tmp_path_factory.mktemp("run") / "adapter"
-    return make_run(tiny_folder, folder, probe, train_head=True, scale=0.02)
+    return make_run(tiny_folder, folder, probe, heads=("score",), scale=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +174,7 @@ def test_merged_weights_are_base_plus_scaled_product(tiny_folder, run, merged):
         else:
             assert torch.equal(out[key], tensor), key
     assert changed == 28
-    head = {key for key in adapter if key.startswith("score_head.")}
+    head = {key for key in adapter if key.startswith("heads.score.")}
     assert len(head) == 10
     assert set(out) - set(base) == head
     assert all(torch.equal(out[key], adapter[key]) for key in head)
@@ -210,7 +213,7 @@ def with_another(tensors: dict) -> dict:
 
 
 def without_head_layer(tensors: dict) -> dict:
-    lost = "base_model.model.score_head.layers.0.weight"
+    lost = "base_model.model.heads.score.layers.0.weight"
     assert lost in tensors
     return {key: tensor for key, tensor in tensors.items() if key != lost}
 
@@ -349,14 +352,14 @@ def test_a_half_precision_merge_keeps_the_head_in_float32(tiny_folder, tmp_path,
     model = LMME3DHF.from_pretrained(out, dtype="auto")
     assert model.model.dtype == torch.float16
     head = load_file(run.folder / ADAPTER)
-    for key, tensor in model.score_head.state_dict().items():
+    for key, tensor in model.heads["score"].state_dict().items():
         assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, head[f"base_model.model.score_head.{key}"])
+        assert torch.equal(tensor, head[f"base_model.model.heads.score.{key}"])
 
 
 def test_a_bfloat16_merge_of_an_adapter_that_changes_nothing_succeeds(tiny_folder, tmp_path, probe):
     """Catches a limit that no merge in the published type can keep."""
-    run = make_run(tiny_folder, tmp_path / "adapter", probe, train_head=True, scale=0.0)
+    run = make_run(tiny_folder, tmp_path / "adapter", probe, heads=("score",), scale=0.0)
     merge_adapter(tiny_folder, run.folder, tmp_path / "out", METRIC, [probe], torch.bfloat16)
 
 
@@ -364,7 +367,7 @@ def test_merging_twice_gives_one_model(tiny_folder, tmp_path, probe):
     """Stage 1 trains no head. Catches a merged folder that depends on torch's random state, so that
     stage 2 starts elsewhere after a restart, and one that claims a head nobody trained.
     """
-    run = make_run(tiny_folder, tmp_path / "adapter", probe, train_head=False, scale=0.02)
+    run = make_run(tiny_folder, tmp_path / "adapter", probe, scale=0.02)
     weights = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -471,8 +474,8 @@ def head_run(tiny_folder, tmp_path_factory) -> tuple[Path, dict[str, torch.Tenso
     """A head that was trained alone: its file and its weights."""
     torch.manual_seed(3)
     model = LMME3DHF.from_pretrained(tiny_folder)
-    model.reset_parts(["score_head"])
-    weights = {name: tensor.clone() for name, tensor in model.score_head.state_dict().items()}
+    model.reset_parts(["heads.score"])
+    weights = {name: tensor.clone() for name, tensor in model.heads.state_dict().items()}
     path = tmp_path_factory.mktemp("head") / "head.safetensors"
     save_file(weights, path)
     return path, weights
@@ -484,13 +487,13 @@ def test_a_merged_head_scores_and_the_backbone_is_the_bases(tiny_folder, tmp_pat
     """
     path, weights = head_run
     out = tmp_path / "merged"
-    merge_head(tiny_folder, path, out, METRIC, [probe], torch.float32)
+    merge_heads(tiny_folder, path, out, METRIC, [probe], torch.float32)
     model = LMME3DHF.from_pretrained(out)
     assert model.missing_parts == []
-    for name, tensor in model.score_head.state_dict().items():
+    for name, tensor in model.heads.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
     base = LMME3DHF.from_pretrained(tiny_folder).state_dict()
-    others = [name for name in base if not name.startswith("score_head")]
+    others = [name for name in base if not name.startswith("heads.score")]
     assert others
     merged = model.state_dict()
     assert all(torch.equal(merged[name], base[name]) for name in others)
@@ -501,8 +504,8 @@ def test_a_head_of_another_geometry_is_refused(tiny_folder, tmp_path, probe, hea
     _, weights = head_run
     fewer = dict(list(weights.items())[1:])
     save_file(fewer, tmp_path / "head.safetensors")
-    with pytest.raises(MergeError, match="not those of the model's score head"):
-        merge_head(
+    with pytest.raises(MergeError, match="not those of the run's heads"):
+        merge_heads(
             tiny_folder,
             tmp_path / "head.safetensors",
             tmp_path / "out",
@@ -541,7 +544,7 @@ def kept(tiny_folder, tmp_path_factory, probe) -> Kept:
         dropout=0.1,
         language=True,
         vision=True,
-        train_head=True,
+        heads=("score",),
     )
     nudged(adapted, 0.05)
     adapted.get_base_model().missing_parts = []
@@ -564,7 +567,7 @@ def test_an_update_that_rounding_would_lose_is_kept_beside(kept):
     model = LMME3DHF.from_pretrained(kept.folder, dtype="auto").eval()
     assert model.model.dtype == BF16
     assert model.metric == METRIC.replace(adapter=True)
-    tokens = METRIC.level_token_ids
+    tokens = METRIC.level_tokens
     ours, trained = (text_outputs(m, kept.run.probe, tokens) for m in (model, kept.run.adapted))
     assert set(ours) == {"logits", "levels", "scores"}
     assert bits(ours) == bits(trained)
@@ -743,7 +746,7 @@ def test_training_on_starts_from_the_folded_weights(kept, tiny_folder, tmp_path)
             dropout=0,
             language=True,
             vision=False,
-            train_head=True,
+            heads=("score",),
         )
     start = LMME3DHF.from_pretrained(kept.folder, dtype=BF16, fold_adapter=True).eval()
     expected = folded_by_hand(tiny_folder, kept.run.folder)
@@ -751,7 +754,7 @@ def test_training_on_starts_from_the_folded_weights(kept, tiny_folder, tmp_path)
     assert all(torch.equal(weights[model_name(key)], tensor) for key, tensor in expected.items())
     assert not start.metric.adapter
     second = add_adapters(
-        start, rank=2, alpha=4, dropout=0, language=True, vision=False, train_head=True
+        start, rank=2, alpha=4, dropout=0, language=True, vision=False, heads=("score",)
     )
     nudged(second, 0.02)
     second.save_pretrained(tmp_path / "adapter")
@@ -815,13 +818,13 @@ def test_later_parts_are_added_to_a_kept_adapter(kept, tmp_path, decoder_run, he
     """
     _, file, metric, batch = decoder_run
     merge_decoder(kept.folder, file, tmp_path / "decoder", metric, [batch], BF16)
-    merge_head(kept.folder, head_run[0], tmp_path / "head", METRIC, [kept.run.probe], BF16)
+    merge_heads(kept.folder, head_run[0], tmp_path / "head", METRIC, [kept.run.probe], BF16)
     for out in (tmp_path / "decoder", tmp_path / "head"):
         assert json.loads((out / REPORT).read_text())["form"] == "adapter"
         assert LMME3DHF.from_pretrained(out).metric.adapter
         for name in ("model.safetensors", f"adapter/{ADAPTER}"):
             before, after = (load_file(folder / name) for folder in (kept.folder, out))
-            shared = [key for key in before if not key.startswith("score_head")]
+            shared = [key for key in before if not key.startswith("heads.score")]
             assert all(torch.equal(before[key], after[key]) for key in shared)
 
 

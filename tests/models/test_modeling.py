@@ -47,6 +47,11 @@ WEIGHTS = "model.safetensors"
 ROUNDING = 1e-5
 
 
+def score_of(output):
+    """Unit values of the one head."""
+    return output.heads["score"]["score"]
+
+
 def module_layout(tensors: dict) -> dict:
     """Names of the modules in place of those of published checkpoints."""
     renamed = {
@@ -87,11 +92,7 @@ def finished(tmp_path_factory, model):
     """The all-in-one model: every new part, with a metric that differs from the defaults."""
     finished = load_with_head(model.name_or_path)
     torch.manual_seed(7)
-    finished.config.set_metric(
-        model.metric.replace(
-            level_edges={"quality": (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)}, frames={"frames": 4}
-        )
-    )
+    finished.config.set_metric(model.metric.replace(frames={"frames": 4}))
     finished.add_saliency_decoder(SaliencyConfig())
     folder = tmp_path_factory.mktemp("finished")
     finished.save_pretrained(folder)
@@ -135,7 +136,7 @@ def test_logits_are_those_of_the_stock_class_with_an_own_output_layer(
     untied = Qwen2_5_VLForConditionalGeneration(config).eval()
     untied.save_pretrained(tmp_path)
     ours = LMME3DHF.from_pretrained(tmp_path).eval()
-    assert ours.missing_parts == ["score_head"]
+    assert ours.missing_parts == ["heads.score"]
     assert ours.lm_head.weight is not ours.get_input_embeddings().weight
     assert_stock_logits(ours, untied, real_batch, monkeypatch)
 
@@ -152,11 +153,11 @@ def test_plain_weights_load_with_only_the_head_missing(tiny_folder, tmp_path, st
     if layout == "modules":
         folder = rewritten(folder, tmp_path / "modules", module_layout, WEIGHTS)
     ours, info = LMME3DHF.from_pretrained(folder, output_loading_info=True)
-    head = {f"score_head.layers.{i}.{kind}" for i in range(5) for kind in ("weight", "bias")}
+    head = {f"heads.score.layers.{i}.{kind}" for i in range(5) for kind in ("weight", "bias")}
     assert set(info["missing_keys"]) == head
     assert not info["unexpected_keys"]
     assert not info["mismatched_keys"]
-    assert ours.missing_parts == ["score_head"]
+    assert ours.missing_parts == ["heads.score"]
     assert_same_backbone(ours, stock)
 
 
@@ -171,13 +172,18 @@ def test_without_the_tower_the_rest_is_the_same(tiny_folder, tmp_path, model, pr
         folder = rewritten(folder, tmp_path / "modules", module_layout, WEIGHTS)
     lone = load_with_head(folder, tower=False)
     assert lone.model.visual is None
-    assert lone.missing_parts == ["score_head"]
+    assert lone.missing_parts == ["heads.score"]
     whole = model.state_dict()
     assert {name for name in whole if ".visual." not in name} == set(lone.state_dict())
     for name, tensor in lone.state_dict().items():
         assert torch.equal(tensor, whole[name]), name
     batch = batch_of(processor, made_case(processor, 0, model=model))
-    torch.testing.assert_close(lone(**batch).score, model(**batch).score, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        score_of(lone(**batch)),
+        score_of(model(**batch)),
+        atol=1e-6,
+        rtol=1e-6,
+    )
     lost = "model.layers.2.mlp.up_proj.weight"
     without = rewritten(
         tiny_folder,
@@ -246,7 +252,7 @@ def test_unknown_head_is_refused(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / "head")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"metric": {"head": "mpl"}}))
-    with pytest.raises(ValueError, match=r"metric\.head.*'mpl'.*mlp"):
+    with pytest.raises(ValueError, match=r"heads\.score.*'mpl'.*mlp.*--plugin"):
         LMME3DHF.from_pretrained(folder)
 
 
@@ -267,7 +273,7 @@ def test_finished_folder_comes_back_bit_for_bit(finished, processor):
     batch = batch_of(processor, made_case(processor, 0), made_case(processor, 1))
     one, two = before(**batch), after.eval()(**batch)
     # Equal weights at other addresses may be summed in another order.
-    torch.testing.assert_close(one.score, two.score, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(score_of(one), score_of(two), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(
         levels_of(before, batch), levels_of(after, batch), atol=1e-6, rtol=1e-6
     )
@@ -289,7 +295,7 @@ def test_stock_class_reads_the_finished_folder(finished, real_batch, monkeypatch
     )
     assert not info["missing_keys"]
     new = [key.split(".")[0] for key in info["unexpected_keys"]]
-    assert set(new) == {"score_head", "saliency_decoder"}
+    assert set(new) == {"heads", "saliency_decoder"}
     assert_stock_logits(ours, stock.eval(), real_batch, monkeypatch)
 
 
@@ -304,7 +310,7 @@ def test_new_parts_stay_float32_in_a_half_precision_backbone(finished, tmp_path,
     for model in (half, again):
         assert model.model.language_model.layers[0].mlp.up_proj.weight.dtype == dtype
         assert model.model.visual.blocks[0].attn.qkv.weight.dtype == dtype
-        for name in ("score_head", "saliency_decoder"):
+        for name in ("heads", "saliency_decoder"):
             expected = getattr(before, name).state_dict()
             for key, tensor in getattr(model, name).state_dict().items():
                 assert tensor.dtype == torch.float32, key
@@ -316,8 +322,8 @@ def test_new_parts_stay_float32_in_a_half_precision_backbone(finished, tmp_path,
 def test_new_parts_start_in_float32_in_a_half_precision_backbone(tiny_folder):
     """Catches stage 2 on a plain bfloat16 base training a bfloat16 head."""
     model = LMME3DHF.from_pretrained(tiny_folder, dtype=torch.bfloat16)
-    assert model.missing_parts == ["score_head"]
-    assert {parameter.dtype for parameter in model.score_head.parameters()} == {torch.float32}
+    assert model.missing_parts == ["heads.score"]
+    assert {parameter.dtype for parameter in model.heads["score"].parameters()} == {torch.float32}
 
 
 def test_missing_head_starts_as_the_head_says(tiny_folder):
@@ -325,7 +331,7 @@ def test_missing_head_starts_as_the_head_says(tiny_folder):
     initialisation in its place: deviation 0.04 in every layer, and all scores at 0.
     """
     model = LMME3DHF.from_pretrained(tiny_folder)
-    first, last = model.score_head.layers[0], model.score_head.layers[-1]
+    first, last = model.heads["score"].layers[0], model.heads["score"].layers[-1]
     assert first.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.1)
     assert last.bias.item() == 0.5
 
@@ -339,7 +345,7 @@ def test_missing_decoder_starts_nearly_black(tiny_folder, tmp_path):
     config["metric"] = MetricConfig(saliency=SaliencyConfig()).to_dict()
     (folder / "config.json").write_text(json.dumps(config))
     model = LMME3DHF.from_pretrained(folder)
-    assert model.missing_parts == ["saliency_decoder", "score_head"]
+    assert model.missing_parts == ["heads.score", "saliency_decoder"]
     assert model.saliency_decoder.out[-1].bias.item() == -3.0
 
 
@@ -348,7 +354,7 @@ def test_missing_head_comes_from_the_seed(tiny_folder):
 
     def head(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return LMME3DHF.from_pretrained(tiny_folder).score_head.layers[0].weight
+        return LMME3DHF.from_pretrained(tiny_folder).heads["score"].layers[0].weight
 
     assert torch.equal(head(3), head(3))
     assert not torch.equal(head(3), head(4))
@@ -383,11 +389,11 @@ def test_reading_agrees_with_the_stock_logits_and_loss(model, stock, processor):
 def test_score_is_the_head_on_the_read_hidden_state(model, stock, processor):
     """Catches a score from another layer (before the final norm) or another position."""
     cases = [made_case(processor, seed, shape) for seed, shape in enumerate(SHAPES)]
-    score = model(**batch_of(processor, *cases)).score
+    score = model(**batch_of(processor, *cases)).heads["score"]["score"]
     arguments = stock_batch(processor, *cases, side="left")
     del arguments["labels"]
     # Without a reply the last token is the prefix's last.
-    expected = model.score_head(stock.model(**arguments).last_hidden_state[:, -1])
+    expected = model.heads["score"](stock.model(**arguments).last_hidden_state[:, -1])["score"]
     torch.testing.assert_close(score, expected, atol=ROUNDING, rtol=0)
     assert score.std() > 0.01  # the clips differ
 
@@ -561,7 +567,7 @@ def told_by_stock(
             read = question.encoded.expand("video", case.media.tokens).read_index
             if read >= 0:
                 levels.append(logits[read, words])
-                scores.append(head(hidden[read][None]))
+                scores.append(head(hidden[read][None])["score"])
     return torch.cat(losses), torch.stack(levels), torch.cat(scores)
 
 
@@ -590,14 +596,14 @@ def test_packed_questions_are_the_separate_ones(
                 for case in cases
             ]
         )
-    losses, levels, scores = told_by_stock(theirs, ours.score_head, processor, cases)
+    losses, levels, scores = told_by_stock(theirs, ours.heads["score"], processor, cases)
     output = ours(**batch)
     assert losses.std() > 0.3
     assert scores.std() > 0.01
     for found, expected in (
         (output.token_losses, losses),
         (levels_of(ours, batch), levels),
-        (output.score, scores),
+        (output.heads["score"]["score"], scores),
     ):
         torch.testing.assert_close(found, expected, atol=ROUNDING, rtol=ROUNDING)
 
@@ -641,9 +647,9 @@ def test_packed_gradients_are_the_separate_ones(model, stock, processor, checkpo
         [mos for case in cases for q in case.questions for mos in q.values.values()]
     )
     how = {"rank": 4, "alpha": 16, "dropout": 0.0, "language": True, "vision": False}
-    ours = add_adapters(copy.deepcopy(model), **how, train_head=True).train()
-    theirs = add_adapters(copy.deepcopy(stock), **how, train_head=False).train()
-    head = copy.deepcopy(model.score_head).requires_grad_(True)
+    ours = add_adapters(copy.deepcopy(model), **how, heads=("score",)).train()
+    theirs = add_adapters(copy.deepcopy(stock), **how).train()
+    head = copy.deepcopy(model.heads["score"]).requires_grad_(True)
     generator = torch.Generator().manual_seed(5)
     lora = {name: p for name, p in ours.named_parameters() if "lora_" in name}
     with torch.no_grad():
@@ -657,7 +663,7 @@ def test_packed_gradients_are_the_separate_ones(model, stock, processor, checkpo
     batch = batch_of(processor, *cases)
     with rows_into(ours.get_base_model().model.language_model.layers[-1].mlp) as (last,):
         output = ours(**batch)
-        (output.token_losses.sum() + (output.score - target).abs().sum()).backward()
+        (output.token_losses.sum() + (score_of(output) - target).abs().sum()).backward()
     # The last layer, where it is read, is computed once, or once more in the backward pass.
     assert last == [batch["reads"].numel()] * (2 if checkpointing else 1)
     losses, _, scores = told_by_stock(theirs.get_base_model(), head, processor, cases)
@@ -666,7 +672,7 @@ def test_packed_gradients_are_the_separate_ones(model, stock, processor, checkpo
     expected = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
     assert len(expected) == 2 * 7 * 4
     assert relative({name: p.grad for name, p in lora.items()}, expected) <= ROUNDING
-    trained = ours.get_base_model().score_head.modules_to_save["default"]
+    trained = ours.get_base_model().heads["score"].modules_to_save["default"]
     assert (
         relative(
             {name: p.grad for name, p in trained.named_parameters()},
@@ -689,7 +695,7 @@ def test_neighbours_order_and_padding_of_packed_questions_do_not_matter(lively, 
         output = lively(**batch_of(processor, *cases, pad_to=pad_to))
         questions = [q for case in cases for q in case.questions]
         lengths = [sum(label != IGNORED for label in q.encoded.labels) for q in questions]
-        scores = iter(output.score)
+        scores = iter(score_of(output))
         return [
             torch.cat([part, next(scores)[None]]) if q.encoded.read_index >= 0 else part
             for q, part in zip(questions, output.token_losses.split(lengths), strict=True)
@@ -768,10 +774,10 @@ def test_regression_computes_no_logits(model, processor):
     cases = [made_case(processor, seed, shape, model=model) for seed, shape in enumerate(SHAPES)]
     told = batch_of(processor, *three_questions(processor, source=model))
     scored = {name: value for name, value in told.items() if name not in ("learnt", "targets")}
-    with rows_into(model.lm_head, model.score_head.layers[0]) as (output, head):
+    with rows_into(model.lm_head, model.heads["score"].layers[0]) as (output, head):
         alone = model(**batch_of(processor, *cases))
         # Where replies follow for other reasons, too.
-        assert torch.equal(model(**scored).score, model(**told).score)
+        assert torch.equal(score_of(model(**scored)), score_of(model(**told)))
     assert alone.token_losses is None
     assert output == [len(told["learnt"])]
     assert head == [4, 8, 8]
@@ -781,9 +787,9 @@ def test_regression_computes_no_logits(model, processor):
 def test_no_score_is_computed_where_none_is_asked_for(model, processor):
     """Catches a head that runs in stage 1, where it is random."""
     batch = batch_of(processor, *three_questions(processor, source=model, scored=False))
-    with rows_into(model.score_head.layers[0]) as (head,):
+    with rows_into(model.heads["score"].layers[0]) as (head,):
         output = model(**batch)
-    assert output.score is None
+    assert output.heads is None
     assert head == []
     assert torch.isfinite(output.token_losses).all()
 
@@ -814,7 +820,7 @@ def test_score_does_not_depend_on_the_reply(model, processor):
     """
 
     def score(reply: str | None) -> float:
-        return model(**batch_of(processor, made_case(processor, 0, reply=reply))).score.item()
+        return score_of(model(**batch_of(processor, made_case(processor, 0, reply=reply)))).item()
 
     without = score(None)
     words = [score(f"{PREFIX} {level}.") for level in LEVELS]
@@ -829,7 +835,7 @@ def test_score_does_not_depend_on_the_reply(model, processor):
     ]
     for batch in batches:
         batch["scored"] += 1  # all of a reply is read
-    leaking = [model(**batch).score.item() for batch in batches]
+    leaking = [score_of(model(**batch)).item() for batch in batches]
     assert abs(leaking[0] - leaking[1]) > 1e-3
 
 
@@ -843,7 +849,7 @@ def test_asking_needs_no_reply(model, processor):
     batch = batch_of(processor, case)
     text = processor.tokenizer.decode(batch["input_ids"][0])
     assert text.endswith(f"<|im_start|>assistant\n{PREFIX}")
-    assert torch.isfinite(model(**batch).score).all()
+    assert torch.isfinite(score_of(model(**batch))).all()
 
 
 @torch.no_grad()
@@ -861,14 +867,14 @@ def test_neighbours_batch_size_and_padding_do_not_matter(model, processor):
         for source in (None, model)
     )
     alone = [batch_of(processor, case) for case in pixels]
-    score = torch.cat([model(**batch).score for batch in alone])
+    score = torch.cat([score_of(model(**batch)) for batch in alone])
     levels = torch.cat([levels_of(model, batch) for batch in alone])
     assert score.std() > 0.01
     orders = [[0, 1, 2, 3], [3, 2, 1, 0], [0, 3], [2, 1], [0, 0, 3], [1, 1, 1, 1]]
     for cases in (pixels, stored):
         for order in orders:
             batch = batch_of(processor, *(cases[i] for i in order))
-            assert (model(**batch).score - score[order]).abs().max() <= ROUNDING, order
+            assert (score_of(model(**batch)) - score[order]).abs().max() <= ROUNDING, order
             assert (levels_of(model, batch) - levels[order]).abs().max() <= ROUNDING, order
 
 

@@ -12,7 +12,8 @@ from transformers import (
 from lmme3dhf.data.gen3dhf import PROMPTS
 from lmme3dhf.models.modeling import LMME3DHF
 from lmme3dhf.models.tiny import SPECIAL_TOKENS, TINY_BASE, save_tiny, tiny_config, tiny_tokenizer
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import LEVELS
+from tests.conftest import DIMENSIONS
 
 # Typed off the chat format that Qwen documents for its 2.5-VL models.
 DIALOGUE = (
@@ -140,7 +141,7 @@ def test_shipped_base_loads_in_both_classes():
     if not weights.exists():
         pytest.skip("the tiny base's weights are not in this checkout")
     assert weights.stat().st_size <= 10e6
-    assert LMME3DHF.from_pretrained(TINY_BASE).missing_parts in ([], ["score_head"])
+    assert LMME3DHF.from_pretrained(TINY_BASE).missing_parts in ([], ["heads.score"])
     model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         TINY_BASE, output_loading_info=True
     )

@@ -167,7 +167,7 @@ def test_hashes_follow_the_type_of_the_computation(tiny_folder, folder):
 def test_new_parts_do_not_change_the_hashes(tiny_folder, folder):
     """Catches features that are computed again because a head was trained."""
     tensors = load_file(folder / "model.safetensors")
-    tensors |= {"score_head.layers.0.weight": torch.ones(2), "saliency_decoder.x": torch.ones(1)}
+    tensors |= {"heads.score.layers.0.weight": torch.ones(2), "saliency_decoder.x": torch.ones(1)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert hashes(folder) == hashes(tiny_folder)
 

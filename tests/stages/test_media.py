@@ -42,7 +42,8 @@ from lmme3dhf.stages.media import (
 )
 from lmme3dhf.stages.saliency import saliency_geometry, train_saliency
 from lmme3dhf.stages.text import train_text
-from lmme3dhf.vocabulary import DIMENSIONS, LEVELS
+from lmme3dhf.vocabulary import LEVELS
+from tests.conftest import DIMENSIONS
 from tests.data.test_video import noise, write_clip
 
 NAMES = ("seed0000", "seed0001", "seed0002", "seed0003")

@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.collation import Collator, packed_item
-from lmme3dhf.data.dialogue import level_token_ids
-from lmme3dhf.models.configuration import MetricConfig
+from lmme3dhf.data.dialogue import level_token_ids, with_tokens
+from lmme3dhf.models.configuration import HeadConfig, MetricConfig
 from lmme3dhf.stages import run as runs
 from lmme3dhf.vocabulary import LEVELS
 from tests.models.conftest import PREFIX, asked, noise
@@ -38,8 +39,10 @@ def test_a_probe_comes_back_with_the_reads_of_its_levels(processor, items, tmp_p
     where the score is read elsewhere, targets in the probe, and batches in another order.
     """
     tokens = level_token_ids(processor.tokenizer, PREFIX, LEVELS)
-    metric = MetricConfig(level_token_ids=tokens, read=read)
-    collator = Collator(processor.tokenizer.pad_token_id)
+    metric = MetricConfig(
+        aspects=with_tokens(GEN3DHF, processor.tokenizer), heads={"score": HeadConfig(read=read)}
+    )
+    collator = Collator(processor.tokenizer.pad_token_id, aspects=tuple(GEN3DHF))
     batches = runs.probe_batches(items, collator, metric)
     runs.save_probe(tmp_path, batches)
     again = runs.read_probe(tmp_path)

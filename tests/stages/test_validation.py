@@ -33,8 +33,8 @@ from lmme3dhf.stages.saliency import SaliencyLoss, train_saliency
 from lmme3dhf.stages.score import ScoreLoss, read_scores, train_score
 from lmme3dhf.stages.text import train_text
 from lmme3dhf.training import TrainingError
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS
-from tests.conftest import random_frames
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS
+from tests.conftest import DIMENSIONS, random_frames
 
 VIDEOS = {
     "train": [f"seed{n:04d}" for n in range(4)],
@@ -217,7 +217,7 @@ def test_the_best_epochs_adapter_and_head_are_kept(config, tmp_path, monkeypatch
     kept = adapter(run / "adapter")
     assert_equal(kept, adapter(run / "checkpoints" / f"checkpoint-{best['step']}"))
     last = adapter(run / "checkpoints" / f"checkpoint-{rows[-1]['step']}")
-    heads = [name for name in kept if "score_head" in name]
+    heads = [name for name in kept if "heads.score" in name]
     assert heads
     assert not any(torch.equal(kept[name], last[name]) for name in heads if "weight" in name)
 

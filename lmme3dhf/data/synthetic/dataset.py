@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lmme3dhf.aspects import GEN3DHF
 from lmme3dhf.data.samples import DataError
 from lmme3dhf.data.synthetic.clips import ClipRenderer, turntable_yaws
 from lmme3dhf.data.synthetic.generators import GENERATORS, clip_plan, video_name
@@ -20,7 +21,7 @@ from lmme3dhf.data.synthetic.raters import MARKERS, mark, painted, simulated_rat
 from lmme3dhf.data.synthetic.render import write_clip
 from lmme3dhf.distributed import cores
 from lmme3dhf.files import read_object, write_csv, write_json
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, VIEWS
+from lmme3dhf.vocabulary import DISTORTIONS, VIEWS
 
 _MARKS, _RATINGS = 0x6D61_726B, 0x7261_7465  # names of the random streams
 
@@ -93,7 +94,7 @@ def synthesize(
         ),
     )
     rows = []
-    for index, dimension in enumerate(DIMENSIONS):
+    for index, dimension in enumerate(GEN3DHF):
         opinions = np.array([note["opinion"][index] for note in notes.values()])
         rating_SV = simulated_ratings(opinions, np.random.default_rng((_RATINGS, seed, index)))
         for subject, ratings in enumerate(rating_SV):

@@ -3,12 +3,26 @@ score regression).
 """
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-# Scores are learnt in MOS / 100; half-way is where training starts.
-_MIDDLE = 0.5
+_MIDDLE = 0.5  # of a scale: where training starts
+# The released head on the 7B model: 3584-1024-256-64-16-1.
+_PUBLISHED_HIDDEN_SIZE = 3584
+_PUBLISHED_HEAD = (1024, 256, 64, 16)
+_SMALLEST_LAYER = 16
+
+
+def published_head(hidden_size: int) -> tuple[int, ...]:
+    """Hidden layers of the score head: the published geometry, scaled with the language model's
+    hidden size; 3584 gives 1024-256-64-16.
+    """
+    return tuple(
+        max(_SMALLEST_LAYER, round(width * hidden_size / _PUBLISHED_HIDDEN_SIZE))
+        for width in _PUBLISHED_HEAD
+    )
 
 
 class MLPHead(nn.Module):
@@ -18,13 +32,27 @@ class MLPHead(nn.Module):
     scores 0). Ours ends linear.
 
     Args:
-        hidden_size: Width of the language model.
-        widths: Hidden layers.
+        hidden_size: Width of what is read: of the language model, or the number of outputs below.
+        outputs: Names of the values.
+        widths: Hidden layers; None for the published geometry, scaled.
+
+    Raises:
+        ValueError: A width is no integer above 0.
     """
 
-    def __init__(self, *, hidden_size: int, widths: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        outputs: tuple[str, ...] = ("score",),
+        widths: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        sizes = (hidden_size, *widths, 1)
+        self.outputs = tuple(outputs)
+        widths = published_head(hidden_size) if widths is None else tuple(widths)
+        if not all(isinstance(width, int) and width >= 1 for width in widths):
+            raise ValueError(f"widths: integers from 1 are expected, got {list(widths)}")
+        sizes = (hidden_size, *widths, len(self.outputs))
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.reset_parameters()
 
@@ -35,18 +63,19 @@ class MLPHead(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.layers[-1].bias, _MIDDLE)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores hidden states.
+    def forward(self, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Values of hidden states.
 
         Args:
             hidden: (batch, hidden_size), any float type; computed in float32, since bf16 rounds a
                 MOS to steps of 0.2 to 0.4.
 
         Returns:
-            (batch,) float32, MOS / 100.
+            Output -> (batch,) float32, in unit values.
         """
         with torch.autocast(hidden.device.type, enabled=False):
             x = hidden.float()
             for layer in self.layers[:-1]:
                 x = torch.relu(layer(x))
-            return self.layers[-1](x).squeeze(-1)
+            values = self.layers[-1](x).unbind(-1)
+            return dict(zip(self.outputs, values, strict=True))

@@ -21,7 +21,8 @@ from lmme3dhf.data.synthetic.dataset import synthesize
 from lmme3dhf.data.synthetic.generators import clip_plan, video_name
 from lmme3dhf.data.synthetic.raters import MARKERS
 from lmme3dhf.files import file_hash
-from lmme3dhf.vocabulary import DIMENSIONS, DISTORTIONS, LEVELS, NO_DISTORTION
+from lmme3dhf.vocabulary import DISTORTIONS, LEVELS, NO_DISTORTION
+from tests.conftest import DIMENSIONS
 
 SIZE, FRAMES, FPS, LATENTS, SEED = 64, 5, 4, 2, 0
 VIDEOS = sorted(video_name(g, n) for g in range(10) for n in range(LATENTS))
