@@ -210,10 +210,12 @@ class MetricConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form of the section. `adapter` only where it is true."""
+        """JSON form of the section. `adapter` only where it is true. Aspects and heads are lists,
+        since the library sorts keys, and their order counts.
+        """
         values = {
-            "aspects": {name: aspect.to_dict() for name, aspect in self.aspects.items()},
-            "heads": {name: dataclasses.asdict(head) for name, head in self.heads.items()},
+            "aspects": [{"name": n, **aspect.to_dict()} for n, aspect in self.aspects.items()],
+            "heads": [{"name": n, **dataclasses.asdict(head)} for n, head in self.heads.items()],
             "saliency": self.saliency and dataclasses.asdict(self.saliency),
             "frames": self.frames,
         }

@@ -399,9 +399,14 @@ def _shown(value: Any) -> str:
 
 def current_section(section: dict[str, Any]) -> dict[str, Any]:
     """The section `metric` of a config.json as this version writes it, from that of any version:
-    earlier ones had one head and Gen3DHF's two aspects, in keys of their own.
+    earlier ones had one head and Gen3DHF's two aspects, in keys of their own. Aspects and heads
+    come as mappings, in the order of the file.
     """
     values = dict(section)
+    for key in ("aspects", "heads"):
+        if isinstance(given := values.get(key), list):
+            named = [dict(entry) for entry in given]
+            values[key] = {str(entry.pop("name", None)): entry for entry in named}
     old = {
         key: values.pop(key)
         for key in ("head", "head_widths", "read", "answer_prefix", "level_token_ids")
