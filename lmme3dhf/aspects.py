@@ -131,6 +131,22 @@ class Scale:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Round:
+    """A question and its reply before an aspect's own question, in the same dialogue.
+
+    Attributes:
+        prompt: The question, with fields as an aspect's.
+        slot: Name of the sample's slot that holds the reply. The model writes the reply itself
+            where it scores a sample without this slot.
+        learnt: Whether training learns the reply.
+    """
+
+    prompt: str
+    slot: str
+    learnt: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Aspect:
     """Something that is rated.
 
@@ -141,6 +157,8 @@ class Aspect:
         answer_prefix: The reply up to the level word, with the same fields. The score is read at
             its last token, the one that predicts the level word.
         scale: Where its scores live.
+        before: What is asked before in the same dialogue, in order. An earlier reply may stand in a
+            later text, as the field of its slot.
 
     Raises:
         AspectError: A value is impossible.
@@ -150,15 +168,24 @@ class Aspect:
     prompt: str
     answer_prefix: str
     scale: Scale = field(default_factory=Scale)
+    before: tuple[Round, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "before", tuple(self.before))
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in _TAKEN:
             raise AspectError(
                 f"aspect {self.name!r}: expected a name of lower-case letters, digits and _ that "
                 f"is none of {', '.join(sorted(_TAKEN))}"
             )
-        for where in ("prompt", "answer_prefix"):
-            text = getattr(self, where)
+        texts = {"prompt": self.prompt, "answer_prefix": self.answer_prefix}
+        for number, asked in enumerate(self.before):
+            texts[f"before {number} prompt"] = asked.prompt
+            if not isinstance(asked.slot, str) or not _NAME.fullmatch(asked.slot):
+                raise AspectError(
+                    f"aspect {self.name}: before {number} has the slot {asked.slot!r}, expected a "
+                    "name of lower-case letters, digits and _"
+                )
+        for where, text in texts.items():
             if not isinstance(text, str) or not text.strip():
                 raise AspectError(f"aspect {self.name}: {where} is {text!r}, expected a text")
             try:
@@ -182,15 +209,26 @@ class Aspect:
         Raises:
             AspectError: A slot is missing.
         """
-        return self._filled("prompt", slots)
+        return self._filled("prompt", self.prompt, slots)
+
+    def rounds(self, slots: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+        """The questions before it that can be asked already, and the slots of their replies: up to
+        the first whose reply is not known.
+        """
+        asked = []
+        for one in self.before:
+            asked.append((self._filled("prompt of a round", one.prompt, slots), one.slot))
+            if one.slot not in (slots or {}):
+                break
+        return asked
 
     def prefix(self, slots: Mapping[str, str] | None = None) -> str:
         """The reply up to the level word; raises as `question`."""
-        return self._filled("answer_prefix", slots)
+        return self._filled("answer_prefix", self.answer_prefix, slots)
 
-    def _filled(self, where: str, slots: Mapping[str, str] | None) -> str:
+    def _filled(self, where: str, text: str, slots: Mapping[str, str] | None) -> str:
         try:
-            return getattr(self, where).format_map({**(slots or {}), "aspect": self.name})
+            return text.format_map({**(slots or {}), "aspect": self.name})
         except KeyError as error:
             raise AspectError(
                 f"aspect {self.name}: its {where} needs the slot {error.args[0]!r}, and the sample "
@@ -199,7 +237,10 @@ class Aspect:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON and YAML hold; `aspects_from` reads it back."""
-        values = {key: value for key, value in asdict(self).items() if key != "name"}
+        values = asdict(self)
+        del values["name"]
+        if before := list(values.pop("before")):
+            values["before"] = before
         values["scale"] = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in values["scale"].items()
@@ -211,7 +252,7 @@ Aspects = Mapping[str, Aspect]  # name -> aspect, in the order of columns and ta
 
 
 def aspects_from(content: object) -> dict[str, Aspect]:
-    """Aspects from what YAML or JSON hold: name -> `prompt`, `answer_prefix` and `scale`.
+    """Aspects from what YAML or JSON hold: name -> `prompt`, `answer_prefix`, `scale`, `before`.
 
     Raises:
         AspectError: There are none, a key is unknown, or a value is impossible.
@@ -220,13 +261,14 @@ def aspects_from(content: object) -> dict[str, Aspect]:
         raise AspectError("aspects: expected a mapping of names to prompt, answer_prefix and scale")
     found = {}
     for name, given in content.items():
-        values = _known(given, ("prompt", "answer_prefix", "scale"), f"aspect {name}")
+        values = _known(given, ("prompt", "answer_prefix", "scale", "before"), f"aspect {name}")
         keys = tuple(item.name for item in fields(Scale))
         scale = _known(values.pop("scale", {}), keys, f"aspect {name}, scale")
         if missing := {"prompt", "answer_prefix"} - set(values):
             raise AspectError(f"aspect {name}: {' and '.join(sorted(missing))} missing")
         try:
-            found[name] = Aspect(name=name, scale=Scale(**scale), **values)
+            rounds = [Round(**one) for one in values.pop("before", ())]
+            found[name] = Aspect(name=name, scale=Scale(**scale), before=rounds, **values)
         except TypeError as error:
             raise AspectError(f"aspect {name}: a value of another kind ({error})") from error
     return found

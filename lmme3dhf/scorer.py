@@ -33,7 +33,7 @@ from lmme3dhf.assessment import (
 from lmme3dhf.data.collation import Media, packed_batch, view_batch, written_batch
 from lmme3dhf.data.container import VideoError
 from lmme3dhf.data.decoding import ClipReader, decoded, worker_count
-from lmme3dhf.data.dialogue import DialogueEncoder, with_tokens
+from lmme3dhf.data.dialogue import DialogueEncoder, Encoded, Turn, turns_before, with_tokens
 from lmme3dhf.data.gen3dhf import CATEGORY_PROMPT, PROMPTS
 from lmme3dhf.data.packing import TokenPath, expand, pack
 from lmme3dhf.data.pictures import clips_in_memory
@@ -135,15 +135,26 @@ def rating_dialogues(
     """
     own = prompts or {}
     return {
-        name: [_dialogue(encoder, own.get(name) or a.question(slots), a.prefix(slots))]
+        name: [
+            _dialogue(
+                encoder,
+                own.get(name) or a.question(slots),
+                a.prefix(slots),
+                before=turns_before(a, slots or {}),
+            )
+        ]
         for name, a in aspects.items()
     }
 
 
 def _dialogue(
-    encoder: DialogueEncoder, prompt: str, prefix: str | None, more: tuple[int, ...] = ()
+    encoder: DialogueEncoder,
+    prompt: str,
+    prefix: str | None,
+    more: tuple[int, ...] = (),
+    before: Sequence[Turn] = (),
 ) -> TokenPath:
-    ids = (*encoder.encode(prompt, prefix=prefix).input_ids, *more)
+    ids = (*encoder.encode(prompt, prefix=prefix, before=before).input_ids, *more)
     return TokenPath(ids, (len(ids) - 1,))
 
 
@@ -464,7 +475,7 @@ class Scorer:
 
         def answer(part: Sequence[Clips]) -> list[str]:
             media = [self._media(clips.frames) for clips in part]
-            return self._write(media, [(question, None)] * len(media), max_new_tokens)
+            return self._write(media, [self._encoder.encode(question)] * len(media), max_new_tokens)
 
         ((text,), _) = in_parts([clips], answer)
         if text is None:
@@ -613,14 +624,17 @@ class Scorer:
         ask = cache(
             lambda slots: (self._asked(asked, dict(slots)), self._written(asked, dict(slots)))
         )
-        slots = [tuple(sorted(one.slots.items())) for one in part]
-        read, written = zip(*map(ask, slots), strict=True)
-        media = [self._media(one.clips.frames) for one in part] if read[0] or written[0] else []
+        media = [self._media(one.clips.frames) for one in part if one.clips.frames]
+        slots = [dict(one.slots) for one in part]
+        if asked.ratings:
+            self._write_rounds(media, slots)
+        keys = (tuple(sorted(texts.items())) for texts in slots)
+        read, written = zip(*map(ask, keys), strict=True)
         # One pass over the batch for all that is read, one for each text.
         hidden = self._read(media, read) if read[0] else {}
         texts = {name: self._write(media, [w[name] for w in written]) for name in written[0]}
         rated = {
-            name: self._ratings(aspect, hidden[name], texts.get(name))
+            name: self._ratings(aspect, hidden[name], texts.get(name) or _said(aspect, slots))
             for name, aspect in self.aspects.items()
             if asked.ratings
         }
@@ -666,17 +680,41 @@ class Scorer:
             read[name] = [dialogue(question.text(slots), None, fork) for fork in forks]
         return read
 
-    def _written(self, asked: _Asked, slots: Slots) -> dict[str, tuple[str, str | None]]:
-        """What is written: name -> question, and start of the reply."""
-        written: dict[str, tuple[str, str | None]] = {}
+    def _written(self, asked: _Asked, slots: Slots) -> dict[str, Encoded]:
+        """What is written: name -> the dialogue that the reply goes on from."""
+        written: dict[str, Encoded] = {}
         if asked.ratings and asked.write_text:
             written = {
-                name: (asked.prompts.get(name) or aspect.question(slots), None)
+                name: self._encoder.encode(
+                    asked.prompts.get(name) or aspect.question(slots),
+                    before=turns_before(aspect, slots),
+                )
                 for name, aspect in self.aspects.items()
             }
         if asked.answers == "reply":
-            written[DISTORTION] = (asked.prompts[DISTORTION], REPLY_PREFIX)
+            prompt = asked.prompts[DISTORTION]
+            written[DISTORTION] = self._encoder.encode(prompt, prefix=REPLY_PREFIX)
         return written
+
+    def _write_rounds(self, media: list[Media], slots: list[dict[str, str]]) -> None:
+        """Lets the model write the replies of earlier rounds that the slots do not hold, and puts
+        them there.
+        """
+        for aspect in self.aspects.values():
+            for number in range(len(aspect.before)):
+                slot = aspect.before[number].slot
+                rows = [row for row, texts in enumerate(slots) if slot not in texts]
+                dialogues = []
+                for row in rows:
+                    *before, (prompt, _) = aspect.rounds(slots[row])
+                    said = [Turn(prompt=one, reply=slots[row][at]) for one, at in before]
+                    dialogues.append(self._encoder.encode(prompt, before=said))
+                for row, text in zip(
+                    rows,
+                    self._write([media[row] for row in rows], dialogues) if rows else [],
+                    strict=True,
+                ):
+                    slots[row][slot] = text
 
     @torch.inference_mode()
     def _read(
@@ -743,12 +781,11 @@ class Scorer:
     def _write(
         self,
         media: list[Media],
-        asked: Sequence[tuple[str, str | None]],
+        dialogues: Sequence[Encoded],
         max_new_tokens: int = _REPLY_TOKENS,
     ) -> list[str]:
-        """Replies, one a clip, to its question and start of the reply."""
+        """Replies, one a clip, with the start that its dialogue has."""
         tokenizer = self.processor.tokenizer
-        dialogues = [self._encoder.encode(prompt, prefix=prefix) for prompt, prefix in asked]
         batch = self._on_device(written_batch(dialogues, media, tokenizer.pad_token_id))
         embeds = self.model.embed(batch["input_ids"], batch.pop("video_embeds"))
         written = self._writer.generate(
@@ -756,8 +793,10 @@ class Scorer:
         )
         new = written[:, batch["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        starts = [one.input_ids[one.reads["reply"].start :] for one in dialogues]
         return [
-            f"{prefix or ''}{text}".strip() for (_, prefix), text in zip(asked, texts, strict=True)
+            f"{tokenizer.decode(start)}{text}".strip()
+            for start, text in zip(starts, texts, strict=True)
         ]
 
     def _answer_by_reply(self, hidden: None, texts: list[str]) -> list[_Named]:
@@ -819,6 +858,11 @@ class Scorer:
         size = (clip.height, clip.width)
         full = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
         return np.hstack(full[0].clamp(0, 1).cpu().numpy())
+
+
+def _said(aspect: Aspect, slots: list[dict[str, str]]) -> list[str] | None:
+    """What was said in the last round before an aspect's question, where there is one."""
+    return [texts[aspect.before[-1].slot] for texts in slots] if aspect.before else None
 
 
 def _with_slots(clips: Iterable[Any], slots: Any) -> Iterator[tuple[Any, Slots]]:

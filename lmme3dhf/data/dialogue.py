@@ -261,6 +261,26 @@ def with_tokens(aspects: Aspects, tokenizer: PreTrainedTokenizerBase) -> dict[st
     return found
 
 
+def turns_before(aspect: Aspect | None, slots: Mapping[str, str]) -> tuple[Turn, ...]:
+    """The rounds before an aspect's question, with their replies; none before another question.
+
+    Raises:
+        DataError: The slot of a reply is missing.
+    """
+    if aspect is None:
+        return ()
+    missing = [asked.slot for asked in aspect.before if asked.slot not in slots]
+    if missing:
+        raise DataError(
+            f"aspect {aspect.name}: the reply of an earlier round, slot {missing[0]!r}, is not "
+            f"among those of the sample ({', '.join(slots) or 'none'}); give it with the sample"
+        )
+    return tuple(
+        Turn(prompt=prompt, reply=slots[slot], learnt=asked.learnt)
+        for (prompt, slot), asked in zip(aspect.rounds(slots), aspect.before, strict=True)
+    )
+
+
 def level_token_ids(
     tokenizer: PreTrainedTokenizerBase, prefix: str, words: tuple[str, ...]
 ) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from lmme3dhf.annotations.levels import fit_level_scale, read_levels
 from lmme3dhf.aspects import GEN3DHF, Aspect, Aspects
 from lmme3dhf.config import Config, ConfigError
 from lmme3dhf.data.collation import FACTS, Collator, Question
-from lmme3dhf.data.dialogue import DialogueEncoder
+from lmme3dhf.data.dialogue import DialogueEncoder, turns_before
 from lmme3dhf.data.samples import DataError, Sample
 from lmme3dhf.metrics.correlation import correlations
 from lmme3dhf.models.configuration import MetricConfig, heads_from
@@ -135,13 +135,15 @@ class ScoreLoss(StageLoss):
         return torch.stack(errors), output.heads
 
 
-def spoken_reply(sample: Sample, aspects: Aspects) -> str:
+def spoken_reply(sample: Sample, aspects: Aspects) -> str | None:
     """What the model is to say: the level sentence without the number that the numerical lists
-    append.
+    append; None for an aspect that is not put in words.
     """
     if sample.task not in aspects:
         return sample.reply
-    return f"{aspects[sample.task].prefix()} {sample.level}."
+    if sample.level is None:
+        return None
+    return f"{aspects[sample.task].prefix(sample.slots)} {sample.level}."
 
 
 def scored_samples(config: Config, aspects: Aspects = GEN3DHF) -> tuple[list[Sample], list[Sample]]:
@@ -206,19 +208,27 @@ def question_for(
     def question(sample: Sample) -> Question:
         aspect, prefix = aspects.get(sample.task), None
         if aspect:
-            prefix = aspect.prefix()
+            prefix = aspect.prefix(sample.slots)
             if config.score.read == "question":
                 prefix = ""
             elif config.score.read == "label":
                 prefix += f" {sample.level}"
         replies = config.score.language_weight or config.score.read == "label"
         reply = spoken_reply(sample, aspects) if replies else None
-        known = aspect and sample.mos is not None
         return Question(
             name=f"{sample.video} {sample.task}",
-            encoded=encoder.encode(sample.prompt, reply=reply, prefix=prefix),
+            encoded=encoder.encode(
+                sample.prompt,
+                reply=reply,
+                prefix=prefix,
+                before=turns_before(aspect, sample.slots),
+            ),
             aspect=aspect and aspect.name,
-            values={aspect.name: aspect.scale.to_unit(sample.mos)} if known else {},
+            values={
+                name: aspects[name].scale.to_unit(value)
+                for name, value in sample.values.items()
+                if name in aspects
+            },
         )
 
     return question

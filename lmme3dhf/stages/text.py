@@ -10,7 +10,7 @@ from torch import nn
 
 from lmme3dhf.config import Config, ConfigError
 from lmme3dhf.data.collation import FACTS, Collator, Question
-from lmme3dhf.data.dialogue import DialogueEncoder
+from lmme3dhf.data.dialogue import DialogueEncoder, turns_before
 from lmme3dhf.data.samples import Sample
 from lmme3dhf.models.modeling import load_processor
 from lmme3dhf.stages import run as runs
@@ -59,7 +59,8 @@ def train_text(config: Config, run: Path) -> Path:
     encoder = DialogueEncoder(processor.tokenizer)
 
     def question(sample: Sample) -> Question:
-        encoded = encoder.encode(sample.prompt, reply=sample.reply)
+        before = turns_before(metric.aspects.get(sample.task), sample.slots)
+        encoded = encoder.encode(sample.prompt, reply=sample.reply, before=before)
         return Question(name=f"{sample.video} {sample.task}", encoded=encoded)
 
     dataset = runs.clip_questions(
