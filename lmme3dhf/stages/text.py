@@ -11,7 +11,8 @@ from torch import nn
 from lmme3dhf.config import Config, ConfigError
 from lmme3dhf.data.collation import FACTS, Collator, Question
 from lmme3dhf.data.dialogue import DialogueEncoder, turns_before
-from lmme3dhf.data.samples import Sample
+from lmme3dhf.data.samples import DataError, Sample
+from lmme3dhf.distributed import is_main
 from lmme3dhf.models.modeling import load_processor
 from lmme3dhf.stages import run as runs
 from lmme3dhf.training import StageLoss
@@ -50,7 +51,7 @@ def train_text(config: Config, run: Path) -> Path:
     if runs.is_done(run, "text", config, folder):
         print(f"{run}: stage 1 is done")
         return run
-    samples = runs.listed_samples(config, config.text.lists)
+    samples = _with_replies(runs.listed_samples(config, config.text.lists), config)
     settings = config.text.trainer | config.hardware
     validation = runs.validation_samples(config, config.text.lists, settings, "stage 1")
     processor = load_processor(folder)
@@ -79,3 +80,21 @@ def train_text(config: Config, run: Path) -> Path:
         validation=validation,
     )
     return run
+
+
+def _with_replies(samples: list[Sample], config: Config) -> list[Sample]:
+    """The samples with something to say; how many have not is printed.
+
+    Raises:
+        DataError: None has.
+    """
+    kept = [sample for sample in samples if sample.reply is not None]
+    absent = len(samples) - len(kept)
+    if not kept:
+        raise DataError(
+            f"text.lists: none of {', '.join(config.text.lists)} has a reply to learn; give levels "
+            "(NAME_level in a table), or edges to the scales of aspects.yaml"
+        )
+    if absent and is_main():
+        print(f"stage 1: {absent} of {len(samples)} questions have no reply and are left out")
+    return kept
