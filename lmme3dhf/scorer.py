@@ -4,6 +4,7 @@ from lmme3dhf import Scorer
 Scorer.from_pretrained("runs/demo/model").score("face.mp4")
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
@@ -49,12 +50,13 @@ from lmme3dhf.models.answers import (
     spelling_tokens,
 )
 from lmme3dhf.models.card import read_metric, scales
+from lmme3dhf.models.configuration import MetricConfig
 from lmme3dhf.models.folder import ModelError, verify_folder
 from lmme3dhf.models.hub import model_folder
 from lmme3dhf.models.likelihood import Replies, log_probabilities, reply_tree
 from lmme3dhf.models.loading import load_model, loading_options
 from lmme3dhf.models.memory import in_parts
-from lmme3dhf.models.modeling import LMME3DHF, load_configuration, load_processor
+from lmme3dhf.models.modeling import LMME3DHF, load_processor
 from lmme3dhf.progress import with_progress
 from lmme3dhf.vocabulary import NO_DISTORTION
 
@@ -87,8 +89,14 @@ class _Asked:
 
 
 def aspects_of_folder(folder: Path) -> dict[str, Aspect]:
-    """The aspects that the model of a folder rates, without loading it."""
-    return dict(load_configuration(folder).get_metric().aspects)
+    """The aspects that the model of a folder rates, without loading it; Gen3DHF's where its
+    config.json cannot be read, which loading it says.
+    """
+    try:
+        section = json.loads((folder / "config.json").read_bytes()).get("metric")
+    except (OSError, ValueError, AttributeError):
+        section = None
+    return dict(MetricConfig.from_dict(section or {}).aspects)
 
 
 def unit_values(model: LMME3DHF, hidden: torch.Tensor, aspect: str) -> dict[str, torch.Tensor]:

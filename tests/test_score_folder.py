@@ -69,7 +69,7 @@ def test_a_folder_that_was_killed_half_way_is_gone_on_with(model, tmp_path):
     good = [row for row in read_scores(out) if row.status == "ok"]
     assert len({row.map for row in good}) == 26
     assert all((tmp_path / row.map).is_file() for row in good)
-    assert len({row.quality for row in good}) > 1
+    assert len({row.ratings["quality"].score for row in good}) > 1
     told = out.with_suffix(".log").read_text().splitlines()[-1]
     assert told.startswith(f"{out}: 26 files scored, 14 not (decode_error 1, empty 1, missing 1")
     assert told.endswith("40 of these rows were there before")

@@ -37,12 +37,12 @@ MEDIA = {
 
 
 def library_arguments(
-    kinds: Sequence[str], grid_thw: torch.Tensor, second_per_grid: torch.Tensor
+    kinds: Sequence[str | None], grid_thw: torch.Tensor, second_per_grid: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Grids and times of a batch as the library's own methods take them, by kind.
 
     Args:
-        kinds: Keys of `MEDIA`, one a row.
+        kinds: Keys of `MEDIA`, one a row; None for text alone.
         grid_thw: (rows, 3) temporal patches, patch rows, patch columns.
         second_per_grid: (rows,) seconds between temporal patches; images have none.
     """
@@ -73,7 +73,8 @@ def positions(
         second_per_grid: (rows,).
     """
     by_type = {about.token_type: kind for kind, about in MEDIA.items()}
-    kinds = [by_type[token_type] for token_type in mm_token_type_ids.amax(1).tolist()]
+    # A row of text alone has no kind.
+    kinds = [by_type.get(token_type) for token_type in mm_token_type_ids.amax(1).tolist()]
     position_ids, _ = model.get_rope_index(
         input_ids,
         mm_token_type_ids=mm_token_type_ids,

@@ -138,13 +138,13 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 def predicted(monkeypatch) -> list[list[list[float]]]:
     """The rows of each validation of scores."""
     seen: list[list[list[float]]] = []
-    measures = score_stage._Ranked.measures
+    measures = score_stage.ScoreLoss.measures
 
     def watched(self, rows: list[list[float]]) -> dict[str, float]:
         seen.append(rows)
         return measures(self, rows)
 
-    monkeypatch.setattr(score_stage._Ranked, "measures", watched)
+    monkeypatch.setattr(score_stage.ScoreLoss, "measures", watched)
     return seen
 
 
