@@ -422,7 +422,7 @@ def outcome(split):
         targets=torch.tensor([5]),
         scored=torch.tensor([1]),
     )
-    (out.token_losses.sum() + out.score.sum()).backward()
+    (out.token_losses.sum() + out.heads["score"]["score"].sum()).backward()
     gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
     return distributed.whole(trained), distributed.whole(gradients)
 
