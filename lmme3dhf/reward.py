@@ -191,7 +191,7 @@ def as_reward(
     Args:
         model: Folder or hub id of a finished model; or a `Scorer`, whose model is shared (and
             frozen).
-        aspects: As of `Reward`.
+        aspects: The aspects that are rewarded; see `Reward`.
         slots: Likewise.
         frames: Likewise.
         device: As of `Scorer.from_pretrained`.

@@ -142,7 +142,7 @@ def rating_card(aspect: str, rating: Rating, training: Mapping[str, Any] | None)
 
     Args:
         aspect: Its name.
-        rating: With a score.
+        rating: The rating; it has a score.
         training: Distribution of its training scores, as in metric.json; None where unknown.
     """
     scale, words = rating.scale, Markup("")

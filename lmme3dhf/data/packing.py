@@ -98,7 +98,7 @@ def expand(template: Pack, marker: int, placeholder: int, count: int) -> Pack:
     """Repeats the placeholder once a visual token.
 
     Args:
-        template: With one marker, which all paths share.
+        template: A pack with one marker, which all paths share.
         marker: The token that stands for the medium in the template.
         placeholder: The token that takes its place.
         count: Visual tokens of the medium.

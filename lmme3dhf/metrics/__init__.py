@@ -30,7 +30,7 @@ class Metric:
         higher: Whether a higher value is better; None where neither is.
         definition: One sentence without its subject, for the report.
         percent: Whether tables show 100 times the number.
-        decimals: Of the number in a table.
+        decimals: Digits after the point in a table.
         shown: Whether the printed table shows it; the CSV has it anyway.
     """
 
