@@ -4,7 +4,7 @@ videos and images. Another backbone is another such file.
 Data knows this module alone of the models; it needs no weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,12 +81,3 @@ def positions(
         **library_arguments(kinds, grid_thw, second_per_grid),
     )
     return position_ids
-
-
-def placeholder_ids(token_id: Mapping[str, int]) -> dict[str, int]:
-    """Kind -> the token of its placeholder.
-
-    Args:
-        token_id: The tokenizer's `get_vocab()`, or any mapping of tokens to their numbers.
-    """
-    return {kind: token_id[about.placeholder] for kind, about in MEDIA.items()}

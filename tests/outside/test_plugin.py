@@ -30,7 +30,7 @@ def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, capsys, content
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as ended:
         main(["--plugin", "no_such_plugin", "merge", "somewhere"])
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert "no_such_plugin" in told
-    assert "Traceback" not in told
+    assert "no_such_plugin" in message
+    assert "Traceback" not in message
