@@ -38,7 +38,7 @@ from lmme3dhf.data.pictures import clip_of_frames, rate_of
 from lmme3dhf.errors import UserError
 from lmme3dhf.models.folder import ModelError
 from lmme3dhf.models.modeling import LMME3DHF
-from lmme3dhf.scorer import Scorer, encoded_clip, rating_dialogues, read, unit_values
+from lmme3dhf.scorer import Scorer, encoded_clip, rating_dialogues, read
 
 
 class RewardError(UserError, ValueError):
@@ -138,7 +138,7 @@ class Reward(nn.Module):
             hidden = read(self.model, self._encoder, media, asked, self._pad_token_id)
         values = []
         for name, aspect in self.aspects.items():
-            value = next(iter(unit_values(self.model, hidden[name][:, 0], name).values()))
+            value = next(iter(self.model.scores(hidden[name][:, 0], name).values()))
             values.append(value if aspect.scale.higher_is_better else 1 - value)
         return (100 * torch.stack(values).mean(0)).to(frames.device)
 

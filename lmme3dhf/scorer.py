@@ -99,30 +99,6 @@ def aspects_of_folder(folder: Path) -> dict[str, Aspect]:
     return dict(MetricConfig.from_dict(section or {}).aspects)
 
 
-def unit_values(model: LMME3DHF, hidden: torch.Tensor, aspect: str) -> dict[str, torch.Tensor]:
-    """Head -> what it says of an aspect, 0 at the scale's minimum and 1 at its maximum; heads that
-    do not score it are left out.
-
-    Args:
-        model: The model.
-        hidden: Hidden states (clips, hidden) where the aspect is read.
-        aspect: Its name.
-
-    Raises:
-        ModelError: No head scores it.
-    """
-    values = model.head_values({model.metric.read: hidden})
-    found = {
-        head: outputs[name]
-        for head, outputs in values.items()
-        for name in (aspect if aspect in outputs else "score",)
-        if name in outputs
-    }
-    if not found:
-        raise ModelError(f"{model.name_or_path}: no head scores {aspect}; train one")
-    return found
-
-
 def rating_dialogues(
     encoder: DialogueEncoder,
     aspects: Aspects,
@@ -740,7 +716,7 @@ class Scorer:
         hidden, scale, count = hidden[:, 0], aspect.scale, len(hidden)
         heads = {}
         if self.scores:
-            values = unit_values(self.model, hidden, aspect.name)
+            values = self.model.scores(hidden, aspect.name)
             heads = {head: scale.from_unit(value).tolist() for head, value in values.items()}
         chances: list[dict[str, float] | None] = [None] * count
         if scale.levels:

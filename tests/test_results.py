@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from lmme3dhf import Question
-from lmme3dhf import scorer as module
 from lmme3dhf.app import drawing
 from lmme3dhf.aspects import GEN3DHF, Aspect, AspectError, Scale
 from lmme3dhf.assessment import Answer, QuestionError, Rating, read_questions
@@ -273,12 +272,12 @@ def test_every_head_is_in_the_record(scorer, clips, tmp_path, monkeypatch):
     """Two heads, of 0.75 and 0.25 of the way: 7.5 and 2.5 of 10. Catches the second one's score as
     that of the aspect, and units of the head.
     """
-    read = module.unit_values
+    read = LMME3DHF.scores
 
     def two(model, hidden, aspect):
         return read(model, hidden, aspect) | {"voter": torch.full((len(hidden),), 0.25)}
 
-    monkeypatch.setattr(module, "unit_values", two)
+    monkeypatch.setattr(LMME3DHF, "scores", two)
     scorer, out = replaced(scorer, {"noise": scorer.aspects["noise"]}), tmp_path / "p.jsonl"
     result = scorer.score(clips[0], answers=None, maps=False)
     assert result.ratings["noise"].score == pytest.approx(7.5)

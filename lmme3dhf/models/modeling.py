@@ -323,21 +323,25 @@ class LMME3DHF(Qwen2_5_VLForConditionalGeneration):
                 found[name] = self.heads[name](hidden_by_read[head.read])
         return found
 
-    def scores(self, hidden: torch.Tensor, aspect: str) -> torch.Tensor:
-        """Unit values (reads,) of an aspect, by the first head that has it (see `HeadConfig`).
+    def scores(self, hidden: torch.Tensor, aspect: str) -> dict[str, torch.Tensor]:
+        """What each head says of an aspect: head -> (reads,) float32, in unit values; heads that do
+        not score it are left out (see `HeadConfig`).
 
         Args:
             hidden: (reads, hidden), read where this aspect is asked.
             aspect: Its name.
 
         Raises:
-            ModelError: No head has it.
+            ModelError: No head scores it.
         """
-        for outputs in self.head_values({self.metric.read: hidden}).values():
-            for name in (aspect, "score"):
-                if name in outputs:
-                    return outputs[name]
-        raise ModelError(f"{self.name_or_path}: no head scores {aspect}; train one")
+        found = {}
+        for head, outputs in self.head_values({self.metric.read: hidden}).items():
+            name = aspect if aspect in outputs else "score"
+            if name in outputs:
+                found[head] = outputs[name]
+        if not found:
+            raise ModelError(f"{self.name_or_path}: no head scores {aspect}; train one")
+        return found
 
     def add_saliency_decoder(self, saliency: SaliencyConfig) -> None:
         """Adds a fresh decoder of the given geometry, and writes the geometry into the

@@ -398,7 +398,9 @@ def read_scores(config: Config, folder: Path, lists: list[str]) -> dict[tuple[st
     for batch in _batches(dataset, collator, config.batch_size):
         hidden = _read_states(model, batch).to(model.device)
         with torch.no_grad():
-            found.append({name: model.scores(hidden, name) for name in aspects})
+            found.append(
+                {name: next(iter(model.scores(hidden, name).values())) for name in aspects}
+            )
     units = {name: torch.cat([part[name] for part in found]) for name in aspects}
     scores = {name: aspects[name].scale.from_unit(units[name]).tolist() for name in aspects}
     keys = [(sample.video, sample.task) for group in dataset.groups for sample in group]
